@@ -1,0 +1,315 @@
+"""Carries actions out: each becomes kernel requests, sent many at a time and in order.
+
+Consecutive actions in one namespace are one visit there. The kernel goes on after a request that failed, so a batch
+ends before whatever must not happen then: raising a link, opening a policy.
+"""
+
+from __future__ import annotations
+
+import errno
+import random
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from itertools import groupby
+
+from nkform.kernel import inet, links, sysctl
+from nkform.kernel.netlink import KernelError, Request, Socket
+from nkform.kernel.netns import Namespaces
+from nkform.model import ROOT, Attrs, Value, owner_of
+from nkform.plan.actions import (
+    Action,
+    AddAddress,
+    AddRoute,
+    CreateNamespace,
+    CreatePair,
+    DeleteAddress,
+    DeleteNamespace,
+    DeletePair,
+    DeleteRoute,
+    MoveEnd,
+    ReplaceRoute,
+    SetLink,
+    SetMark,
+    SetPolicy,
+    SetSysctl,
+    SetUp,
+    end_of,
+    namespace_of,
+)
+
+PAIRS_AT_ONCE = 200
+"""Each open peer namespace costs a file descriptor while a batch of pairs is made."""
+
+Done = Callable[[Action], None]
+
+
+class Executor:
+    """Carries out actions on behalf of a node.
+
+    `done` is told of each action that took effect, wholly or in part, in order; so that it can be undone when a
+    later one raises KernelError.
+    """
+
+    def __init__(self, namespaces: Namespaces, node: str, done: Done) -> None:
+        self._namespaces = namespaces
+        self._node = node
+        self._done = done
+
+    def run(self, actions: Sequence[Action]) -> None:
+        for (kind, key), group in groupby(actions, lambda a: (_batch_kind(a), namespace_of(a))):
+            some = tuple(group)
+            match kind:
+                case "create namespace":
+                    self._create_namespaces(some)
+                case "delete namespace":
+                    self._delete_namespaces(some)
+                case "create pair":
+                    self._create_pairs([a for a in some if isinstance(a, CreatePair)])
+                case "delete pair":
+                    self._delete_pairs([a for a in some if isinstance(a, DeletePair)])
+                case _:
+                    self._visit(key, some)
+
+    def _create_namespaces(self, actions: Sequence[Action]) -> None:
+        def inside() -> None:
+            with Socket() as socket:
+                _check(socket, [links.set_mark("lo", self._node), links.change("lo", {"up": True})])
+
+        for action in actions:
+            assert isinstance(action, CreateNamespace)
+            self._namespaces.create(action.name, inside)
+            self._done(action)
+
+    def _delete_namespaces(self, actions: Sequence[Action]) -> None:
+        for action in actions:
+            assert isinstance(action, DeleteNamespace)
+            with (
+                self._namespaces.open(action.name) as fd,
+                self._namespaces.entered(fd, action.name),
+                Socket() as socket,
+            ):
+                others = [link.name for link in links.dump(socket) if link.name != "lo"]
+            if others:
+                raise KernelError(errno.ENOTEMPTY, f"delete namespace {action.name}, which holds {', '.join(others)}")
+            self._namespaces.delete(action.name)
+            self._done(action)
+
+    def _create_pairs(self, actions: Sequence[CreatePair]) -> None:
+        """Makes pairs; only those that are new get the mark, so that nothing of others ever does."""
+        with Socket() as socket:
+            for start in range(0, len(actions), PAIRS_AT_ONCE):
+                some = actions[start : start + PAIRS_AT_ONCE]
+                with ExitStack() as stack:
+                    requests = []
+                    for action in some:
+                        assert action.device.peer is not None
+                        key = action.device.peer.namespace
+                        fd = None if key == ROOT else stack.enter_context(self._namespaces.open(key))
+                        requests.append(links.create(action.device, fd))
+                    outcomes, _ = socket.ask(requests)
+                made = [action for action, outcome in zip(some, outcomes, strict=True) if outcome is None]
+                for action in made:
+                    self._done(action)
+                _raise_first(outcomes)
+                _check(socket, [links.set_mark(action.device.name, self._node) for action in made])
+
+    def _delete_pairs(self, actions: Sequence[DeletePair]) -> None:
+        """Removes pairs together, through a group that they are put into for the purpose."""
+        with Socket() as socket:
+            there = {link.name: link for link in links.dump(socket)}
+            gone = []
+            for action in actions:
+                link = there.get(action.device.name)
+                if link is None:
+                    raise KernelError(errno.ENODEV, f"delete {action.device.name}")
+                if owner_of(link.alias) not in (self._node, None):
+                    raise KernelError(errno.EPERM, f"delete {link.name}, which now belongs to {owner_of(link.alias)}")
+                gone.append(link)
+            if len(gone) == 1:
+                _check(socket, [links.delete(gone[0].index, gone[0].name)])
+            else:
+                taken = {link.group for link in there.values()}
+                group = next(
+                    number for number in iter(lambda: random.randrange(1 << 20, 1 << 31), 0) if number not in taken
+                )
+                _check(socket, [links.set_group(link.index, link.name, group) for link in gone])
+                _check(socket, [links.delete_group(group)])
+        for action in actions:
+            self._done(action)
+
+    def _visit(self, key: str, actions: Sequence[Action]) -> None:
+        if key == ROOT:
+            with Socket() as socket:
+                _Visit(self._namespaces, self._node, socket, self._done).run(actions)
+            return
+        with self._namespaces.open(key) as fd, self._namespaces.entered(fd, key), Socket() as socket:
+            _Visit(self._namespaces, self._node, socket, self._done).run(actions)
+
+
+class _Visit:
+    """Actions on links of one namespace, which the thread is in."""
+
+    def __init__(self, namespaces: Namespaces, node: str, socket: Socket, done: Done) -> None:
+        self._namespaces = namespaces
+        self._node = node
+        self._socket = socket
+        self._done = done
+        self._pending: list[tuple[Action, Request]] = []
+        self._indexes: dict[str, int] = {}
+
+    def run(self, actions: Sequence[Action]) -> None:
+        names = dict.fromkeys(name for action in actions if (name := _needs_index(action)))
+        self._look_up(list(names))
+        before: object = None
+        for action in actions:
+            if _opens(action) and not (_opens(before) and type(before) is type(action)):
+                self._flush()
+            self._carry_out(action)
+            before = action
+        self._flush()
+
+    def _look_up(self, names: Sequence[str]) -> None:
+        outcomes, answers = self._socket.ask([links.get(name) for name in names])
+        _raise_first(outcomes)
+        for place, name in enumerate(names):
+            self._indexes[name] = links.decode(answers[place][0]).index
+
+    def _flush(self) -> None:
+        pending, self._pending = self._pending, []
+        outcomes, _ = self._socket.ask([request for _, request in pending])
+        for (action, _), outcome in zip(pending, outcomes, strict=True):
+            # A change of a link can fail half-way: it counts as done, so that undoing it restores all of it.
+            if outcome is None or isinstance(action, SetLink | SetPolicy):
+                self._done(action)
+        _raise_first(outcomes)
+
+    def _carry_out(self, action: Action) -> None:
+        match action:
+            case SetMark(_, name, marked):
+                self._send(action, links.set_mark(name, self._node) if marked else links.set_alias(name, ""))
+            case SetLink(end, _, after):
+                self._send(action, links.change(end.name, after))
+            case SetUp(end, up):
+                self._send(action, links.change(end.name, {"up": up}))
+            case SetPolicy(end, own, peer):
+                self._send(action, links.change_data(end.name, _after(own), _after(peer)))
+            case AddAddress(end, address, again):
+                self._send(action, inet.add_address(self._indexes[end.name], end.name, address, replace=again))
+            case DeleteAddress(end, address):
+                self._flush()
+                with _SiblingsKept(end.name, address.text):
+                    self._send(action, inet.delete_address(self._indexes[end.name], end.name, address))
+                    self._flush()
+            case AddRoute(end, route):
+                self._send(action, inet.add_route(self._indexes[end.name], end.name, route))
+            case ReplaceRoute(end, _, route):
+                self._send(action, inet.replace_route(self._indexes[end.name], end.name, route))
+            case DeleteRoute(end, route):
+                self._send(action, inet.delete_route(self._indexes[end.name], end.name, route))
+            case SetSysctl(end, key, _, after):
+                self._flush()
+                sysctl.write(end.name, key, after)
+                self._done(action)
+            case MoveEnd(before, after):
+                self._flush()
+                if before.namespace == after.namespace:
+                    self._rename(action)
+                else:
+                    with self._namespaces.open(after.namespace) as fd:
+                        index = self._indexes[before.name]
+                        where = after.namespace or "the namespace nkform runs in"
+                        _check(self._socket, [links.move(index, before.name, after.name, fd, where)])
+                self._done(action)
+            case _:
+                raise AssertionError(f"{type(action).__name__} is not carried out here")
+
+    def _send(self, action: Action, request: Request) -> None:
+        self._pending.append((action, request))
+
+    def _rename(self, action: MoveEnd) -> None:
+        """Renames a link; kernels before 6.2 do that only while it is down, which costs it addresses and routes."""
+        before, after = action.before, action.after
+        request = links.rename(self._indexes[before.name], before.name, after.name)
+        outcomes, _ = self._socket.ask([request])
+        if outcomes[0] is None:
+            return
+        if outcomes[0].errno != errno.EBUSY:
+            raise outcomes[0]
+        _check(
+            self._socket,
+            [links.change(before.name, {"up": False}), request, links.change(after.name, {"up": True})],
+        )
+        self._indexes[after.name] = self._indexes[before.name]
+        end = end_of(action.device, replace(before, name=after.name))
+        index = self._indexes[after.name]
+        _check(
+            self._socket,
+            [inet.add_address(index, end.name, address, replace=True) for address in before.addresses if address.ours]
+            + [inet.add_route(index, end.name, route) for route in before.routes],
+        )
+
+
+def _batch_kind(action: Action) -> str:
+    match action:
+        case CreateNamespace():
+            return "create namespace"
+        case DeleteNamespace():
+            return "delete namespace"
+        case CreatePair():
+            return "create pair"
+        case DeletePair():
+            return "delete pair"
+        case MoveEnd():
+            return "move"
+        case _:
+            return "visit"
+
+
+def _needs_index(action: Action) -> str | None:
+    match action:
+        case AddAddress(end) | DeleteAddress(end) | AddRoute(end) | ReplaceRoute(end) | DeleteRoute(end):
+            return end.name
+        case MoveEnd(before):
+            return before.name
+        case _:
+            return None
+
+
+def _opens(action: object) -> bool:
+    """Whether an action may let packets through, and so must not happen after one that failed."""
+    return isinstance(action, SetPolicy) or (isinstance(action, SetUp) and action.up)
+
+
+def _after(values: Mapping[str, tuple[Value | None, Value]]) -> Attrs:
+    return {name: after for name, (_, after) in values.items()}
+
+
+class _SiblingsKept:
+    """While an IPv4 address is removed, the others of its subnet stay, which by default they do not (ip-sysctl)."""
+
+    KEY = "ipv4.promote_secondaries"
+
+    def __init__(self, interface: str, address: str) -> None:
+        self._interface = interface
+        self._needed = ":" not in address and sysctl.read(interface, self.KEY) == "0"
+
+    def __enter__(self) -> None:
+        if self._needed:
+            sysctl.write(self._interface, self.KEY, "1")
+
+    def __exit__(self, *_: object) -> None:
+        if self._needed:
+            sysctl.write(self._interface, self.KEY, "0")
+
+
+def _raise_first(outcomes: Sequence[KernelError | None]) -> None:
+    for outcome in outcomes:
+        if outcome is not None:
+            raise outcome
+
+
+def _check(socket: Socket, requests: Sequence[Request]) -> None:
+    """Sends requests that belong together; raises the first KernelError."""
+    outcomes, _ = socket.ask(requests)
+    _raise_first(outcomes)

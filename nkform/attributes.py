@@ -1,0 +1,167 @@
+"""The attributes of a device, one row each.
+
+A row says where an attribute stands in the spec, where the kernel keeps it, and whether it can change on a live device.
+Reading a spec, the JSON Schema, observing, comparing, applying, undoing, showing and the documentation all follow from
+this table: to add an attribute is to add a row. Pure data, no I/O.
+
+Numbers are those of include/uapi/linux/if_link.h (enum IFLA_*, enum IFLA_NETKIT_*).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from nkform.model import Kind
+
+Form = Literal["u8", "u16", "u32", "mac"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ifla:
+    """An attribute of the end's own link message."""
+
+    number: int
+    form: Form
+
+
+@dataclass(frozen=True, slots=True)
+class NetkitData:
+    """An attribute of IFLA_INFO_DATA of a netkit, always through the primary.
+
+    `own` is its number for the primary (or for the device as a whole), `peer` that for the peer, as the primary sees
+    it.
+    """
+
+    own: int
+    peer: int | None
+    form: Form
+    names: Mapping[str, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """A bit of ifinfomsg.ifi_flags."""
+
+    bit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """One attribute.
+
+    `place`: "device" has one value for the device, "pair" one value in the spec that both ends carry, "end" a value of
+    its own at each end (`x:` and `peer.x:`); with `inherit` the peer takes the primary's unless it says otherwise.
+    `change`: "live" in place, "replace" by making the device anew.
+    `default`: what a spec that does not name it means; None is "not managed".
+    `feature`: what the kernel must be able to do (features.py).
+    `usual`: what the kernel gives a new device, which `show` need not mention.
+    """
+
+    name: str
+    place: Literal["device", "pair", "end"]
+    kept: Ifla | NetkitData | Flag
+    change: Literal["live", "replace"]
+    kinds: frozenset[Kind]
+    schema: Mapping[str, Any]
+    doc: str
+    default: int | str | bool | None = None
+    feature: str | None = None
+    inherit: bool = False
+    usual: int | None = None
+
+
+MAX_GSO = 524280
+"""GSO_MAX_SIZE = 8 * GSO_LEGACY_MAX_SIZE, include/linux/netdevice.h; also the tso_max_size of netkit and veth.
+Bytes."""
+
+_BOTH: frozenset[Kind] = frozenset({"netkit", "veth"})
+_NETKIT: frozenset[Kind] = frozenset({"netkit"})
+_POLICY = {"forward": 0, "blackhole": 2}
+_SCRUB = {"none": 0, "default": 1}
+_SIZE = {"type": "integer", "minimum": 1, "maximum": MAX_GSO}
+_BYTES16 = {"type": "integer", "minimum": 0, "maximum": 65535}
+
+ATTRIBUTES: tuple[Attribute, ...] = (
+    Attribute(
+        "mode", "device", NetkitData(5, None, "u32", {"l2": 0, "l3": 1}), "replace", _NETKIT,
+        {"enum": ["l2", "l3"]},
+        "Layer at which a netkit pair works: l3 has no ARP and no MAC addresses, l2 has both.",
+        default="l3",
+    ),
+    Attribute(
+        "policy", "end", NetkitData(3, 4, "u32", _POLICY), "live", _NETKIT,
+        {"enum": ["forward", "blackhole"]},
+        "What happens to a packet that this end transmits while no program is attached.",
+        default="forward",
+    ),
+    Attribute(
+        "scrub", "end", NetkitData(6, 7, "u32", _SCRUB), "replace", _NETKIT,
+        {"enum": ["default", "none"]},
+        "Whether a packet that this end transmits loses its mark and priority on the way.",
+        default="default", feature="netkit_scrub",
+    ),
+    Attribute(
+        "mtu", "pair", Ifla(4, "u32"), "live", _BOTH,
+        {"type": "integer", "minimum": 68, "maximum": 65535},
+        "Largest packet, in bytes, at both ends.", usual=1500,
+    ),
+    Attribute(
+        "mac", "end", Ifla(1, "mac"), "live", _BOTH,
+        {"type": "string", "pattern": "^[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}$"},
+        "Hardware address of this end (veth and netkit in l2 mode).",
+        feature="netkit_mac",
+    ),
+    Attribute(
+        "headroom", "device", NetkitData(8, None, "u16"), "replace", _NETKIT,
+        _BYTES16,
+        "Bytes kept free in front of a packet, so that encapsulation need not copy it.",
+        feature="netkit_room", usual=0,
+    ),
+    Attribute(
+        "tailroom", "device", NetkitData(9, None, "u16"), "replace", _NETKIT,
+        _BYTES16,
+        "Bytes kept free behind a packet.",
+        feature="netkit_room", usual=0,
+    ),
+    Attribute(
+        "txqlen", "end", Ifla(13, "u32"), "live", _BOTH,
+        {"type": "integer", "minimum": 0, "maximum": 1_000_000},
+        "Length of the transmit queue, in packets.",
+        inherit=True, usual=1000,
+    ),
+    # The kernel copies a gso_max_size or gro_max_size of at most 65536 to its IPv4 twin: the twins come after them.
+    Attribute(
+        "gso_max_size", "pair", Ifla(41, "u32"), "live", _BOTH, _SIZE,
+        "Largest IPv6 packet before segmentation (BIG TCP above 65536), in bytes, at both ends.", usual=65536,
+    ),
+    Attribute(
+        "gro_max_size", "pair", Ifla(58, "u32"), "live", _BOTH, _SIZE,
+        "Largest IPv6 packet that receive offload may build, in bytes, at both ends.",
+        feature="gro_max_size", usual=65536,
+    ),
+    Attribute(
+        "gso_ipv4_max_size", "pair", Ifla(63, "u32"), "live", _BOTH, _SIZE,
+        "Largest IPv4 packet before segmentation, in bytes, at both ends.",
+        feature="gso_ipv4", usual=65536,
+    ),
+    Attribute(
+        "gro_ipv4_max_size", "pair", Ifla(64, "u32"), "live", _BOTH, _SIZE,
+        "Largest IPv4 packet that receive offload may build, in bytes, at both ends.",
+        feature="gso_ipv4", usual=65536,
+    ),
+    Attribute(
+        "gso_max_segs", "pair", Ifla(40, "u32"), "live", _BOTH,
+        {"type": "integer", "minimum": 1, "maximum": 65535},
+        "Largest number of segments that one packet may be cut into, at both ends.", usual=65535,
+    ),
+    Attribute(
+        "up", "end", Flag(1), "live", _BOTH,
+        {"type": "boolean"},
+        "Whether this end is up; a pair carries packets when both are.",
+        default=True, inherit=True,
+    ),
+)  # fmt: skip
+
+BY_NAME: Mapping[str, Attribute] = {a.name: a for a in ATTRIBUTES}

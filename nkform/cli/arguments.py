@@ -1,0 +1,112 @@
+"""Commands and options. Each command's code is imported when it runs."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from nkform import __version__
+
+EPILOG = "Every command has --help. Specs are YAML; `nkform schema` prints their JSON Schema."
+
+
+class UsageError(Exception):
+    """Wrong words on the command line; the text is ready to print."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Exits 1 on usage errors, as Terraform does: 2 is kept for `plan --detailed-exitcode`."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{self.format_usage()}{self.prog}: error: {message}")
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Options, with `run` the command's function. Raises UsageError, and SystemExit(0) after --help."""
+    return _parser().parse_args(arguments)
+
+
+def _later(module: str, function: str = "run") -> Callable[[argparse.Namespace], int]:
+    def run(options: argparse.Namespace) -> int:
+        from importlib import import_module
+
+        code: int = getattr(import_module(f"nkform.cli.{module}"), function)(options)
+        return code
+
+    return run
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="nkform",
+        description="Declares netkit and veth pairs in YAML and makes a node so.",
+        epilog=EPILOG,
+    )
+    parser.add_argument("-V", "--version", action="version", version=f"nkform {__version__}")
+    parser.set_defaults(json=False, no_color=False)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
+
+    def command(name: str, help: str, module: str, *, specs: str = "", function: str = "run") -> Parser:
+        sub: Parser = commands.add_parser(name, help=help, description=help)
+        sub.set_defaults(run=_later(module, function))
+        sub.add_argument("--no-color", action="store_true", help="no colours, also on a terminal")
+        if specs:
+            sub.add_argument(
+                "spec",
+                nargs=specs,
+                type=Path,
+                metavar="SPEC",
+                help="spec files, or folders of them; - is standard input",
+            )
+            sub.add_argument(
+                "--var", action="append", default=[], metavar="NAME=VALUE", help="set a variable of the spec"
+            )
+            sub.add_argument(
+                "--var-file",
+                action="append",
+                default=[],
+                type=Path,
+                metavar="FILE",
+                help="set variables from a YAML file",
+            )
+        return sub
+
+    def json_option(sub: Parser) -> None:
+        sub.add_argument("--json", action="store_true", help="print JSON")
+
+    def changing(sub: Parser) -> None:
+        sub.add_argument("-y", "--yes", action="store_true", help="do not ask before changing the node")
+        sub.add_argument("--summary", action="store_true", help="only say how many objects change")
+
+    json_option(command("validate", "check a spec against schema and meaning, without a kernel", "validate", specs="+"))
+
+    plan = command("plan", "show how the node differs from the spec", "plan", specs="+")
+    json_option(plan)
+    plan.add_argument("--detailed-exitcode", action="store_true", help="exit 2 if there is something to do")
+    plan.add_argument("--summary", action="store_true", help="only say how many objects change")
+
+    apply = command("apply", "make the node as the spec says, or leave it as it was", "apply", specs="+")
+    changing(apply)
+    for sub in (plan, apply):
+        sub.add_argument("--adopt", action="store_true", help="take over devices and namespaces that exist unmarked")
+        sub.add_argument(
+            "--target",
+            action="append",
+            default=[],
+            metavar="DEVICE",
+            help="only this device (may be repeated)",
+        )
+
+    destroy = command("destroy", "remove all that carries the node's mark", "apply", specs="*", function="destroy")
+    changing(destroy)
+    destroy.add_argument("--node", metavar="NAME", help="the node's name, instead of a spec")
+
+    show = command("show", "print the live state as a spec", "show")
+    show.add_argument("--node", metavar="NAME", help="which node's, if there are several")
+    json_option(show)
+
+    json_option(command("doctor", "tell what this kernel and machine can do, and what to install", "doctor"))
+    command("schema", "print the JSON Schema of the spec", "schema")
+    return parser

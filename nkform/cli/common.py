@@ -1,0 +1,99 @@
+"""What several commands share: reading the spec, looking at the kernel, telling warnings and times."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nkform.model import Node
+from nkform.problem import NkformError, Problem
+
+if TYPE_CHECKING:
+    from nkform.kernel.netns import Namespaces
+    from nkform.plan.plan import Plan
+    from nkform.spec import Spec
+
+
+@contextmanager
+def timed(phase: str) -> Iterator[None]:
+    """With NKFORM_TIMINGS=1, says on stderr how many milliseconds a phase took."""
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        if os.environ.get("NKFORM_TIMINGS") == "1":
+            print(f"timing: {phase} {(time.perf_counter() - start) * 1000:.1f}", file=sys.stderr)
+
+
+def read_spec(options: argparse.Namespace) -> Spec:
+    """The spec that the command line names. Raises NkformError."""
+    from nkform.spec import load
+
+    variables = {}
+    for word in options.var:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise NkformError(Problem("NK0602", f"--var {word}: expected NAME=VALUE"))
+        variables[name] = value
+    with timed("load"):
+        spec = load(options.spec, variables=variables, var_files=options.var_file)
+    warn(spec.warnings, options)
+    return spec
+
+
+def warn(problems: Sequence[Problem], options: argparse.Namespace) -> None:
+    """Warnings and notes go to stderr."""
+    if problems:
+        from nkform.report.colour import wanted
+        from nkform.report.problems import render
+
+        print(render(problems, wanted(sys.stderr, options.no_color)), file=sys.stderr)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One look at the kernel, and the plan that came of it."""
+
+    live: Node
+    features: frozenset[str]
+    plan: Plan
+
+
+def look(namespaces: Namespaces, desired: Node, *, adopt: bool = False, targets: Collection[str] = ()) -> Look:
+    """Observes and plans. Raises NkformError with paths into the spec, KernelError."""
+    from nkform.kernel.probe import probe, require_root
+    from nkform.observe.node import observe
+    from nkform.plan.plan import build
+    from nkform.plan.resolve import needed_features
+
+    require_root()
+    with timed("probe"):
+        features = probe(namespaces, needed_features(desired))
+    with timed("observe"):
+        live = observe(namespaces, desired.name, desired)
+    with timed("plan"):
+        plan = build(desired, live, features=features, adopt=adopt, targets=targets)
+    return Look(live, features, plan)
+
+
+@contextmanager
+def placed(spec: Spec) -> Iterator[None]:
+    """Problems that leave the block know where in the spec they are."""
+    from nkform.spec import place
+
+    try:
+        yield
+    except NkformError as error:
+        raise NkformError(*(place(problem, spec) for problem in error.problems)) from error
+
+
+def place_all(problems: Iterable[Problem], spec: Spec) -> list[Problem]:
+    from nkform.spec import place
+
+    return [place(problem, spec) for problem in problems]

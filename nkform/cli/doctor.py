@@ -1,0 +1,88 @@
+"""`nkform doctor`: what this kernel and machine can do; for what they cannot, why and what to install."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from nkform.features import FEATURES
+from nkform.report.state_text import Finding, render, render_json
+
+
+def run(options: argparse.Namespace) -> int:
+    findings = [_kernel(), _privileges(), *_features(), *_programs()]
+    if options.json:
+        sys.stdout.write(render_json(findings))
+    else:
+        from nkform.report.colour import Paint, wanted
+
+        sys.stdout.write(render(findings, Paint(wanted(sys.stdout, options.no_color))))
+    return 0
+
+
+def _kernel() -> Finding:
+    return Finding("kernel", "ok", f"Linux {os.uname().release}")
+
+
+def _privileges() -> Finding:
+    if os.geteuid() == 0:
+        return Finding("privileges", "ok", "root")
+    return Finding(
+        "privileges",
+        "missing",
+        "not root",
+        "plan, apply and show need root, or CAP_NET_ADMIN and CAP_SYS_ADMIN",
+    )
+
+
+def _features() -> list[Finding]:
+    from nkform.kernel.config import option
+    from nkform.kernel.netlink import KernelError
+    from nkform.kernel.netns import Namespaces
+    from nkform.kernel.probe import probe
+
+    try:
+        with Namespaces() as namespaces:
+            found = probe(namespaces, FEATURES)
+    except KernelError as error:
+        return [Finding(name, "unknown", feature.what, f"could not {error}") for name, feature in FEATURES.items()]
+    findings = []
+    for name, feature in FEATURES.items():
+        if name in found:
+            findings.append(Finding(name, "ok", feature.what))
+            continue
+        why = f"came with Linux {feature.since}"
+        if feature.config and option(feature.config) == "n":
+            why += f"; this kernel was built without {feature.config}"
+        findings.append(
+            Finding(name, "missing", f"{feature.what}: {why}", feature.hint or "boot a newer kernel to use it")
+        )
+    return findings
+
+
+def _programs() -> list[Finding]:
+    import yaml
+
+    from nkform.kernel.netns import RUN
+
+    if hasattr(yaml, "CSafeLoader"):
+        findings = [Finding("libyaml", "ok", f"PyYAML {yaml.__version__} with libyaml")]
+    else:
+        hint = "install PyYAML from its wheel, or Debian's python3-yaml: large specs load ten times faster"
+        findings = [Finding("libyaml", "missing", f"PyYAML {yaml.__version__} without libyaml", hint)]
+    stale = (
+        [entry.name for entry in os.scandir(RUN) if entry.stat().st_size != 0 or not os.path.ismount(entry.path)]
+        if RUN.is_dir()
+        else []
+    )
+    if stale:
+        findings.append(
+            Finding(
+                "namespaces",
+                "missing",
+                f"{RUN} holds files that are no namespace: {', '.join(stale)}",
+                "`ip netns delete NAME` removes them",
+            )
+        )
+    return findings

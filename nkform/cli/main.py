@@ -1,0 +1,94 @@
+"""The command line: arguments in, exit codes out. What a command does not need is not imported.
+
+Exit codes: 0 done, 1 error (usage errors too); `plan --detailed-exitcode`: 0 nothing to do, 1 error, 2 changes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from nkform import __version__
+
+INTERRUPTED = 130
+"""128 + SIGINT, as shells report it."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code; never raises but for bugs under NKFORM_DEBUG=1."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments in (["--version"], ["-V"]):
+        print(f"nkform {__version__}")
+        return 0
+    from nkform.cli.arguments import UsageError, parse
+
+    try:
+        options = parse(arguments)
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return _guarded(options.run, options)
+
+
+def _guarded(run: object, options: object) -> int:
+    """Runs a command; whatever it raises becomes text that helps."""
+    from nkform.problem import NkformError
+
+    assert callable(run)
+    try:
+        code: int = run(options)
+        sys.stdout.flush()
+        return code
+    except NkformError as error:
+        _tell(error, options)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone; Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if os.environ.get("NKFORM_DEBUG") == "1":
+            raise
+        _tell(_explained(error), options)
+        return 1
+
+
+def _explained(error: Exception) -> Exception:
+    """An unexpected exception as a problem: the kernel's or the system's own words, or a bug of nkform."""
+    from nkform.problem import NkformError, Problem
+
+    if isinstance(error, OSError):
+        import errno
+
+        hint = (
+            "nkform needs root, or CAP_NET_ADMIN and CAP_SYS_ADMIN"
+            if error.errno in (errno.EPERM, errno.EACCES)
+            else ""
+        )
+        return NkformError(
+            Problem("NK0601", f"could not {error}" if hasattr(error, "asked") else str(error), hint=hint)
+        )
+    what = f"{type(error).__name__}: {error}"
+    hint = "this is a bug in nkform; NKFORM_DEBUG=1 shows where"
+    return NkformError(Problem("NK0900", f"internal error, {what}", hint=hint))
+
+
+def _tell(error: Exception, options: object) -> None:
+    from nkform.problem import NkformError
+    from nkform.report.colour import wanted
+    from nkform.report.problems import render, render_json
+
+    assert isinstance(error, NkformError)
+    if getattr(options, "json", False):
+        print(render_json(error.problems), file=sys.stderr)
+    else:
+        print(render(error.problems, wanted(sys.stderr, getattr(options, "no_color", False))), file=sys.stderr)
+
+
+def run() -> None:
+    """The console script."""
+    sys.exit(main())

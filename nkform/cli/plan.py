@@ -1,0 +1,32 @@
+"""`nkform plan`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from nkform.cli.common import look, place_all, placed, read_spec, timed, warn
+
+CHANGES = 2
+"""Exit code of --detailed-exitcode when there is something to do."""
+
+
+def run(options: argparse.Namespace) -> int:
+    from nkform.kernel.netns import Namespaces
+
+    spec = read_spec(options)
+    with Namespaces() as namespaces, placed(spec):
+        plan = look(namespaces, spec.node, adopt=options.adopt, targets=options.target).plan
+    warn(place_all(plan.warnings, spec), options)
+    with timed("report"):
+        if options.json:
+            from nkform.report.plan_json import render as render_json
+
+            sys.stdout.write(render_json(plan))
+        else:
+            from nkform.report.colour import Paint, wanted
+            from nkform.report.plan_text import render
+
+            paint = Paint(wanted(sys.stdout, options.no_color))
+            sys.stdout.write(render(plan, paint, summary_only=options.summary))
+    return CHANGES if options.detailed_exitcode and not plan.empty else 0

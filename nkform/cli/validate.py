@@ -1,0 +1,18 @@
+"""`nkform validate`: the spec alone, no kernel."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from nkform.cli.common import read_spec
+
+
+def run(options: argparse.Namespace) -> int:
+    spec = read_spec(options)
+    devices, namespaces = len(spec.node.devices), len(spec.node.namespaces)
+    if options.json:
+        print(json.dumps({"valid": True, "node": spec.node.name, "devices": devices, "namespaces": namespaces}))
+    else:
+        print(f"The spec of {spec.node.name} is valid: {devices} devices, {namespaces} namespaces.")
+    return 0

@@ -1,0 +1,28 @@
+"""What a kernel may or may not be able to do, by name: the Linux version that brought it, and what it is for.
+
+Data only. `kernel/probe.py` finds out what the running kernel has; versions serve to explain, never to decide.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    since: str
+    what: str
+    hint: str = ""
+    config: str = ""
+
+
+FEATURES: dict[str, Feature] = {
+    "netkit": Feature("6.7", "netkit devices", "`kind: auto` takes veth where netkit is missing", "CONFIG_NETKIT"),
+    "netkit_mac": Feature("6.10", "MAC addresses on netkit in l2 mode"),
+    "netkit_scrub": Feature("6.13", "scrub on netkit (6.12.4 of the stable series has it too)"),
+    "netkit_room": Feature("6.14", "headroom and tailroom on netkit"),
+    "gro_max_size": Feature("5.19", "gro_max_size"),
+    "gso_ipv4": Feature("6.3", "GSO and GRO sizes for IPv4 of their own"),
+    "room_report": Feature("6.18", "reading a device's headroom and tailroom"),
+    "address_protocol": Feature("5.18", "a protocol on addresses, by which nkform knows its own"),
+}

@@ -1,0 +1,179 @@
+"""Addresses and routes in rtnetlink messages.
+
+Ours carry a protocol number of our own (IFA_PROTO, rtm_protocol), by which they are known again and told from others'.
+Layouts: include/uapi/linux/if_addr.h, include/uapi/linux/rtnetlink.h.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from socket import AF_INET, AF_INET6, AF_UNSPEC, inet_ntop, inet_pton
+
+from nkform.kernel.netlink import (
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    NLM_F_REPLACE,
+    U16,
+    U32,
+    Request,
+    Socket,
+    attribute,
+    nested,
+    u32,
+    walk,
+)
+from nkform.model import Address, Route
+
+PROTOCOL = 78
+"""`N`: the protocol number on addresses and routes of ours; /etc/iproute2/rt_protos and rtnetlink.h leave it free."""
+
+RTM_NEWADDR = 20
+RTM_DELADDR = 21
+RTM_GETADDR = 22
+RTM_NEWROUTE = 24
+RTM_DELROUTE = 25
+RTM_GETROUTE = 26
+IFADDRMSG = struct.Struct("=BBBBI")
+"""family, prefix length, flags, scope, index"""
+RTMSG = struct.Struct("=BBBBBBBBI")
+"""family, destination length, source length, tos, table, protocol, scope, type, flags"""
+
+IFA_ADDRESS = 1
+IFA_LOCAL = 2
+IFA_FLAGS = 8
+IFA_PROTO = 11
+IFA_F_NODAD = 0x02
+IFA_F_PERMANENT = 0x80
+RTA_DST = 1
+RTA_OIF = 4
+RTA_GATEWAY = 5
+RTA_PRIORITY = 6
+RTA_PREFSRC = 7
+RTA_METRICS = 8
+RTA_TABLE = 15
+RTA_VIA = 18
+RTAX_MTU = 2
+RTN_UNICAST = 1
+RTNH_F_ONLINK = 4
+RT_SCOPE_UNIVERSE = 0
+RT_SCOPE_LINK = 253
+RTM_F_CLONED = 0x200
+RT_TABLE_COMPAT = 252
+
+
+def family_of(text: str) -> int:
+    return AF_INET6 if ":" in text else AF_INET
+
+
+def _prefix(text: str) -> tuple[int, bytes, int]:
+    """Family, address and length of a prefix."""
+    address, _, length = text.partition("/")
+    family = family_of(address)
+    return family, inet_pton(family, address), int(length)
+
+
+def dump_addresses(socket: Socket) -> Iterator[tuple[int, Address]]:
+    """All addresses of the socket's namespace that stay until somebody removes them, with the index of their link."""
+    for message in socket.dump(Request(RTM_GETADDR, 0, IFADDRMSG.pack(AF_UNSPEC, 0, 0, 0, 0), "list the addresses")):
+        family, length, flags, _, index = IFADDRMSG.unpack_from(message.buffer, message.start)
+        found = walk(message.buffer, message.start + IFADDRMSG.size, message.end)
+        payload = found.get(IFA_LOCAL) or found.get(IFA_ADDRESS)
+        if payload is None or not flags & IFA_F_PERMANENT:
+            continue
+        protocol = found.get(IFA_PROTO)
+        yield (
+            index,
+            Address(f"{inet_ntop(family, payload)}/{length}", protocol is not None and protocol[0] == PROTOCOL),
+        )
+
+
+def add_address(index: int, name: str, address: Address, *, replace: bool = False) -> Request:
+    """Adds an address, marked as ours, usable at once: both ends of a pair are ours, there is no duplicate to
+    detect."""
+    family, packed, length = _prefix(address.text)
+    body = (
+        IFADDRMSG.pack(family, length, 0, 0, index)
+        + attribute(IFA_LOCAL, packed)
+        + attribute(IFA_ADDRESS, packed)
+        + attribute(IFA_PROTO, bytes([PROTOCOL if address.ours else 0]))
+    )
+    if family == AF_INET6:
+        body += u32(IFA_FLAGS, IFA_F_NODAD)
+    flags = NLM_F_CREATE | (NLM_F_REPLACE if replace else NLM_F_EXCL)
+    return Request(RTM_NEWADDR, flags, body, f"add address {address.text} to {name}")
+
+
+def delete_address(index: int, name: str, address: Address) -> Request:
+    family, packed, length = _prefix(address.text)
+    body = IFADDRMSG.pack(family, length, 0, 0, index) + attribute(IFA_LOCAL, packed) + attribute(IFA_ADDRESS, packed)
+    return Request(RTM_DELADDR, 0, body, f"remove address {address.text} from {name}")
+
+
+def dump_routes(socket: Socket, family: int = AF_UNSPEC) -> Iterator[tuple[int, Route]]:
+    """Our unicast routes of the socket's namespace, with the index of their link.
+
+    The kernel itself leaves out the routes of others (strict checking), so a full routing table costs nothing here.
+    """
+    body = RTMSG.pack(family, 0, 0, 0, 0, PROTOCOL, 0, 0, 0)
+    for message in socket.dump(Request(RTM_GETROUTE, 0, body, "list the routes")):
+        family, length, _, _, table, protocol, _, kind, flags = RTMSG.unpack_from(message.buffer, message.start)
+        if protocol != PROTOCOL or kind != RTN_UNICAST or flags & RTM_F_CLONED:
+            continue
+        found = walk(message.buffer, message.start + RTMSG.size, message.end)
+        if RTA_OIF not in found:
+            continue
+        destination = found.get(RTA_DST, b"\0" * (16 if family == AF_INET6 else 4))
+        via = None
+        if (payload := found.get(RTA_GATEWAY)) is not None:
+            via = inet_ntop(family, payload)
+        elif (payload := found.get(RTA_VIA)) is not None:
+            via = inet_ntop(U16.unpack_from(payload)[0], payload[2:])
+        metrics = walk(found[RTA_METRICS], 0, len(found[RTA_METRICS])) if RTA_METRICS in found else {}
+        yield (
+            U32.unpack_from(found[RTA_OIF])[0],
+            Route(
+                to=f"{inet_ntop(family, destination)}/{length}",
+                via=via,
+                onlink=bool(flags & RTNH_F_ONLINK),
+                src=inet_ntop(family, found[RTA_PREFSRC]) if RTA_PREFSRC in found else None,
+                metric=U32.unpack_from(found[RTA_PRIORITY])[0] if RTA_PRIORITY in found else 0,
+                table=U32.unpack_from(found[RTA_TABLE])[0] if RTA_TABLE in found else table,
+                mtu=U32.unpack_from(metrics[RTAX_MTU])[0] if RTAX_MTU in metrics else 0,
+            ),
+        )
+
+
+def _route(index: int, route: Route) -> bytes:
+    family, packed, length = _prefix(route.to)
+    scope = RT_SCOPE_LINK if family == AF_INET and route.via is None else RT_SCOPE_UNIVERSE
+    table = route.table if route.table < 256 else RT_TABLE_COMPAT
+    flags = RTNH_F_ONLINK if route.onlink else 0
+    body = RTMSG.pack(family, length, 0, 0, table, PROTOCOL, scope, RTN_UNICAST, flags)
+    body += attribute(RTA_DST, packed) + u32(RTA_OIF, index) + u32(RTA_TABLE, route.table)
+    if route.via is not None:
+        gateway = family_of(route.via)
+        packed = inet_pton(gateway, route.via)
+        body += attribute(RTA_GATEWAY, packed) if gateway == family else attribute(RTA_VIA, U16.pack(gateway) + packed)
+    if route.metric:
+        body += u32(RTA_PRIORITY, route.metric)
+    if route.src is not None:
+        body += attribute(RTA_PREFSRC, inet_pton(family, route.src))
+    if route.mtu:
+        body += nested(RTA_METRICS, u32(RTAX_MTU, route.mtu))
+    return body
+
+
+def add_route(index: int, name: str, route: Route) -> Request:
+    return Request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, _route(index, route), f"add route {route.to} to {name}")
+
+
+def replace_route(index: int, name: str, route: Route) -> Request:
+    """Puts a route in the place of the one with the same destination, table and metric, without a gap."""
+    return Request(
+        RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, _route(index, route), f"change route {route.to} of {name}"
+    )
+
+
+def delete_route(index: int, name: str, route: Route) -> Request:
+    return Request(RTM_DELROUTE, 0, _route(index, route), f"remove route {route.to} from {name}")

@@ -1,0 +1,303 @@
+"""Links in rtnetlink messages: encoding requests, decoding dumps. Which attributes there are is attributes.py's to say.
+
+Layouts: include/uapi/linux/if_link.h, rtnetlink(7); netkit's attributes: enum IFLA_NETKIT_* there.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from nkform.attributes import ATTRIBUTES, Attribute, Flag, Form, Ifla, NetkitData
+from nkform.kernel.netlink import (
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    U8,
+    U16,
+    U32,
+    Message,
+    Request,
+    Socket,
+    attribute,
+    nested,
+    string,
+    text,
+    u32,
+    walk,
+)
+from nkform.model import Attrs, Device, Value, mark
+
+RTM_NEWLINK = 16
+RTM_DELLINK = 17
+RTM_GETLINK = 18
+IFINFOMSG = struct.Struct("=BxHiII")
+"""family, pad, type, index, flags, change"""
+
+IFLA_IFNAME = 3
+IFLA_MTU = 4
+IFLA_LINK = 5
+IFLA_MASTER = 10
+IFLA_LINKINFO = 18
+IFLA_IFALIAS = 20
+IFLA_GROUP = 27
+IFLA_NET_NS_FD = 28
+IFLA_EXT_MASK = 29
+IFLA_LINK_NETNSID = 37
+IFLA_TARGET_NETNSID = 46
+IFLA_TSO_MAX_SIZE = 59
+IFLA_HEADROOM = 68
+IFLA_TAILROOM = 69
+IFLA_INFO_KIND = 1
+IFLA_INFO_DATA = 2
+VETH_INFO_PEER = 1
+IFLA_NETKIT_PEER_INFO = 1
+IFLA_NETKIT_PRIMARY = 2
+RTEXT_FILTER_SKIP_STATS = 8
+NO_MAC = "00:00:00:00:00:00"
+
+_PEER_INFO = {"veth": VETH_INFO_PEER, "netkit": IFLA_NETKIT_PEER_INFO}
+_NUMBERS: Mapping[str, struct.Struct] = {"u8": U8, "u16": U16, "u32": U32}
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A link as the kernel reports it.
+
+    `values` are the attributes of its own; `own` and `peer` those of a netkit's INFO_DATA, as this end sees them.
+    `link` and `nsid` say where the other end is: its ifindex, and its namespace's id (None: in the same one).
+    `headroom` and `tailroom` in bytes, None where the kernel does not report them (before Linux 6.18).
+    """
+
+    index: int
+    name: str
+    kind: str
+    alias: str
+    master: int
+    link: int
+    nsid: int | None
+    group: int
+    primary: bool
+    values: Mapping[str, Value]
+    own: Mapping[str, Value]
+    peer: Mapping[str, Value]
+    headroom: int | None
+    tailroom: int | None
+
+
+def _decoder(form: Form) -> Callable[[memoryview], Value]:
+    if form == "mac":
+        return lambda payload: payload.hex(":")
+    unpack = _NUMBERS[form].unpack_from
+    return lambda payload: unpack(payload)[0]
+
+
+def _named(form: Form, names: Mapping[str, int] | None) -> Callable[[memoryview], Value]:
+    decode = _decoder(form)
+    if names is None:
+        return decode
+    spelled: dict[Value, str] = {number: name for name, number in names.items()}
+    return lambda payload: spelled.get(value := decode(payload), f"#{value}")
+
+
+_LINK_VALUES = tuple((a.name, a.kept.number, _decoder(a.kept.form)) for a in ATTRIBUTES if isinstance(a.kept, Ifla))
+_FLAG_VALUES = tuple((a.name, a.kept.bit) for a in ATTRIBUTES if isinstance(a.kept, Flag))
+_DATA = tuple((a.name, a.kept, _named(a.kept.form, a.kept.names)) for a in ATTRIBUTES if isinstance(a.kept, NetkitData))
+
+
+def decode(message: Message) -> Link:
+    """A RTM_NEWLINK message as a Link."""
+    _, _, index, flags, _ = IFINFOMSG.unpack_from(message.buffer, message.start)
+    found = walk(message.buffer, message.start + IFINFOMSG.size, message.end)
+    values: dict[str, Value] = {
+        name: decoder(payload) for name, number, decoder in _LINK_VALUES if (payload := found.get(number)) is not None
+    }
+    if values.get("mac") == NO_MAC:  # what a netkit in l3 mode has
+        del values["mac"]
+    for name, bit in _FLAG_VALUES:
+        values[name] = bool(flags & bit)
+    own: dict[str, Value] = {}
+    peer: dict[str, Value] = {}
+    kind = ""
+    primary = False
+    if (info := found.get(IFLA_LINKINFO)) is not None:
+        parts = walk(info, 0, len(info))
+        kind = string(parts.get(IFLA_INFO_KIND))
+        if kind == "netkit" and (payload := parts.get(IFLA_INFO_DATA)) is not None:
+            data = walk(payload, 0, len(payload))
+            primary = bool(data[IFLA_NETKIT_PRIMARY][0]) if IFLA_NETKIT_PRIMARY in data else False
+            for name, kept, decoder in _DATA:
+                if kept.own in data:
+                    own[name] = decoder(data[kept.own])
+                if kept.peer is not None and kept.peer in data:
+                    peer[name] = decoder(data[kept.peer])
+    return Link(
+        index=index,
+        name=string(found.get(IFLA_IFNAME)),
+        kind=kind,
+        alias=string(found.get(IFLA_IFALIAS)),
+        master=_number(found.get(IFLA_MASTER)) or 0,
+        link=_number(found.get(IFLA_LINK)) or 0,
+        nsid=_number(found.get(IFLA_LINK_NETNSID)),
+        group=_number(found.get(IFLA_GROUP)) or 0,
+        primary=primary,
+        values=values,
+        own=own,
+        peer=peer,
+        headroom=_number(found.get(IFLA_HEADROOM), U16),
+        tailroom=_number(found.get(IFLA_TAILROOM), U16),
+    )
+
+
+def _number(payload: memoryview | None, form: struct.Struct = U32) -> int | None:
+    return None if payload is None else int(form.unpack_from(payload)[0])
+
+
+def dump(socket: Socket) -> Iterator[Link]:
+    """All links of the socket's namespace."""
+    body = IFINFOMSG.pack(0, 0, 0, 0, 0) + u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
+    for message in socket.dump(Request(RTM_GETLINK, 0, body, "list the links")):
+        yield decode(message)
+
+
+def get(name: str, *, index: int = 0, nsid: int | None = None) -> Request:
+    """Asks for one link by name, or by index in the namespace with that id."""
+    body = IFINFOMSG.pack(0, 0, index, 0, 0) + u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
+    if not index:
+        body += text(IFLA_IFNAME, name)
+    if nsid is not None:
+        body += u32(IFLA_TARGET_NETNSID, nsid)
+    return Request(RTM_GETLINK, 0, body, f"read device {name or index}")
+
+
+def _encode(attr: Attribute, value: Value) -> bytes:
+    """An attribute of a link message; flags have none."""
+    match attr.kept:
+        case Ifla(number, "mac"):
+            return attribute(number, bytes.fromhex(str(value).replace(":", "")))
+        case Ifla(number, form):
+            return attribute(number, _NUMBERS[form].pack(value))
+        case _:
+            return b""
+
+
+def _encode_data(device: Attrs, own: Attrs, peer: Attrs) -> list[bytes]:
+    """INFO_DATA of a netkit out of the values of the device and of both ends."""
+    data = []
+    for attr in ATTRIBUTES:
+        if not isinstance(attr.kept, NetkitData):
+            continue
+        form = _NUMBERS[attr.kept.form]
+        values = (
+            (attr.kept.own, (device if attr.place == "device" else own).get(attr.name)),
+            (attr.kept.peer, peer.get(attr.name)),
+        )
+        for number, value in values:
+            if value is not None and number is not None:
+                data.append(attribute(number, form.pack(attr.kept.names[str(value)] if attr.kept.names else value)))
+    return data
+
+
+def _own_attributes(values: Attrs) -> bytes:
+    return b"".join(_encode(attr, values[attr.name]) for attr in ATTRIBUTES if attr.name in values)
+
+
+def create(device: Device, peer_namespace: int | None) -> Request:
+    """Makes a pair, both ends down, the peer right in its namespace (a file descriptor; None: the caller's)."""
+    assert device.peer is not None
+    peer = IFINFOMSG.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, device.peer.name) + _own_attributes(device.peer.attrs)
+    if peer_namespace is not None:
+        peer += u32(IFLA_NET_NS_FD, peer_namespace)
+    data = [attribute(_PEER_INFO[device.kind] | 0x8000, peer)]
+    if device.kind == "netkit":
+        data += _encode_data(device.attrs, device.primary.attrs, device.peer.attrs)
+    body = (
+        IFINFOMSG.pack(0, 0, 0, 0, 0)
+        + text(IFLA_IFNAME, device.name)
+        + _own_attributes(device.primary.attrs)
+        + nested(IFLA_LINKINFO, text(IFLA_INFO_KIND, device.kind), nested(IFLA_INFO_DATA, *data))
+    )
+    where = f" in {device.peer.namespace}" if device.peer.namespace else ""
+    return Request(
+        RTM_NEWLINK,
+        NLM_F_CREATE | NLM_F_EXCL,
+        body,
+        f"create {device.kind} {device.name} with peer {device.peer.name}{where}",
+    )
+
+
+def change(name: str, values: Attrs) -> Request:
+    """Changes attributes of a link's own, flags among them, in place."""
+    flags = mask = 0
+    for flag, bit in _FLAG_VALUES:
+        if flag in values:
+            mask |= bit
+            flags |= bit if values[flag] else 0
+    body = IFINFOMSG.pack(0, 0, 0, flags, mask) + text(IFLA_IFNAME, name) + _own_attributes(values)
+    said = ", ".join(f"{key} {_said(value)}" for key, value in values.items())
+    return Request(RTM_NEWLINK, 0, body, f"set {said} on {name}")
+
+
+def _said(value: Value) -> str:
+    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
+
+
+def change_data(name: str, own: Attrs, peer: Attrs) -> Request:
+    """Changes what a netkit lets change in place (its policies), through the primary.
+
+    RTM_NEWLINK without CREATE: RTM_SETLINK ignores INFO_DATA without a word.
+    """
+    body = (
+        IFINFOMSG.pack(0, 0, 0, 0, 0)
+        + text(IFLA_IFNAME, name)
+        + nested(
+            IFLA_LINKINFO,
+            text(IFLA_INFO_KIND, "netkit"),
+            nested(IFLA_INFO_DATA, *_encode_data({}, own, peer)),
+        )
+    )
+    said = [f"{key} {value}" for key, value in own.items()] + [f"peer {key} {value}" for key, value in peer.items()]
+    return Request(RTM_NEWLINK, 0, body, f"set {', '.join(said)} on {name}")
+
+
+def set_alias(name: str, alias: str) -> Request:
+    """Sets the interface alias; an empty one removes it."""
+    body = IFINFOMSG.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, name) + attribute(IFLA_IFALIAS, alias.encode())
+    return Request(RTM_NEWLINK, 0, body, f"set alias {alias or 'none'} on {name}")
+
+
+def set_mark(name: str, node: str) -> Request:
+    return set_alias(name, mark(node))
+
+
+def rename(index: int, old: str, new: str) -> Request:
+    body = IFINFOMSG.pack(0, 0, index, 0, 0) + text(IFLA_IFNAME, new)
+    return Request(RTM_NEWLINK, 0, body, f"rename {old} to {new}")
+
+
+def move(index: int, old: str, new: str, namespace: int, where: str) -> Request:
+    """Moves a link to the namespace of a file descriptor, under a new name if that differs."""
+    body = IFINFOMSG.pack(0, 0, index, 0, 0) + u32(IFLA_NET_NS_FD, namespace)
+    if old != new:
+        body += text(IFLA_IFNAME, new)
+    return Request(RTM_NEWLINK, 0, body, f"move {old} to {where}")
+
+
+def set_group(index: int, name: str, group: int) -> Request:
+    body = IFINFOMSG.pack(0, 0, index, 0, 0) + u32(IFLA_GROUP, group)
+    return Request(RTM_NEWLINK, 0, body, f"put {name} into group {group}")
+
+
+def delete_group(group: int) -> Request:
+    """Deletes all links of a group at once, which costs the kernel one grace period instead of one a link."""
+    return Request(
+        RTM_DELLINK, 0, IFINFOMSG.pack(0, 0, 0, 0, 0) + u32(IFLA_GROUP, group), f"delete device group {group}"
+    )
+
+
+def delete(index: int, name: str) -> Request:
+    return Request(RTM_DELLINK, 0, IFINFOMSG.pack(0, 0, index, 0, 0), f"delete {name}")
+
+
+def names_of(links: Sequence[Link]) -> dict[str, Link]:
+    return {link.name: link for link in links}

@@ -1,0 +1,167 @@
+"""Network namespaces: finding, entering, making and removing them. Changes the namespace of the calling thread.
+
+A namespace key (model.Endpoint) is ROOT, a name under /run/netns, `pid:N` or `path:P`. Names are kept as iproute2 keeps
+them (ip-netns(8)), so that both see the same ones.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nkform.kernel.netlink import KernelError, Request, u32
+from nkform.model import ROOT
+
+RUN = Path("/run/netns")
+SELF = "/proc/thread-self/ns/net"
+CLONE_NEWNET = 0x40000000
+MS_BIND = 4096
+MS_REC = 16384
+MS_SHARED = 1 << 20
+MNT_DETACH = 2
+
+RTM_GETNSID = 90
+NETNSA_NSID = 1
+NETNSA_FD = 3
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _call(asked: str, result: int) -> None:
+    if result < 0:
+        raise KernelError(ctypes.get_errno(), asked)
+
+
+def _mount(source: str, target: str, flags: int, asked: str) -> None:
+    _call(asked, _libc.mount(source.encode(), target.encode(), b"none", flags, None))
+
+
+def get_nsid(fd: int) -> Request:
+    """Asks for the id that the caller's namespace knows another one by (rtgenmsg; -1 answers: none yet)."""
+    return Request(RTM_GETNSID, 0, b"\0\0\0\0" + u32(NETNSA_FD, fd), "read a namespace's id")
+
+
+class Namespaces:
+    """The way into namespaces and back to the one that this object was made in."""
+
+    def __init__(self, run: Path = RUN) -> None:
+        self.run = run
+        self._root = os.open(SELF, os.O_RDONLY | os.O_CLOEXEC)
+        self._identity = self._identify(self._root)
+        self._prepared = False
+
+    def close(self) -> None:
+        os.close(self._root)
+
+    def __enter__(self) -> Namespaces:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @staticmethod
+    def _identify(fd: int) -> tuple[int, int]:
+        status = os.fstat(fd)
+        return status.st_dev, status.st_ino
+
+    def path(self, key: str) -> str:
+        """The file that a key stands for."""
+        if key == ROOT:
+            return SELF
+        if key.startswith("pid:"):
+            return f"/proc/{int(key[4:])}/ns/net"
+        return key[5:] if key.startswith("path:") else str(self.run / key)
+
+    def names(self) -> list[str]:
+        """The named namespaces, in order; files that are none (left over from a reboot, say) among them."""
+        try:
+            return sorted(entry.name for entry in os.scandir(self.run))
+        except FileNotFoundError:
+            return []
+
+    @contextmanager
+    def open(self, key: str) -> Iterator[int]:
+        """A file descriptor of a namespace. Raises KernelError (ENOENT: there is none)."""
+        if key == ROOT:
+            yield self._root
+            return
+        try:
+            fd = os.open(self.path(key), os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise KernelError(error.errno or errno.EIO, f"open namespace {key}") from error
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    def is_root(self, fd: int) -> bool:
+        return self._identify(fd) == self._identity
+
+    @contextmanager
+    def entered(self, fd: int, key: str) -> Iterator[None]:
+        """The calling thread is in the namespace within the block, and back at home after it."""
+        _call(f"enter namespace {key}", _libc.setns(fd, CLONE_NEWNET))
+        try:
+            yield
+        finally:
+            _call("return to the namespace nkform was started in", _libc.setns(self._root, CLONE_NEWNET))
+
+    @contextmanager
+    def throwaway(self) -> Iterator[None]:
+        """A nameless namespace that is gone after the block."""
+        _call("make a namespace", _libc.unshare(CLONE_NEWNET))
+        try:
+            yield
+        finally:
+            _call("return to the namespace nkform was started in", _libc.setns(self._root, CLONE_NEWNET))
+
+    def create(self, name: str, inside: Callable[[], None]) -> None:
+        """Makes a named namespace that appears once `inside`, called within it, has returned.
+
+        Raises KernelError (EEXIST: the name is taken).
+        """
+        self._prepare()
+        target = self.path(name)
+        asked = f"create namespace {name}"
+        try:
+            os.close(os.open(target, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444))
+        except OSError as error:
+            raise KernelError(error.errno or errno.EIO, asked) from error
+        try:
+            with self.throwaway():
+                inside()
+                _mount(SELF, target, MS_BIND, asked)
+        except BaseException:
+            os.unlink(target)
+            raise
+
+    def _prepare(self) -> None:
+        """Makes the folder of names a shared mount of its own, so that names appear in all mount namespaces."""
+        if self._prepared:
+            return
+        self.run.mkdir(mode=0o755, parents=True, exist_ok=True)
+        run = str(self.run)
+        asked = f"prepare {run}"
+        try:
+            _mount("", run, MS_SHARED | MS_REC, asked)
+        except KernelError as error:
+            if error.errno != errno.EINVAL:  # EINVAL: not a mount point yet
+                raise
+            _mount(run, run, MS_BIND | MS_REC, asked)
+            _mount("", run, MS_SHARED | MS_REC, asked)
+        self._prepared = True
+
+    def delete(self, name: str) -> None:
+        """Removes a name; the namespace goes when nobody is in it any more. Raises KernelError."""
+        asked = f"delete namespace {name}"
+        target = self.path(name)
+        if _libc.umount2(target.encode(), MNT_DETACH) < 0 and ctypes.get_errno() != errno.EINVAL:
+            raise KernelError(ctypes.get_errno(), asked)
+        try:
+            os.unlink(target)
+        except OSError as error:
+            raise KernelError(error.errno or errno.EIO, asked) from error

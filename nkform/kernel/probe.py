@@ -1,0 +1,87 @@
+"""What the running kernel can do, found by trying it in a namespace that is thrown away. Versions decide nothing here.
+
+Unknown attributes of a netkit are ignored by older kernels without a word: a probe makes a device with all of them and
+looks which ones come back.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Collection
+from dataclasses import replace
+
+from nkform.kernel import inet, links
+from nkform.kernel.netlink import KernelError, Socket, first_error
+from nkform.kernel.netns import Namespaces
+from nkform.model import Address, Device, Endpoint
+
+_MAC = "02:00:00:00:00:01"
+
+
+def probe(namespaces: Namespaces, wanted: Collection[str]) -> frozenset[str]:
+    """Which of the wanted features (features.py, and `sysctl:KEY`) this kernel has. Raises KernelError (EPERM: not
+    root)."""
+    found = {name for name in wanted if name.startswith("sysctl:") and _has_sysctl(name.partition(":")[2])}
+    if any(not name.startswith("sysctl:") for name in wanted):
+        with namespaces.throwaway(), Socket() as socket:
+            found |= _links(socket)
+            if any(name.startswith("netkit") for name in wanted):
+                found |= _netkit(socket)
+    return frozenset(found & set(wanted))
+
+
+def _has_sysctl(key: str) -> bool:
+    family, _, name = key.partition(".")
+    return os.path.exists(f"/proc/sys/net/{family}/conf/default/{name}")
+
+
+def _links(socket: Socket) -> set[str]:
+    """What the kernel reports of `lo` it also has."""
+    loopback = next(iter(links.dump(socket)))
+    reported = {
+        "gro_max_size": "gro_max_size" in loopback.values,
+        "gso_ipv4": "gso_ipv4_max_size" in loopback.values,
+        "room_report": loopback.headroom is not None,
+    }
+    outcomes, _ = socket.ask([inet.add_address(loopback.index, "lo", Address("192.0.2.1/32"))])
+    marked = any(address.ours for _, address in inet.dump_addresses(socket))
+    reported["address_protocol"] = first_error(outcomes) is None and marked
+    return {name for name, there in reported.items() if there}
+
+
+def _netkit(socket: Socket) -> set[str]:
+    trial = Device(
+        "nkprobe",
+        "netkit",
+        {"mode": "l3", "headroom": 8, "tailroom": 8},
+        Endpoint("nkprobe", attrs={"policy": "forward", "scrub": "none"}),
+        Endpoint("nkprobe-p", attrs={"policy": "forward", "scrub": "none"}),
+    )
+    outcomes, answers = socket.ask([links.create(trial, None), links.get("nkprobe")])
+    if (error := first_error(outcomes)) is not None:
+        if error.errno == errno.EOPNOTSUPP:
+            return set()
+        raise error
+    kept = links.decode(answers[1][0]).own
+    found = {"netkit"}
+    if "scrub" in kept:
+        found.add("netkit_scrub")
+    if "headroom" in kept:
+        found.add("netkit_room")
+    with_mac = replace(
+        trial,
+        name="nkprobe2",
+        attrs={"mode": "l2"},
+        primary=Endpoint("nkprobe2", attrs={"mac": _MAC}),
+        peer=Endpoint("nkprobe2-p"),
+    )
+    if first_error(socket.ask([links.create(with_mac, None)])[0]) is None:
+        found.add("netkit_mac")
+    return found
+
+
+def require_root() -> None:
+    """Raises KernelError where the process cannot administer the network."""
+    if os.geteuid() != 0:
+        raise KernelError(errno.EPERM, "read and change network namespaces")

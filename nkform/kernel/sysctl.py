@@ -1,0 +1,33 @@
+"""Per-interface sysctls of the calling thread's namespace: files below /proc/sys/net/ipv{4,6}/conf
+(proc_sys_net(5))."""
+
+from __future__ import annotations
+
+import errno
+
+from nkform.kernel.netlink import KernelError
+
+
+def path(interface: str, key: str) -> str:
+    """The file of a key `ipv4.NAME` or `ipv6.NAME`. Interface names may hold dots, which is why no dotted name is
+    used."""
+    family, _, name = key.partition(".")
+    return f"/proc/sys/net/{family}/conf/{interface}/{name}"
+
+
+def read(interface: str, key: str) -> str:
+    """The value as the kernel prints it. Raises KernelError (ENOENT: this kernel has no such key)."""
+    try:
+        with open(path(interface, key), encoding="ascii") as file:
+            return file.read().strip()
+    except OSError as error:
+        raise KernelError(error.errno or errno.EIO, f"read sysctl {key} of {interface}") from error
+
+
+def write(interface: str, key: str, value: str) -> None:
+    """Raises KernelError (EINVAL: the kernel does not take the value)."""
+    try:
+        with open(path(interface, key), "w", encoding="ascii") as file:
+            file.write(value)
+    except OSError as error:
+        raise KernelError(error.errno or errno.EIO, f"set sysctl {key} of {interface} to {value}") from error

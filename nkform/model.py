@@ -1,0 +1,147 @@
+"""The nouns: what a node has, whether declared in a spec or observed in the kernel.
+
+One model serves both sides, so that comparing them is comparing like with like. In a desired object a missing
+attribute means "not managed". This module touches nothing: no I/O, no clock, no kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+Kind = str
+"""Declared: netkit, veth, auto (netkit where the kernel has it, else veth) or external (exists already, only its
+programs are ours). Observed: what the kernel calls it, whatever that is."""
+
+ROOT = ""
+"""The namespace key of the namespace that nkform itself runs in."""
+
+MARK_PREFIX = "nkform:"
+
+
+def mark(node: str) -> str:
+    """The ownership mark of a node: the interface alias of its devices and of its namespaces' `lo`."""
+    return MARK_PREFIX + node
+
+
+def owner_of(alias: str | None) -> str | None:
+    """The node whose mark an interface alias carries, or None for a foreign object."""
+    return alias[len(MARK_PREFIX) :] if alias and alias.startswith(MARK_PREFIX) else None
+
+
+@dataclass(frozen=True, slots=True)
+class RoomFor:
+    """A headroom or tailroom to be computed: the sum of what these devices of the root namespace need."""
+
+    devices: tuple[str, ...]
+
+
+Value = int | str | bool | RoomFor
+"""An attribute's value: sizes in bytes, enumerations by their kernel name in lower case."""
+
+Attrs = Mapping[str, Value]
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An address with its prefix length, in canonical text (`10.0.0.2/32`, `fd00::2/128`)."""
+
+    text: str
+    ours: bool = field(default=True, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A unicast route out of an endpoint.
+
+    `to` is a canonical prefix (`default` is spelled `0.0.0.0/0` or `::/0` here), `table` a number (254 is main).
+    `metric` is what the kernel will report: 0 for IPv4 and 1024 for IPv6 where the spec says nothing.
+    `mtu` in bytes, 0 where the route has none of its own.
+    """
+
+    to: str
+    via: str | None = None
+    onlink: bool = False
+    src: str | None = None
+    metric: int = 0
+    table: int = 254
+    mtu: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One end of a pair.
+
+    `namespace` is a namespace key: ROOT, a name under /run/netns, `pid:N`, or `path:P`. A key `nsid:N` is only ever
+    observed: a namespace that has no name we know.
+    `sysctl` maps `ipv4.KEY` and `ipv6.KEY` to values, as text as the kernel prints them.
+    """
+
+    name: str
+    namespace: str = ROOT
+    attrs: Attrs = field(default_factory=dict)
+    addresses: tuple[Address, ...] = ()
+    routes: tuple[Route, ...] = ()
+    sysctl: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device: a pair with its two ends, or an external device (no peer).
+
+    `owner` and `enslaved` are observed: whose mark it carries, and whether it is a port of a bridge or the like
+    (whose driver may raise its headroom). `index` is the primary's ifindex when observed.
+    """
+
+    name: str
+    kind: Kind
+    attrs: Attrs
+    primary: Endpoint
+    peer: Endpoint | None = None
+    owner: str | None = None
+    enslaved: bool = False
+    index: int = 0
+
+    @property
+    def ends(self) -> tuple[Endpoint, ...]:
+        """Primary first."""
+        return (self.primary,) if self.peer is None else (self.primary, self.peer)
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """A network namespace by its key.
+
+    Desired: `create` says that nkform makes and owns it. Observed: `owner` is the node whose mark its `lo` carries,
+    `links` maps the names of all devices in it to whether they belong to that node.
+    """
+
+    name: str
+    create: bool = False
+    owner: str | None = None
+    links: Mapping[str, bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What an existing device asks of the devices in front of it, in bytes; None where the kernel does not report
+    it."""
+
+    headroom: int | None
+    tailroom: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """Everything that one spec declares, or that one look at the kernel found.
+
+    Observed only: `rooms`, by name, for all devices of the root namespace.
+    """
+
+    name: str
+    namespaces: Mapping[str, Namespace] = field(default_factory=dict)
+    devices: Mapping[str, Device] = field(default_factory=dict)
+    rooms: Mapping[str, Room] = field(default_factory=dict)
+
+    def with_devices(self, devices: Mapping[str, Device]) -> Node:
+        return replace(self, devices=devices)

@@ -1,0 +1,207 @@
+"""The live node: what carries a node's mark, what a spec names, and what stands beside it.
+
+Mirrors plan/ file by file: observe finds what is, plan says what should change. Reads the kernel, changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from nkform.attributes import ATTRIBUTES
+from nkform.kernel import links, sysctl
+from nkform.kernel.netlink import RECEIVE_BYTES, KernelError, Socket
+from nkform.kernel.netns import Namespaces
+from nkform.model import ROOT, Attrs, Device, Endpoint, Namespace, Node, Room, owner_of
+from nkform.observe.namespaces import Contents, identify, read
+
+PAIRS = ("netkit", "veth")
+_DEVICE_WIDE = frozenset(a.name for a in ATTRIBUTES if a.place == "device")
+
+
+@dataclass(frozen=True, slots=True)
+class _World:
+    """All that was read: contents by namespace key, and the keys by which each namespace id is known."""
+
+    contents: Mapping[str, Contents]
+    keys: Mapping[int | None, tuple[str, ...]]
+
+
+def observe(namespaces: Namespaces, node: str, desired: Node | None = None) -> Node:
+    """The live state of a node, as far as it is ours or declared. Raises KernelError."""
+    declared = desired.devices if desired else {}
+    wanted = _sysctls(declared.values())
+    world, values = _read(namespaces, node, desired, wanted)
+    root = world.contents[ROOT]
+    devices: dict[str, Device] = {}
+    for link in root.links.values():
+        owner = owner_of(link.alias)
+        if link.name in declared or (owner == node and link.kind in PAIRS):
+            device = _device(world, link, declared.get(link.name))
+            devices[link.name] = _with_sysctls(device, values)
+    devices = {name: devices[name] for name in (*declared, *sorted(devices)) if name in devices}
+    return Node(
+        name=node,
+        namespaces=_namespaces(world, node, desired, devices.values()),
+        devices=devices,
+        rooms={link.name: Room(link.headroom, link.tailroom) for link in root.links.values()},
+    )
+
+
+def _named(desired: Node | None) -> set[str]:
+    """The keys of all namespaces that a spec names, the root one aside."""
+    if desired is None:
+        return set()
+    return (set(desired.namespaces) | {end.namespace for d in desired.devices.values() for end in d.ends}) - {ROOT}
+
+
+def _sysctls(devices: Iterable[Device]) -> dict[str, dict[str, tuple[str, ...]]]:
+    """The sysctl keys that a spec names, by namespace key and interface."""
+    wanted: dict[str, dict[str, tuple[str, ...]]] = {}
+    for device in devices:
+        for end in device.ends:
+            if end.sysctl:
+                wanted.setdefault(end.namespace, {})[end.name] = tuple(end.sysctl)
+    return wanted
+
+
+def _read(
+    namespaces: Namespaces,
+    node: str,
+    desired: Node | None,
+    wanted: Mapping[str, Mapping[str, tuple[str, ...]]],
+) -> tuple[_World, dict[tuple[str, str], dict[str, str]]]:
+    """Reads every namespace that matters, and the sysctls that are asked for there."""
+    buffer = bytearray(RECEIVE_BYTES)
+    named = _named(desired)
+    root = read(buffer, lambda _: True)
+    values: dict[tuple[str, str], dict[str, str]] = {}
+    _read_sysctls(root, ROOT, wanted, values)
+    contents = {ROOT: root}
+    ids = identify(namespaces, dict.fromkeys((*namespaces.names(), *sorted(named))))
+    partners = {
+        link.nsid
+        for link in root.links.values()
+        if link.nsid is not None and (owner_of(link.alias) == node or (desired and link.name in desired.devices))
+    }
+    keys: dict[int | None, list[str]] = {None: [ROOT]}
+    for key, nsid in ids.items():
+        keys.setdefault(nsid, []).append(key)
+        if nsid is None:
+            _read_sysctls(root, key, wanted, values)
+            continue
+
+        def matters(found: Mapping[int, links.Link], key: str = key, nsid: int = nsid) -> bool:
+            return key in named or nsid in partners or owner_of(Contents(found).alias) == node
+
+        try:
+            with namespaces.open(key) as fd, namespaces.entered(fd, key):
+                contents[key] = read(buffer, matters)
+                _read_sysctls(contents[key], key, wanted, values)
+        except KernelError:
+            if key in named:
+                raise
+    return _World(contents, {nsid: tuple(some) for nsid, some in keys.items()}), values
+
+
+def _read_sysctls(
+    contents: Contents,
+    key: str,
+    wanted: Mapping[str, Mapping[str, tuple[str, ...]]],
+    values: dict[tuple[str, str], dict[str, str]],
+) -> None:
+    there = {link.name for link in contents.links.values()}
+    for interface, names in wanted.get(key, {}).items():
+        if interface not in there:
+            continue
+        found = values.setdefault((key, interface), {})
+        for name in names:
+            try:
+                found[name] = sysctl.read(interface, name)
+            except KernelError:
+                continue  # not there: the plan will say so
+
+
+def _device(world: _World, link: links.Link, declared: Device | None) -> Device:
+    """A device as it is, with its other end wherever that is."""
+    root = world.contents[ROOT]
+    common = {"owner": owner_of(link.alias), "enslaved": bool(link.master), "index": link.index}
+    if declared is not None and declared.kind == "external":
+        return Device(link.name, "external", {}, Endpoint(link.name), None, **common)  # type: ignore[arg-type]
+    device_wide = {name: value for name, value in link.own.items() if name in _DEVICE_WIDE}
+    own = {name: value for name, value in link.own.items() if name not in _DEVICE_WIDE}
+    primary = _end(root, link, ROOT, {**link.values, **own})
+    peer = _peer(world, link, declared) if link.kind in PAIRS else None
+    return Device(link.name, link.kind, device_wide, primary, peer, **common)  # type: ignore[arg-type]
+
+
+def _end(contents: Contents, link: links.Link, key: str, values: Attrs) -> Endpoint:
+    return Endpoint(
+        name=link.name,
+        namespace=key,
+        attrs=values,
+        addresses=contents.addresses.get(link.index, ()),
+        routes=contents.routes.get(link.index, ()),
+    )
+
+
+def _peer(world: _World, link: links.Link, declared: Device | None) -> Endpoint | None:
+    """The other end, under the key that the spec has for its namespace if that leads there."""
+    keys = world.keys.get(link.nsid, ())
+    asked = declared.peer.namespace if declared and declared.peer else None
+    for key in sorted(keys, key=lambda key: key != asked):
+        contents = world.contents.get(ROOT if link.nsid is None else key)
+        if contents and (other := contents.links.get(link.link)):
+            return _end(contents, other, key, {**other.values, **link.peer})
+    return _remote(link)
+
+
+def _remote(link: links.Link) -> Endpoint | None:
+    """The other end in a namespace that has no name, seen from here through its id."""
+    if link.nsid is None or not link.link:
+        return None
+    with Socket() as socket:
+        outcomes, answers = socket.ask([links.get("", index=link.link, nsid=link.nsid)])
+    if outcomes[0] is not None or 0 not in answers:
+        return None
+    other = links.decode(answers[0][0])
+    return Endpoint(other.name, f"nsid:{link.nsid}", {**other.values, **link.peer})
+
+
+def _with_sysctls(device: Device, values: Mapping[tuple[str, str], Mapping[str, str]]) -> Device:
+    def known(end: Endpoint) -> Endpoint:
+        found = values.get((end.namespace, end.name))
+        return replace(end, sysctl=found) if found else end
+
+    if not values:
+        return device
+    return replace(device, primary=known(device.primary), peer=known(device.peer) if device.peer else None)
+
+
+def _namespaces(world: _World, node: str, desired: Node | None, devices: Iterable[Device]) -> dict[str, Namespace]:
+    """The namespaces that are ours or that the spec leads to, the root one too, and whose the links in them are."""
+    ours: dict[str, set[str]] = {}
+    for device in devices:
+        if device.owner == node:
+            for end in device.ends:
+                ours.setdefault(end.namespace, set()).add(end.name)
+    named = _named(desired)
+    found = {}
+    for key, contents in world.contents.items():
+        owner = None if key == ROOT else owner_of(contents.alias)
+        if owner != node and key not in named and key != ROOT:
+            continue
+        names = {link.name: link.name in ours.get(key, ()) for link in contents.links.values() if link.index != 1}
+        found[key] = Namespace(key, owner=owner, links=names)
+    return found
+
+
+def nodes(namespaces: Namespaces) -> list[str]:
+    """The names of all nodes whose mark is on a device or a namespace here."""
+    buffer = bytearray(RECEIVE_BYTES)
+    found = {owner_of(link.alias) for link in read(buffer, lambda _: False).links.values()}
+    for key, nsid in identify(namespaces, namespaces.names()).items():
+        if nsid is not None:
+            with namespaces.open(key) as fd, namespaces.entered(fd, key):
+                found.add(owner_of(read(buffer, lambda _: False).alias))
+    return sorted(name for name in found if name)

@@ -1,0 +1,241 @@
+"""What a plan does to the kernel, as data. Each action stands beside what undoes it.
+
+Actions know nothing of how they are carried out (apply/ does) and carry all that their undo needs: what was there
+before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from nkform.model import Address, Attrs, Device, Endpoint, Route, Value
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Which end of which device: the device's name, the end's own name, and its namespace's key."""
+
+    device: str
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class CreateNamespace:
+    """Makes a named namespace with the node's mark on its `lo`, which comes up."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteNamespace:
+    """Removes a namespace of ours that holds nothing but `lo`."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetMark:
+    """Puts the node's mark on, or takes it off, a device's primary or a namespace's `lo` (`name` is then `lo`)."""
+
+    namespace: str
+    name: str
+    marked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CreatePair:
+    """Makes a pair with all attributes of both ends, marked, both ends down; fails closed: policies come first."""
+
+    device: Device
+
+
+@dataclass(frozen=True, slots=True)
+class DeletePair:
+    """Removes a pair; `device` is all that there was."""
+
+    device: Device
+
+
+@dataclass(frozen=True, slots=True)
+class SetLink:
+    """Changes attributes of one end in place. `primary` names the device that netkit's policies go through."""
+
+    end: End
+    before: Attrs
+    after: Attrs
+
+
+@dataclass(frozen=True, slots=True)
+class SetPolicy:
+    """Changes a netkit's policies in place, always through the primary; `own` and `peer` are its two ends."""
+
+    end: End
+    own: Mapping[str, tuple[Value | None, Value]]
+    peer: Mapping[str, tuple[Value | None, Value]]
+
+
+@dataclass(frozen=True, slots=True)
+class SetUp:
+    """Raises an end, or takes it down; the kernel then drops `lost`, its IPv6 addresses (and routes: none are left)."""
+
+    end: End
+    up: bool
+    lost: tuple[Address, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MoveEnd:
+    """Renames an end or moves it to another namespace; a move loses its addresses, routes and state."""
+
+    before: Endpoint
+    after: Endpoint
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddAddress:
+    """`again`: the address may still be there (IPv6 addresses may or may not survive `down`)."""
+
+    end: End
+    address: Address
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteAddress:
+    end: End
+    address: Address
+
+
+@dataclass(frozen=True, slots=True)
+class AddRoute:
+    end: End
+    route: Route
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaceRoute:
+    """Changes a route in one step: same destination, table and metric."""
+
+    end: End
+    before: Route
+    after: Route
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteRoute:
+    end: End
+    route: Route
+
+
+@dataclass(frozen=True, slots=True)
+class SetSysctl:
+    """`before` is None where the end did not exist when the plan was made."""
+
+    end: End
+    key: str
+    before: str | None
+    after: str
+
+
+Action = (
+    CreateNamespace
+    | DeleteNamespace
+    | SetMark
+    | CreatePair
+    | DeletePair
+    | SetLink
+    | SetPolicy
+    | SetUp
+    | MoveEnd
+    | AddAddress
+    | DeleteAddress
+    | AddRoute
+    | ReplaceRoute
+    | DeleteRoute
+    | SetSysctl
+)
+
+
+def end_of(device: str, endpoint: Endpoint) -> End:
+    return End(device, endpoint.namespace, endpoint.name)
+
+
+def configure(device: str, endpoint: Endpoint) -> Iterator[Action]:
+    """All that an end needs after it was made or moved: addresses, sysctls, up, routes, in this order.
+
+    Routes need the link up; addresses and sysctls come first, so that the link never runs without them.
+    """
+    end = end_of(device, endpoint)
+    for key, value in endpoint.sysctl.items():
+        yield SetSysctl(end, key, None, value)
+    for address in endpoint.addresses:
+        yield AddAddress(end, address)
+    if endpoint.attrs.get("up"):
+        yield SetUp(end, True)
+        for route in endpoint.routes:
+            yield AddRoute(end, route)
+
+
+def create(device: Device) -> Iterator[Action]:
+    """A whole pair, the workload's end first: no packet passes before the primary, which comes up last."""
+    yield CreatePair(device)
+    for endpoint in reversed(device.ends):
+        yield from configure(device.name, endpoint)
+
+
+def undo(action: Action) -> tuple[Action, ...]:
+    """The actions that take an action back, in order."""
+    match action:
+        case CreateNamespace(name):
+            return (DeleteNamespace(name),)
+        case DeleteNamespace(name):
+            return (CreateNamespace(name),)
+        case SetMark(namespace, name, marked):
+            return (SetMark(namespace, name, not marked),)
+        case CreatePair(device):
+            return (DeletePair(device),)
+        case DeletePair(device):
+            return tuple(create(device))
+        case SetLink(end, before, after):
+            return (SetLink(end, after, before),)
+        case SetPolicy(end, own, peer):
+            return (SetPolicy(end, _swapped(own), _swapped(peer)),)
+        case SetUp(end, up, lost):
+            return (SetUp(end, not up), *(AddAddress(end, address, again=True) for address in lost))
+        case MoveEnd(before, after, device):
+            back = MoveEnd(after, before, device)
+            return (back, *configure(device, before)) if before.namespace != after.namespace else (back,)
+        case AddAddress(end, address):
+            return (DeleteAddress(end, address),)
+        case DeleteAddress(end, address):
+            return (AddAddress(end, address),)
+        case AddRoute(end, route):
+            return (DeleteRoute(end, route),)
+        case ReplaceRoute(end, before, after):
+            return (ReplaceRoute(end, after, before),)
+        case DeleteRoute(end, route):
+            return (AddRoute(end, route),)
+        case SetSysctl(end, key, before, after):
+            return () if before is None else (SetSysctl(end, key, after, before),)
+
+
+def _swapped(values: Mapping[str, tuple[Value | None, Value]]) -> dict[str, tuple[Value | None, Value]]:
+    return {name: (after, before) for name, (before, after) in values.items() if before is not None}
+
+
+def namespace_of(action: Action) -> str:
+    """The key of the namespace in which an action is carried out."""
+    match action:
+        case SetMark(namespace, _, _):
+            return namespace
+        case MoveEnd(before, _, _):
+            return before.namespace
+        case SetLink(end) | SetUp(end) | AddAddress(end) | DeleteAddress(end) | AddRoute(end):
+            return end.namespace
+        case ReplaceRoute(end) | DeleteRoute(end) | SetSysctl(end):
+            return end.namespace
+        case _:
+            return ""

@@ -1,0 +1,391 @@
+"""The plan: what differs between the desired and the live node, and the actions that close the difference, in order.
+
+Pure: desired, live and what the kernel can do come in; changes (for people) and actions (for apply/) come out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from nkform.model import ROOT, Device, Endpoint, Namespace, Node, Value
+from nkform.plan.actions import (
+    Action,
+    AddRoute,
+    CreateNamespace,
+    CreatePair,
+    DeleteNamespace,
+    DeletePair,
+    End,
+    MoveEnd,
+    ReplaceRoute,
+    SetMark,
+    SetPolicy,
+    SetUp,
+    create,
+    end_of,
+    namespace_of,
+)
+from nkform.plan.compare import FieldChange, device_fields, end_actions, end_fields
+from nkform.plan.resolve import resolve
+from nkform.problem import NkformError, Path, Problem
+
+Operation = Literal["create", "update", "replace", "destroy"]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One object that changes. `before` and `after` are whole where an object comes or goes."""
+
+    operation: Operation
+    kind: Literal["namespace", "device"]
+    name: str
+    fields: tuple[FieldChange, ...] = ()
+    reason: str = ""
+    before: Device | Namespace | None = None
+    after: Device | Namespace | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Changes in the order of the spec, actions in the order in which they are carried out."""
+
+    node: str
+    changes: tuple[Change, ...] = ()
+    actions: tuple[Action, ...] = ()
+    warnings: tuple[Problem, ...] = ()
+
+    @property
+    def empty(self) -> bool:
+        return not self.changes
+
+    def count(self) -> tuple[int, int, int]:
+        """How many objects are added, changed and destroyed; a replacement is both an addition and a destruction."""
+        tally = dict.fromkeys(("create", "update", "replace", "destroy"), 0)
+        for change in self.changes:
+            tally[change.operation] += 1
+        return tally["create"] + tally["replace"], tally["update"], tally["destroy"] + tally["replace"]
+
+
+@dataclass(slots=True)
+class _Phases:
+    """Actions by phase. The order is what keeps the promises; see `ordered`."""
+
+    close: list[Action] = field(default_factory=list)
+    delete: list[Action] = field(default_factory=list)
+    namespaces: list[Action] = field(default_factory=list)
+    move: list[Action] = field(default_factory=list)
+    create: list[Action] = field(default_factory=list)
+    inside: dict[str, list[Action]] = field(default_factory=dict)
+    outside: list[Action] = field(default_factory=list)
+    raised: list[Action] = field(default_factory=list)
+    routes: list[Action] = field(default_factory=list)
+    leave: list[Action] = field(default_factory=list)
+    open: list[Action] = field(default_factory=list)
+
+    def ordered(self) -> tuple[Action, ...]:
+        """Close what shall be closed before anything else moves, open what shall be open after all else.
+
+        Removals free names and addresses for what is made. The workload's end is complete before the node's end comes
+        up, and a pair carries nothing until both are up. Namespaces go when nothing of ours is in them any more.
+        Actions in one namespace stand together: each namespace is entered once.
+        """
+        inside = [action for key in self.inside for action in self.inside[key]]
+        return (
+            *self.close, *self.delete, *self.namespaces, *self.move, *self.create,
+            *inside, *self.outside, *self.raised, *self.routes, *self.leave, *self.open,
+        )  # fmt: skip
+
+
+def build(
+    desired: Node,
+    live: Node,
+    *,
+    features: Collection[str] = (),
+    adopt: bool = False,
+    targets: Collection[str] = (),
+) -> Plan:
+    """Compares and orders. Raises NkformError with all that cannot be."""
+    resolved = resolve(desired, features, live.rooms)
+    devices = {name: d for name, d in resolved.devices.items() if not targets or name in targets}
+    errors = [p for p in resolved.problems if p.severity == "error"]
+    warnings = [p for p in resolved.problems if p.severity != "error"]
+    errors += _unknown_targets(targets, desired, live)
+    wanted = _wanted_namespaces(desired, devices, bool(targets))
+    errors += _obstacles(desired.name, wanted, devices, live, adopt)
+    if errors:
+        raise NkformError(*errors)
+    phases = _Phases()
+    changes = [*_namespace_changes(desired.name, wanted, live, phases)]
+    gone = [d for d in live.devices.values() if d.owner == desired.name and d.name not in desired.devices]
+    gone = [d for d in gone if not targets or d.name in targets]
+    for device in gone:
+        phases.delete.append(DeletePair(device))
+        changes.append(Change("destroy", "device", device.name, reason="it is not in the spec", before=device))
+    changes += _device_changes(desired.name, devices, live, phases)
+    if not targets:
+        left, kept = _leftovers(desired, live)
+        changes += left
+        warnings += kept
+        phases.leave += [DeleteNamespace(change.name) for change in left]
+    return Plan(desired.name, tuple(changes), phases.ordered(), tuple(warnings))
+
+
+def _unknown_targets(targets: Collection[str], desired: Node, live: Node) -> Iterator[Problem]:
+    for name in targets:
+        if name not in desired.devices and name not in live.devices:
+            yield Problem("NK0407", f"--target {name}: neither the spec nor the node has such a device")
+
+
+def _wanted_namespaces(desired: Node, devices: Mapping[str, Device], targeted: bool) -> dict[str, Namespace]:
+    if not targeted:
+        return dict(desired.namespaces)
+    needed = {device.peer.namespace for device in devices.values() if device.peer}
+    return {name: namespace for name, namespace in desired.namespaces.items() if name in needed}
+
+
+def _obstacles(
+    node: str, wanted: Mapping[str, Namespace], devices: Mapping[str, Device], live: Node, adopt: bool
+) -> Iterator[Problem]:
+    """What stands in the way of a plan: things of others, things that are missing."""
+    for name, namespace in wanted.items():
+        found = live.namespaces.get(name)
+        path: Path = ("namespaces", name)
+        if found is None and not namespace.create:
+            yield Problem(
+                "NK0410",
+                f"there is no namespace {name}",
+                path=path,
+                hint=f"make it first, or write `{name}: {{create: true}}`",
+            )
+        elif found is not None and namespace.create and found.owner != node:
+            yield from _foreign(f"namespace {name}", found.owner, path, adopt)
+    for name, device in devices.items():
+        yield from _device_obstacles(node, device, live, adopt)
+        if device.peer and device.peer.namespace not in (ROOT, *live.namespaces, *wanted):
+            yield Problem(
+                "NK0410",
+                f"there is no namespace {device.peer.namespace}",
+                path=("devices", name, "peer", "namespace"),
+                hint="the process has ended, or the path leads to no namespace",
+            )
+
+
+def _foreign(what: str, owner: str | None, path: Path, adopt: bool) -> Iterator[Problem]:
+    if owner is not None:
+        yield Problem(
+            "NK0411",
+            f"{what} belongs to the node {owner} of another spec",
+            path=path,
+            hint="use another name, or destroy it with that spec first",
+        )
+    elif not adopt:
+        yield Problem(
+            "NK0412",
+            f"{what} exists already and is not nkform's",
+            path=path,
+            hint="use another name, or take it over as it is with --adopt",
+        )
+
+
+def _device_obstacles(node: str, device: Device, live: Node, adopt: bool) -> Iterator[Problem]:
+    path: Path = ("devices", device.name)
+    found = live.devices.get(device.name)
+    if device.kind == "external":
+        if found is None:
+            yield Problem(
+                "NK0413",
+                f"there is no device {device.name}",
+                path=path,
+                hint="`kind: external` is for devices that exist",
+            )
+        return
+    if found is not None and found.owner != node:
+        yield from _foreign(f"device {device.name}", found.owner, path, adopt)
+        forced = [field for field in device_fields(device, found) if field.forces_replacement]
+        if found.owner is None and adopt and forced:
+            yield Problem(
+                "NK0414",
+                f"device {device.name} cannot be taken over as it is: {'.'.join(forced[0].path)} is "
+                f"{forced[0].before} and shall be {forced[0].after}, which only a new device can have",
+                path=(*path, *forced[0].path),
+                hint="nkform never deletes what is not its own: delete the device yourself, or mend the spec",
+            )
+    if device.peer is not None:
+        there = live.namespaces.get(device.peer.namespace)
+        own = found.peer if found else None
+        same = own and (own.namespace, own.name) == (device.peer.namespace, device.peer.name)
+        if there and there.links.get(device.peer.name) is False and not same:
+            where = device.peer.namespace or "this namespace"
+            yield Problem(
+                "NK0415",
+                f"the peer's name {device.peer.name} is taken in {where} by a device that is not nkform's",
+                path=(*path, "peer", "name"),
+                hint="use another name for the peer",
+            )
+
+
+def _namespace_changes(node: str, wanted: Mapping[str, Namespace], live: Node, phases: _Phases) -> Iterator[Change]:
+    for name, namespace in wanted.items():
+        found = live.namespaces.get(name)
+        if found is None:
+            phases.namespaces.append(CreateNamespace(name))
+            yield Change("create", "namespace", name, after=namespace)
+        elif namespace.create != (found.owner == node) and (namespace.create or found.owner == node):
+            phases.namespaces.append(SetMark(name, "lo", namespace.create))
+            before, after = (None, node) if namespace.create else (node, None)
+            yield Change("update", "namespace", name, (FieldChange(("owner",), before, after),))
+
+
+def _leftovers(desired: Node, live: Node) -> tuple[list[Change], list[Problem]]:
+    """Namespaces of ours that are not declared any more; one that holds devices of others is left, and said."""
+    changes, warnings = [], []
+    for name, found in live.namespaces.items():
+        if found.owner != desired.name or name in desired.namespaces:
+            continue
+        others = [link for link, ours in found.links.items() if not ours]
+        if others:
+            warnings.append(
+                Problem(
+                    "NK0416",
+                    f"namespace {name} is left in place: it holds devices that are not nkform's ({', '.join(others)})",
+                    hint="move or delete them, then run nkform again",
+                    severity="warning",
+                )
+            )
+        else:
+            changes.append(Change("destroy", "namespace", name, reason="it is not in the spec", before=found))
+    return changes, warnings
+
+
+def _device_changes(node: str, devices: Mapping[str, Device], live: Node, phases: _Phases) -> Iterator[Change]:
+    compared = {
+        name: tuple(_fields(device, live.devices[name]))
+        for name, device in devices.items()
+        if name in live.devices and device.kind != "external"
+    }
+    anew = {name for name, fields in compared.items() if any(f.forces_replacement for f in fields)}
+    blocked = _blocked_moves(devices, live, anew)
+    for name, device in devices.items():
+        found = live.devices.get(name)
+        if device.kind == "external":
+            continue
+        if found is None:
+            _schedule(create(device), phases)
+            yield Change("create", "device", name, after=device)
+        elif name in anew or name in blocked:
+            phases.delete.append(DeletePair(found))
+            _schedule(create(_keeping(device, found)), phases)
+            reason = "" if name in anew else f"the peer's new name is still in use by {blocked[name]}"
+            yield Change("replace", "device", name, compared[name], reason, found, device)
+        elif compared[name] or found.owner != node:
+            _update(device, found, node, phases)
+            marked = () if found.owner == node else (FieldChange(("owner",), found.owner, node),)
+            yield Change("update", "device", name, (*marked, *compared[name]), before=found, after=device)
+
+
+def _fields(desired: Device, live: Device) -> Iterator[FieldChange]:
+    yield from device_fields(desired, live)
+    yield from end_fields(desired.primary, live.primary, ())
+    if desired.peer and live.peer:
+        there = live.peer if desired.peer.namespace == live.peer.namespace else _moved(live.peer, desired.peer)
+        yield from end_fields(desired.peer, there, ("peer",))
+
+
+def _keeping(device: Device, found: Device) -> Device:
+    """A replacement keeps the hardware addresses of the old pair, so that neighbours need not learn new ones."""
+    if device.attrs.get("mode", found.attrs.get("mode")) == "l3" or found.peer is None or device.peer is None:
+        return device
+
+    def kept(end: Endpoint, old: Endpoint) -> Endpoint:
+        mac = old.attrs.get("mac")
+        return end if mac is None or "mac" in end.attrs else replace(end, attrs={**end.attrs, "mac": mac})
+
+    return replace(device, primary=kept(device.primary, found.primary), peer=kept(device.peer, found.peer))
+
+
+def _moved(live: Endpoint, desired: Endpoint) -> Endpoint:
+    """A live end as it is after a move: addresses, routes, sysctls and state are gone."""
+    return replace(
+        live,
+        name=desired.name,
+        namespace=desired.namespace,
+        addresses=(),
+        routes=(),
+        sysctl={},
+        attrs={**live.attrs, "up": False},
+    )
+
+
+def _blocked_moves(devices: Mapping[str, Device], live: Node, anew: Collection[str]) -> dict[str, str]:
+    """Devices whose peer cannot take its new name yet because a device that stays has it now; and which one."""
+    blocked: dict[str, str] = {}
+    held = {
+        (d.peer.namespace, d.peer.name): d.name
+        for d in live.devices.values()
+        if d.peer and d.name in devices and d.name not in anew
+    }
+    for name, device in devices.items():
+        found = live.devices.get(name)
+        if device.peer is None or found is None or found.peer is None or name in anew:
+            continue
+        holder = held.get((device.peer.namespace, device.peer.name))
+        if holder is not None and holder != name and holder not in blocked:
+            blocked[name] = holder
+    return blocked
+
+
+def _schedule(actions: Iterator[Action], phases: _Phases) -> None:
+    """Files the actions of a new pair: its making, what is inside namespaces, what is outside."""
+    for action in actions:
+        if isinstance(action, CreatePair):
+            phases.create.append(action)
+        else:
+            _file(action, phases)
+
+
+def _file(action: Action, phases: _Phases) -> None:
+    match action:
+        case SetUp(End(_, "", _), True):
+            phases.raised.append(action)
+        case AddRoute(End(_, "", _)) | ReplaceRoute(End(_, "", _)):
+            phases.routes.append(action)
+        case _ if (namespace := namespace_of(action)) != ROOT:
+            phases.inside.setdefault(namespace, []).append(action)
+        case _:
+            phases.outside.append(action)
+
+
+def _update(desired: Device, live: Device, node: str, phases: _Phases) -> None:
+    """Changes a device in place."""
+    if live.owner != node:
+        phases.outside.append(SetMark(ROOT, desired.name, True))
+    _policies(desired, live, phases)
+    if desired.peer and live.peer:
+        there = live.peer
+        if (there.namespace, there.name) != (desired.peer.namespace, desired.peer.name):
+            phases.move.append(MoveEnd(there, desired.peer, desired.name))
+            if there.namespace != desired.peer.namespace:
+                there = _moved(there, desired.peer)
+        for action in end_actions(desired.name, desired.peer, there):
+            _file(action, phases)
+    for action in end_actions(desired.name, desired.primary, live.primary):
+        _file(action, phases)
+
+
+def _policies(desired: Device, live: Device, phases: _Phases) -> None:
+    """Policies that close go first of all, those that open last of all."""
+    end = end_of(desired.name, desired.primary)
+    own, peer = (_policy_change(shall, now) for shall, now in zip(desired.ends, live.ends, strict=True))
+    for phase, closing in ((phases.close, True), (phases.open, False)):
+        own_now, peer_now = (
+            {"policy": change} if change and (change[1] == "blackhole") is closing else {} for change in (own, peer)
+        )
+        if own_now or peer_now:
+            phase.append(SetPolicy(end, own_now, peer_now))
+
+
+def _policy_change(desired: Endpoint, live: Endpoint) -> tuple[Value | None, Value] | None:
+    value, now = desired.attrs.get("policy"), live.attrs.get("policy")
+    return None if value is None or value == now else (now, value)

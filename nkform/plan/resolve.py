@@ -1,0 +1,213 @@
+"""What a spec means on this node: `auto` decided, defaults filled in, room computed, missing kernel features found.
+
+Pure: what the kernel can do comes in as a set of feature names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from nkform.attributes import ATTRIBUTES, BY_NAME, Attribute
+from nkform.features import FEATURES
+from nkform.model import Attrs, Device, Endpoint, Kind, Node, Room, RoomFor, Value
+from nkform.problem import Path, Problem
+
+MAX_ROOM = 65535
+"""IFLA_NETKIT_HEADROOM and _TAILROOM are u16. Bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """Devices as they shall be, and what was found wrong or worth saying on the way."""
+
+    devices: Mapping[str, Device]
+    problems: tuple[Problem, ...]
+
+
+def resolve(desired: Node, features: Collection[str], rooms: Mapping[str, Room]) -> Resolved:
+    devices: dict[str, Device] = {}
+    problems: list[Problem] = []
+    for name, device in desired.devices.items():
+        if device.kind == "external":
+            devices[name] = device
+            continue
+        kind = _kind(device, features)
+        problems += _unsupported_kind(device, kind, features)
+        fitting, left_out = _fit(device, kind)
+        problems += left_out
+        filled, unknown = _with_room(_with_defaults(fitting), rooms)
+        problems += unknown
+        problems += _missing(filled, features)
+        devices[name] = filled
+    return Resolved(devices, tuple(problems))
+
+
+def needed_features(desired: Node) -> set[str]:
+    """The features that this spec's plan depends on: those worth probing for."""
+    needed: set[str] = set()
+    for device in desired.devices.values():
+        if device.kind in ("netkit", "auto"):
+            needed |= {name for name in FEATURES if name.startswith("netkit")}
+        for attr, _, _ in _declared(device):
+            if attr.feature and not attr.feature.startswith("netkit"):
+                needed.add(attr.feature)
+        for end in device.ends:
+            needed |= {f"sysctl:{key}" for key in end.sysctl}
+    return needed
+
+
+def _kind(device: Device, features: Collection[str]) -> Kind:
+    if device.kind != "auto":
+        return device.kind
+    return "netkit" if "netkit" in features else "veth"
+
+
+def _unsupported_kind(device: Device, kind: Kind, features: Collection[str]) -> Iterator[Problem]:
+    if kind == "netkit" and "netkit" not in features:
+        feature = FEATURES["netkit"]
+        yield Problem(
+            "NK0401",
+            f"this kernel has no {feature.what}: they came with Linux {feature.since}",
+            path=("devices", device.name, "kind"),
+            hint=feature.hint,
+        )
+
+
+def _declared(device: Device) -> Iterator[tuple[Attribute, Value, Path]]:
+    """Every attribute that a device names, with its value and its path in the spec, once."""
+    path: Path = ("devices", device.name)
+    for name, value in device.attrs.items():
+        yield BY_NAME[name], value, (*path, name)
+    for name, value in device.primary.attrs.items():
+        yield BY_NAME[name], value, (*path, name)
+    for name, value in (device.peer.attrs if device.peer else {}).items():
+        if BY_NAME[name].place == "end":
+            yield BY_NAME[name], value, (*path, "peer", name)
+
+
+def _fit(device: Device, kind: Kind) -> tuple[Device, list[Problem]]:
+    """The device as this kind, without the attributes that the kind does not have."""
+    problems = []
+    for attr, value, path in _declared(device):
+        if kind in attr.kinds or value == attr.default:
+            continue
+        if attr.name == "policy":
+            problems.append(
+                Problem(
+                    "NK0402",
+                    f"{device.name} becomes a {kind} here, which has no policy: {value} cannot be kept",
+                    path=path,
+                    hint="use `kind: netkit` on a kernel that has it, or take the policy away",
+                )
+            )
+        else:
+            problems.append(
+                Problem(
+                    "NK0403",
+                    f"{attr.name} is left out: {device.name} becomes a {kind} here, which has none",
+                    path=path,
+                    severity="warning",
+                )
+            )
+
+    def fitting(values: Attrs) -> dict[str, Value]:
+        return {name: value for name, value in values.items() if kind in BY_NAME[name].kinds}
+
+    fitted = _map_attrs(device, lambda values, _: fitting(values))
+    return replace(fitted, kind=kind), problems
+
+
+def _with_defaults(device: Device) -> Device:
+    def filled(values: Attrs, places: tuple[str, ...]) -> dict[str, Value]:
+        defaults = {
+            a.name: a.default
+            for a in ATTRIBUTES
+            if a.default is not None and a.place in places and device.kind in a.kinds and a.name not in values
+        }
+        return {**values, **defaults}
+
+    return _map_attrs(device, filled)
+
+
+def _map_attrs(device: Device, change: object) -> Device:
+    assert callable(change)
+    ends = tuple(replace(end, attrs=change(end.attrs, ("pair", "end"))) for end in device.ends)
+    return replace(
+        device,
+        attrs=change(device.attrs, ("device",)),
+        primary=_routed(ends[0]),
+        peer=_routed(ends[1]) if len(ends) > 1 else None,
+    )
+
+
+def _routed(end: Endpoint) -> Endpoint:
+    """An end that is down has no routes."""
+    return replace(end, routes=()) if end.attrs.get("up") is False and end.routes else end
+
+
+def _with_room(device: Device, rooms: Mapping[str, Room]) -> tuple[Device, list[Problem]]:
+    """Head- and tailroom as numbers: the sum of what the named devices need."""
+    problems: list[Problem] = []
+    attrs = dict(device.attrs)
+    for name, value in device.attrs.items():
+        if not isinstance(value, RoomFor):
+            continue
+        total = 0
+        for place, other in enumerate(value.devices):
+            path: Path = ("devices", device.name, name, "for", place)
+            room = rooms.get(other)
+            needed = None if room is None else room.headroom if name == "headroom" else room.tailroom
+            if room is None:
+                problems.append(Problem("NK0404", f"there is no device {other} here to make {name} for", path=path))
+            elif needed is None:
+                since = FEATURES["room_report"].since
+                problems.append(
+                    Problem(
+                        "NK0401",
+                        f"this kernel does not tell what {name} {other} needs: that came with Linux {since}",
+                        path=path,
+                        hint=f"give {name} as a number of bytes",
+                    )
+                )
+            total += needed or 0
+        if total > MAX_ROOM:
+            problems.append(
+                Problem(
+                    "NK0405",
+                    f"these devices need {total} bytes of {name} together; a netkit has at most {MAX_ROOM}",
+                    path=("devices", device.name, name),
+                )
+            )
+        attrs[name] = min(total, MAX_ROOM)
+    return replace(device, attrs=attrs), problems
+
+
+def _missing(device: Device, features: Collection[str]) -> Iterator[Problem]:
+    """What the device asks of the kernel that the kernel does not have."""
+    if device.kind == "netkit" and "netkit" not in features:
+        return
+    for attr, value, path in _declared(device):
+        name = attr.feature
+        if name is None or name in features or value == attr.default:
+            continue
+        if name.startswith("netkit") and device.kind != "netkit":
+            continue
+        if attr.name in ("headroom", "tailroom") and value == 0:
+            continue
+        feature = FEATURES[name]
+        yield Problem(
+            "NK0401",
+            f"this kernel has no {feature.what}: that came with Linux {feature.since}",
+            path=path,
+            hint=feature.hint or f"take `{attr.name}` out of the spec, or boot a newer kernel",
+        )
+    for end, prefix in zip(device.ends, ((), ("peer",)), strict=False):
+        for key in end.sysctl:
+            if f"sysctl:{key}" not in features:
+                family, _, name = key.partition(".")
+                yield Problem(
+                    "NK0406",
+                    f"this kernel has no sysctl net.{family}.conf.*.{name}",
+                    path=("devices", device.name, *prefix, "sysctl", family, name),
+                )

@@ -1,0 +1,39 @@
+"""What this machine can do, as `nkform doctor` prints it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from nkform.report.colour import Paint
+
+State = Literal["ok", "missing", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at: whether it is there, and what to do if it is not."""
+
+    name: str
+    state: State
+    detail: str
+    hint: str = ""
+
+
+TONE = {"ok": "green", "missing": "yellow", "unknown": "yellow"}
+
+
+def render(findings: Sequence[Finding], paint: Paint) -> str:
+    width = max(len(finding.name) for finding in findings)
+    lines = []
+    for finding in findings:
+        lines.append(f"{paint(f'{finding.state:<7}', TONE[finding.state])}  {finding.name:<{width}}  {finding.detail}")
+        if finding.state != "ok" and finding.hint:
+            lines.append(f"{'':<7}  {'':<{width}}  {paint('->', 'cyan')} {finding.hint}")
+    return "\n".join(lines) + "\n"
+
+
+def render_json(findings: Sequence[Finding]) -> str:
+    return json.dumps([asdict(finding) for finding in findings], indent=2) + "\n"
