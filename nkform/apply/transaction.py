@@ -9,7 +9,7 @@ from dataclasses import replace
 from nkform.apply.executor import Executor
 from nkform.kernel.netlink import KernelError
 from nkform.kernel.netns import Namespaces
-from nkform.model import Device, Node
+from nkform.model import Device, Endpoint, Node
 from nkform.observe.node import observe
 from nkform.plan.actions import Action, undo
 from nkform.plan.plan import Change, Plan, build
@@ -123,11 +123,18 @@ def _runs(actions: Sequence[Action]) -> list[list[Action]]:
     return runs
 
 
+def _unordered(end: Endpoint) -> Endpoint:
+    """An end whose addresses and routes compare whatever their order: what is put back comes last."""
+    addresses = tuple(sorted(end.addresses, key=lambda address: address.text))
+    return replace(end, addresses=addresses, routes=tuple(sorted(end.routes, key=repr)))
+
+
 def unlike(before: Node, after: Node) -> list[str]:
     """The names of objects that are not the same in both; numbers that the kernel gives anew do not count."""
 
     def known(device: Device) -> Device:
-        return replace(device, index=0)
+        primary = _unordered(device.primary)
+        return replace(device, index=0, primary=primary, peer=device.peer and _unordered(device.peer))
 
     devices = {
         name

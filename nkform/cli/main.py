@@ -80,11 +80,13 @@ def _explained(error: Exception) -> Exception:
 def _tell(error: Exception, options: object) -> None:
     from nkform.problem import NkformError
     from nkform.report.colour import wanted
-    from nkform.report.problems import render, render_json
+    from nkform.report.problems import as_dicts, render
 
     assert isinstance(error, NkformError)
     if getattr(options, "json", False):
-        print(render_json(error.problems), file=sys.stderr)
+        import json
+
+        print(json.dumps(as_dicts(error.problems), indent=2), file=sys.stderr)
     else:
         print(render(error.problems, wanted(sys.stderr, getattr(options, "no_color", False))), file=sys.stderr)
 

@@ -13,6 +13,7 @@ def run(options: argparse.Namespace) -> int:
     from nkform.kernel.netns import Namespaces
     from nkform.kernel.probe import require_root
     from nkform.observe.node import nodes, observe
+    from nkform.observe.sysctls import with_sysctls
     from nkform.report.spec_text import as_spec, render
 
     require_root()
@@ -33,6 +34,6 @@ def run(options: argparse.Namespace) -> int:
                     hint="`nkform apply SPEC` makes what a spec says",
                 )
             name = found[0]
-        live = observe(namespaces, name)
+        live = with_sysctls(namespaces, observe(namespaces, name))
     sys.stdout.write(json.dumps(as_spec(live), indent=2) + "\n" if options.json else render(live))
     return 0

@@ -43,6 +43,8 @@ IFA_ADDRESS = 1
 IFA_LOCAL = 2
 IFA_FLAGS = 8
 IFA_PROTO = 11
+IFAPROT_KERNEL_LL = 3
+"""The link-local address that the kernel gives a link by itself, some time after it came up."""
 IFA_F_NODAD = 0x02
 IFA_F_PERMANENT = 0x80
 RTA_DST = 1
@@ -74,18 +76,16 @@ def _prefix(text: str) -> tuple[int, bytes, int]:
 
 
 def dump_addresses(socket: Socket) -> Iterator[tuple[int, Address]]:
-    """All addresses of the socket's namespace that stay until somebody removes them, with the index of their link."""
+    """All addresses of the socket's namespace that somebody set for good, with the index of their link."""
     for message in socket.dump(Request(RTM_GETADDR, 0, IFADDRMSG.pack(AF_UNSPEC, 0, 0, 0, 0), "list the addresses")):
         family, length, flags, _, index = IFADDRMSG.unpack_from(message.buffer, message.start)
         found = walk(message.buffer, message.start + IFADDRMSG.size, message.end)
         payload = found.get(IFA_LOCAL) or found.get(IFA_ADDRESS)
         if payload is None or not flags & IFA_F_PERMANENT:
             continue
-        protocol = found.get(IFA_PROTO)
-        yield (
-            index,
-            Address(f"{inet_ntop(family, payload)}/{length}", protocol is not None and protocol[0] == PROTOCOL),
-        )
+        protocol = found[IFA_PROTO][0] if IFA_PROTO in found else 0
+        if protocol != IFAPROT_KERNEL_LL:
+            yield index, Address(f"{inet_ntop(family, payload)}/{length}", protocol == PROTOCOL)
 
 
 def add_address(index: int, name: str, address: Address, *, replace: bool = False) -> Request:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from nkform.attributes import ATTRIBUTES, Attribute
 from nkform.model import Address, Attrs, Device, Endpoint, Route, Value
@@ -137,13 +137,18 @@ def end_actions(device: str, desired: Endpoint, live: Endpoint) -> Iterator[Acti
     """What brings a live end, already of the right name and in the right place, to what is desired.
 
     Removals come first: an MTU below 1280, `down` and some sysctls make the kernel drop addresses and routes by itself.
-    A change that needs the link down follows, then what is new, up, and the routes that need it.
+    IPv4 addresses alone are added before others go: with its last one a link loses all its IPv4 routes, those of others
+    too. A change that needs the link down follows, then what is new, up, and the routes that need it.
     """
     end = end_of(device, desired)
     up, was_up = desired.attrs.get("up"), bool(live.attrs.get("up"))
-    routes = route_changes(desired, live)
+    gone, new = gone_addresses(desired, live), new_addresses(desired, live)
+    flushed = tuple(r for r in live.routes if ":" not in r.to) if _loses_ipv4(gone, new, live) else ()
+    routes = route_changes(desired, replace(live, routes=tuple(r for r in live.routes if r not in flushed)))
+    yield from (DeleteRoute(end, route) for route in flushed)
     yield from (DeleteRoute(end, before) for before, after in routes if before and not after)
-    yield from (DeleteAddress(end, address) for address in gone_addresses(desired, live))
+    yield from (AddAddress(end, address) for address in new if not _is_ipv6(address))
+    yield from (DeleteAddress(end, address) for address in gone)
     lost: tuple[Address, ...] = ()
     if up is False and was_up:
         lost = tuple(address for address in desired.addresses if ":" in address.text and address in live.addresses)
@@ -161,13 +166,23 @@ def end_actions(device: str, desired: Endpoint, live: Endpoint) -> Iterator[Acti
     for key, value in desired.sysctl.items():
         if live.sysctl.get(key) != value:
             yield SetSysctl(end, key, live.sysctl.get(key), value)
-    yield from (AddAddress(end, address) for address in new_addresses(desired, live))
+    yield from (AddAddress(end, address) for address in new if _is_ipv6(address))
     yield from (AddAddress(end, address, again=True) for address in lost)
     if up and not was_up:
         yield SetUp(end, True)
     for before, after in routes:
         if after:
             yield ReplaceRoute(end, before, after) if before else AddRoute(end, after)
+
+
+def _is_ipv6(address: Address) -> bool:
+    return ":" in address.text
+
+
+def _loses_ipv4(gone: Sequence[Address], new: Sequence[Address], live: Endpoint) -> bool:
+    """Whether the last IPv4 address goes, and all IPv4 routes with it (net/ipv4/fib_frontend.c, fib_inetaddr_event)."""
+    left = [address for address in (*live.addresses, *new) if not _is_ipv6(address) and address not in gone]
+    return not left and any(not _is_ipv6(address) for address in gone)
 
 
 def _set_link(device: str, values: dict[str, Value], desired: Endpoint, live: Endpoint) -> SetLink:

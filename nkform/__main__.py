@@ -1,0 +1,5 @@
+"""`python -m nkform`."""
+
+from nkform.cli.main import run
+
+run()

@@ -1,0 +1,34 @@
+"""Live tests need root. They run in namespaces of their own (isolation.py), each test in a fresh network namespace."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.live import isolation
+from tests.live.support import Node
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if os.geteuid() == 0:
+        isolation.isolate()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.geteuid() != 0 and items:
+        pytest.exit("the live tests need root", returncode=1)
+
+
+@pytest.fixture(autouse=True)
+def network() -> None:
+    """An empty network."""
+    isolation.fresh_network()
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    """nkform on an empty node."""
+    yield Node(tmp_path)

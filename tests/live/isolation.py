@@ -1,0 +1,51 @@
+"""Puts the test process into network and mount namespaces of its own, so that no test can touch the machine's.
+
+Touches: this process's namespaces; inside them /run (a fresh tmpfs) and /sys/fs/bpf (a fresh bpffs).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from pathlib import Path
+
+from nkform.kernel import links
+from nkform.kernel.netlink import Socket
+
+CLONE_NEWNS = 0x20000
+CLONE_NEWNET = 0x40000000
+MS_REC = 16384
+MS_PRIVATE = 1 << 18
+MNT_DETACH = 2
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int, what: str) -> None:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+
+
+def mount(kind: str, target: str) -> None:
+    _check(_libc.mount(kind.encode(), target.encode(), kind.encode(), 0, None), f"mount {kind} on {target}")
+
+
+def isolate() -> None:
+    """Leaves the machine's namespaces for good."""
+    _check(_libc.unshare(CLONE_NEWNS | CLONE_NEWNET), "unshare")
+    _check(_libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None), "make mounts private")
+    mount("tmpfs", "/run")
+    mount("sysfs", "/sys")
+    mount("bpf", "/sys/fs/bpf")
+
+
+def fresh_network() -> None:
+    """A new, empty network namespace for this process, and no named ones."""
+    names = Path("/run/netns")
+    for entry in sorted(names.iterdir()) if names.is_dir() else ():
+        _libc.umount2(str(entry).encode(), MNT_DETACH)
+        entry.unlink()
+    _check(_libc.unshare(CLONE_NEWNET), "unshare")
+    with Socket() as socket:
+        socket.ask([links.change("lo", {"up": True})])

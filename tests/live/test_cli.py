@@ -1,0 +1,105 @@
+"""The command line as scripts and people meet it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.live.support import Node, link, links
+from tests.live.test_pairs import veth
+
+
+def test_exit_codes_of_plan(node: Node) -> None:
+    assert node.plan(veth()).code == 0
+    assert node.plan(veth(), "--detailed-exitcode").code == 2
+    node.apply(veth())
+    assert node.plan(veth(), "--detailed-exitcode").code == 0
+    assert node.plan({"version": 1}, "--detailed-exitcode").code == 1
+    assert node.run("plan").code == 1
+    assert node.run("no-such-command").code == 1
+
+
+def test_a_plan_reads_like_terraform(node: Node) -> None:
+    out = node.plan(veth()).out
+    assert "+ device to-a" in out
+    assert "# device.to-a will be created" in out
+    assert out.endswith("Plan: 4 to add, 0 to change, 0 to destroy.\n")
+    assert node.plan(veth(), "--summary").out == "Plan: 4 to add, 0 to change, 0 to destroy.\n"
+    assert "Apply complete! Objects: 4 added, 0 changed, 0 destroyed." in node.apply(veth()).out
+    assert node.plan(veth()).out.startswith("No changes.")
+    spec = veth()
+    spec["devices"]["to-a"]["mtu"] = 1400
+    assert "~ mtu = 1500 -> 1400" in node.plan(spec).out
+
+
+def test_nothing_changes_without_a_yes(node: Node) -> None:
+    """In a process of its own, without a terminal."""
+    node.write(veth())
+    words = [sys.executable, "-m", "nkform", "apply", str(node.path)]
+    done = subprocess.run(words, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    assert done.returncode == 1
+    assert "NK0603" in done.stderr
+    assert "-y" in done.stderr
+    assert links() == set()
+
+
+def test_target_changes_only_that_device(node: Node) -> None:
+    node.write(veth())
+    assert node.run("apply", "-y", str(node.path), "--target", "to-a").code == 0
+    assert links() == {"to-a"}
+    assert node.changes(None, "--target", "to-a") == []
+    assert {c["name"] for c in node.changes()} == {"b", "to-b"}
+    assert "NK0407" in node.refused(veth(), "--target", "nowhere")
+
+
+def test_json_is_whole(node: Node) -> None:
+    plan = node.plan(veth(), "--json").json()
+    assert plan["summary"] == {"add": 4, "change": 0, "destroy": 0}
+    assert {c["kind"] for c in plan["changes"]} == {"namespace", "device"}
+    node.apply(veth())
+    assert json.loads(node.run("show", "--json").out)["node"] == "w"
+
+
+def test_show_needs_a_name_where_there_are_several(node: Node) -> None:
+    assert "NK0605" in node.run("show").err
+    node.apply(veth())
+    other = {"version": 1, "node": "v", "devices": {"x": {"kind": "veth", "peer": {"name": "y"}}}}
+    node.apply(other)
+    assert "NK0604" in node.run("show").err
+    assert "to-a" in node.run("show", "--node", "w").out
+    assert node.changes(node.run("show", "--node", "v").out) == []
+    assert node.run("destroy", "-y", "--node", "w").code == 0
+    assert links() == {"x", "y"}
+
+
+@pytest.mark.parametrize("drift", [("mtu", "1300"), ("txqueuelen", "7"), ("alias", "nkform:w"), ("down",)])
+def test_drift_is_found_and_mended(node: Node, drift: tuple[str, ...]) -> None:
+    from tests.live.support import ip
+
+    spec = veth()
+    spec["devices"]["to-a"]["txqlen"] = 1000
+    node.apply(spec)
+    ip("link", "set", "eth0", *drift, namespace="a")
+    changes = node.changes()
+    assert [c["operation"] for c in changes] == ([] if drift[0] == "alias" else ["update"])
+    node.apply(spec)
+    assert link("eth0", "a")["mtu"] == 1500
+
+
+@pytest.mark.parametrize("change", ["rename", "move"])
+def test_a_peer_that_the_workload_took_elsewhere_is_found(node: Node, change: str) -> None:
+    from tests.live.support import ip
+
+    node.apply(veth())
+    if change == "rename":
+        ip("link", "set", "eth0", "down", namespace="a")
+        ip("link", "set", "eth0", "name", "wan", namespace="a")
+    else:
+        ip("netns", "add", "c")
+        ip("link", "set", "eth0", "netns", "c", namespace="a")
+    assert [c["operation"] for c in node.changes()] == ["update"]
+    node.apply(veth())
+    assert links("a") == {"eth0"}

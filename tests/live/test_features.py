@@ -1,0 +1,86 @@
+"""What the kernel lacks is said by `plan`, with the version that has it and the line that asks for it."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.live.support import Node, features, link
+from tests.live.test_pairs import veth
+
+SPEC = """
+version: 1
+node: w
+namespaces:
+  a: {create: true}
+devices:
+  one:
+    kind: netkit
+    headroom: 64
+    peer: {name: eth0, namespace: a}
+"""
+
+
+def test_missing_features_fail_in_plan_with_version_and_line(node: Node) -> None:
+    if "netkit" not in features():
+        error = node.refused(SPEC)
+        assert "6.7" in error
+        assert "spec.yaml:8:" in error
+        assert "kind: netkit" in error
+    elif "netkit_room" not in features():
+        error = node.refused(SPEC)
+        assert "6.14" in error
+        assert "spec.yaml:9:" in error
+        assert "headroom: 64" in error
+    else:
+        node.apply(SPEC)
+
+
+def test_auto_takes_what_the_kernel_has(node: Node) -> None:
+    spec = veth("auto")
+    node.apply(spec)
+    kind = "netkit" if "netkit" in features() else "veth"
+    assert link("to-a")["linkinfo"]["info_kind"] == kind
+
+
+def test_auto_tells_what_a_veth_leaves_out(node: Node) -> None:
+    spec = veth("auto")
+    spec["devices"]["to-a"]["scrub"] = "none"
+    outcome = node.plan(spec)
+    if "netkit" in features():
+        assert outcome.err == ""
+    else:
+        assert "NK0403" in outcome.err
+        assert "scrub" in outcome.err
+
+
+def test_auto_does_not_drop_a_policy(node: Node) -> None:
+    spec = veth("auto")
+    spec["devices"]["to-a"]["peer"]["policy"] = "blackhole"
+    if "netkit" in features():
+        node.apply(spec)
+    else:
+        assert "NK0402" in node.refused(spec)
+
+
+def test_a_sysctl_that_does_not_exist_is_refused(node: Node) -> None:
+    spec = veth()
+    spec["devices"]["to-a"]["sysctl"] = {"ipv4": {"no_such_key": 1}}
+    assert "NK0406" in node.refused(spec)
+
+
+def test_doctor_agrees_with_the_kernel(node: Node) -> None:
+    findings = {finding["name"]: finding for finding in node.run("doctor", "--json").json()}
+    assert findings["netkit"]["state"] == ("ok" if "netkit" in features() else "missing")
+    assert findings["kernel"]["detail"] == f"Linux {os.uname().release}"
+    text = node.run("doctor").out
+    if "netkit" not in features():
+        assert "6.7" in text
+
+
+@pytest.mark.parametrize("name", ["wg0", "nowhere"])
+def test_room_for_a_device_that_is_not_there(node: Node, name: str) -> None:
+    if "netkit_room" not in features():
+        pytest.skip("this kernel has no headroom and tailroom on netkit (Linux 6.14)")
+    assert "NK0404" in node.refused(SPEC.replace("headroom: 64", f"headroom: {{for: [{name}]}}"))

@@ -1,0 +1,91 @@
+"""The house is walked one way: rooms import only what lies below them, and the pure rooms touch no system."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "nkform"
+ALLOWED = {
+    "model": set(),
+    "problem": set(),
+    "features": set(),
+    "data": set(),
+    "attributes": {"model"},
+    "kernel": {"model", "attributes", "features"},
+    "bpf": {"model", "problem", "data", "kernel", "features"},
+    "spec": {"model", "attributes", "features", "problem", "data"},
+    "observe": {"model", "attributes", "kernel"},
+    "plan": {"model", "attributes", "features", "problem"},
+    "apply": {"model", "problem", "kernel", "observe", "plan", "bpf"},
+    "report": {"model", "attributes", "problem", "plan"},
+    "cli": {"model", "features", "problem", "data", "kernel", "observe", "plan", "apply", "spec", "report", "bpf"},
+    "__main__": {"cli"},
+    "__init__": set(),
+}
+PURE = ("model", "problem", "features", "attributes", "plan")
+SYSTEM = {
+    "os",
+    "socket",
+    "subprocess",
+    "ctypes",
+    "time",
+    "datetime",
+    "random",
+    "pathlib",
+    "shutil",
+    "fcntl",
+    "io",
+    "sys",
+}
+
+
+def imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def room(path: Path) -> str:
+    first = path.relative_to(PACKAGE).parts[0]
+    return first.removesuffix(".py")
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_room_imports_only_what_lies_below(path: Path) -> None:
+    own = room(path)
+    used = {name.split(".")[1] for name in imports(path) if name.startswith("nkform.")}
+    used -= {own, "__version__"}
+    assert used <= ALLOWED[own], f"{own} may not import {sorted(used - ALLOWED[own])}"
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if room(path) in PURE], ids=lambda path: str(path.relative_to(PACKAGE))
+)
+def test_the_pure_rooms_touch_no_system(path: Path) -> None:
+    touched = {name.split(".")[0] for name in imports(path)} & SYSTEM
+    assert not touched
+
+
+def _loaded(statement: str) -> set[str]:
+    words = [sys.executable, "-c", f"{statement}\nimport sys\nprint(*sys.modules)"]
+    return set(subprocess.run(words, capture_output=True, text=True, check=True).stdout.split())
+
+
+def test_a_start_loads_only_what_it_needs() -> None:
+    version = _loaded("from nkform.cli.main import main; main(['--version'])")
+    assert not version & {"argparse", "yaml", "pyroute2", "jsonschema", "jinja2", "ctypes"}
+    validate = _loaded("from nkform.cli.main import main; main(['validate', 'examples/anywhere.yaml'])")
+    assert "yaml" in validate
+    assert not validate & {"pyroute2", "jsonschema", "jinja2"}
