@@ -86,11 +86,111 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class First:
+    """Before all programs of others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Last:
+    """After all programs of others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """Right before a program of somebody else: its name in the kernel, or its id."""
+
+    program: str | int
+
+
+@dataclass(frozen=True, slots=True)
+class After:
+    """Right after a program of somebody else: its name in the kernel, or its id."""
+
+    program: str | int
+
+
+Position = First | Last | Before | After
+"""Where a chain stands among the programs of others at its hook."""
+
+HOOKS: Mapping[str, tuple[str, ...]] = {
+    "netkit": ("primary", "peer"),
+    "veth": ("primary", "peer"),
+    "auto": ("primary", "peer"),
+    "external": ("ingress", "egress"),
+}
+"""The hooks of each kind of device: `primary` is what the primary transmits, `peer` what the peer transmits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One program of a chain.
+
+    `name` is unique in its chain. `digest` tells it from any other program that a template could become; it is empty
+    until the device that it is for is known. A program that was only observed has neither template nor parameters.
+    """
+
+    name: str
+    template: str = ""
+    params: Mapping[str, object] = field(default_factory=dict)
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """The programs that a hook shall run, in order.
+
+    `default` is what happens to a packet that none of them decided: `pass` is the kernel's way, with `drop` a program
+    that drops ends the chain. `position` None: after the others when it is made, and wherever it is from then on.
+    """
+
+    programs: tuple[Program, ...] = ()
+    default: str = "pass"
+    position: Position | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """A program at a hook, as observed. `place` is its link's id, or its filter's priority (`way` of the chain).
+
+    Ours have the name and the digest that their pin or filter says, others the kernel's name.
+    """
+
+    program_id: int
+    place: int
+    name: str
+    digest: str = ""
+    ours: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """What a hook runs, in order: programs that are linked there, and after them the filters of legacy tc.
+
+    `revision` changes with every change of the links; 0 where there is no such hook (before Linux 6.6).
+    """
+
+    linked: tuple[Attached, ...] = ()
+    filters: tuple[Attached, ...] = ()
+    revision: int = 0
+
+    @property
+    def ours(self) -> tuple[Attached, ...]:
+        return tuple(entry for entry in (*self.linked, *self.filters) if entry.ours)
+
+    @property
+    def legacy(self) -> bool:
+        """Whether any of ours is a filter of legacy tc."""
+        return any(entry.ours for entry in self.filters)
+
+
+@dataclass(frozen=True, slots=True)
 class Device:
     """A device: a pair with its two ends, or an external device (no peer).
 
-    `owner` and `enslaved` are observed: whose mark it carries, and whether it is a port of a bridge or the like
-    (whose driver may raise its headroom). `index` is the primary's ifindex when observed.
+    `chains` are declared: the programs of each hook that the spec names; of the others nothing is managed but what is
+    ours. `attach` is `tc` where legacy tc is asked for. `owner`, `enslaved` and `hooks` are observed: whose mark it
+    carries, whether it is a port of a bridge or the like (whose driver may raise its headroom), and what its hooks run.
+    `index` is the primary's ifindex when observed.
     """
 
     name: str
@@ -98,9 +198,17 @@ class Device:
     attrs: Attrs
     primary: Endpoint
     peer: Endpoint | None = None
+    chains: Mapping[str, Chain] = field(default_factory=dict)
+    attach: str = "auto"
     owner: str | None = None
     enslaved: bool = False
     index: int = 0
+    hooks: Mapping[str, Hook] = field(default_factory=dict)
+
+    @property
+    def hooks_legacy(self) -> bool:
+        """Whether what is attached of ours is legacy tc's."""
+        return any(hook.legacy for hook in self.hooks.values())
 
     @property
     def ends(self) -> tuple[Endpoint, ...]:

@@ -12,11 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import groupby
+from typing import Protocol
 
 from nkform.kernel import inet, links, sysctl
 from nkform.kernel.netlink import KernelError, Request, Socket
 from nkform.kernel.netns import Namespaces
-from nkform.model import ROOT, Attrs, Value, owner_of
+from nkform.model import ROOT, Attrs, Hook, Value, owner_of
 from nkform.plan.actions import (
     Action,
     AddAddress,
@@ -29,6 +30,7 @@ from nkform.plan.actions import (
     DeleteRoute,
     MoveEnd,
     ReplaceRoute,
+    SetChain,
     SetLink,
     SetMark,
     SetPolicy,
@@ -44,6 +46,16 @@ PAIRS_AT_ONCE = 200
 Done = Callable[[Action], None]
 
 
+class Chains(Protocol):
+    """What attaches programs: nkform.apply.chains.Chains. It is not there where a plan has no programs."""
+
+    def set(self, action: SetChain, indexes: tuple[int, int]) -> None: ...
+
+    def hold(self, device: str, hooks: Mapping[str, Hook]) -> None: ...
+
+    def forget(self, device: str, hooks: Mapping[str, Hook]) -> None: ...
+
+
 class Executor:
     """Carries out actions on behalf of a node.
 
@@ -51,10 +63,11 @@ class Executor:
     later one raises KernelError.
     """
 
-    def __init__(self, namespaces: Namespaces, node: str, done: Done) -> None:
+    def __init__(self, namespaces: Namespaces, node: str, done: Done, chains: Chains | None = None) -> None:
         self._namespaces = namespaces
         self._node = node
         self._done = done
+        self._chains = chains
 
     def run(self, actions: Sequence[Action]) -> None:
         for (kind, key), group in groupby(actions, lambda a: (_batch_kind(a), namespace_of(a))):
@@ -68,6 +81,8 @@ class Executor:
                     self._create_pairs([a for a in some if isinstance(a, CreatePair)])
                 case "delete pair":
                     self._delete_pairs([a for a in some if isinstance(a, DeletePair)])
+                case "set chain":
+                    self._set_chains([a for a in some if isinstance(a, SetChain)])
                 case _:
                     self._visit(key, some)
 
@@ -116,6 +131,9 @@ class Executor:
 
     def _delete_pairs(self, actions: Sequence[DeletePair]) -> None:
         """Removes pairs together, through a group that they are put into for the purpose."""
+        if self._chains:
+            for action in actions:
+                self._chains.hold(action.device.name, action.device.hooks)
         with Socket() as socket:
             there = {link.name: link for link in links.dump(socket)}
             gone = []
@@ -137,6 +155,22 @@ class Executor:
                 _check(socket, [links.delete_group(group)])
         for action in actions:
             self._done(action)
+            if self._chains:
+                self._chains.forget(action.device.name, action.device.hooks)
+
+    def _set_chains(self, actions: Sequence[SetChain]) -> None:
+        """Programs attach through the primary, in the namespace nkform runs in."""
+        assert self._chains is not None
+        names = list(dict.fromkeys(action.device.name for action in actions))
+        with Socket() as socket:
+            outcomes, answers = socket.ask([links.get(name) for name in names])
+        _raise_first(outcomes)
+        found = {name: links.decode(answers[place][0]) for place, name in enumerate(names)}
+        for action in actions:
+            link = found[action.device.name]
+            # Half a change of a chain is undone like a whole one.
+            self._done(action)
+            self._chains.set(action, (link.index, link.link))
 
     def _visit(self, key: str, actions: Sequence[Action]) -> None:
         if key == ROOT:
@@ -262,6 +296,8 @@ def _batch_kind(action: Action) -> str:
             return "delete pair"
         case MoveEnd():
             return "move"
+        case SetChain():
+            return "set chain"
         case _:
             return "visit"
 

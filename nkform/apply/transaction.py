@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from nkform.apply.executor import Executor
 from nkform.kernel.netlink import KernelError
 from nkform.kernel.netns import Namespaces
-from nkform.model import Device, Endpoint, Node
+from nkform.model import Device, Endpoint, Hook, Node
 from nkform.observe.node import observe
-from nkform.plan.actions import Action, undo
+from nkform.plan.actions import Action, DeletePair, SetChain, undo
 from nkform.plan.plan import Change, Plan, build
 from nkform.problem import NkformError, Problem
+
+if TYPE_CHECKING:
+    from nkform.apply.chains import Chains
+    from nkform.bpf.programs import Programs
 
 Progress = Callable[[int, int], None]
 """Called with how many actions are done and how many there are."""
@@ -36,6 +42,7 @@ def apply(
     namespaces: Namespaces,
     *,
     features: Collection[str],
+    programs: Programs | None = None,
     targets: Collection[str] = (),
     progress: Progress | None = None,
 ) -> Node:
@@ -51,29 +58,43 @@ def apply(
         if progress is not None:
             progress(len(done), len(plan.actions))
 
-    try:
-        Executor(namespaces, plan.node, note).run(plan.actions)
-        return _verify(desired, plan.node, namespaces, features, targets)
-    except KernelError as error:
-        problem = Problem("NK0501", f"could not {error}", hint=HINTS.get(error.errno or 0, ""))
-        raise NkformError(problem, *roll_back(done, before, desired, namespaces)) from error
-    except NkformError as error:
-        raise NkformError(*error.problems, *roll_back(done, before, desired, namespaces)) from error
-    except BaseException:
-        roll_back(done, before, desired, namespaces)
-        raise
+    with ExitStack() as stack:
+        chains = _chains(plan, programs, stack)
+
+        def back() -> list[Problem]:
+            return roll_back(done, before, desired, namespaces, chains)
+
+        try:
+            Executor(namespaces, plan.node, note, chains).run(plan.actions)
+            live = observe(namespaces, plan.node, desired)
+            _verify(build(desired, live, features=features, programs=programs, targets=targets))
+            if chains is not None:
+                chains.sweep()
+            return live
+        except KernelError as error:
+            problem = Problem("NK0501", f"could not {error}", hint=HINTS.get(error.errno or 0, ""))
+            raise NkformError(problem, *back()) from error
+        except NkformError as error:
+            raise NkformError(*error.problems, *back()) from error
+        except BaseException:
+            back()
+            raise
 
 
-def _verify(
-    desired: Node, node: str, namespaces: Namespaces, features: Collection[str], targets: Collection[str]
-) -> Node:
-    """Reads back what was made. Raises NkformError for all that is not as declared: what the kernel silently
-    ignored."""
-    live = observe(namespaces, node, desired)
-    again = build(desired, live, features=features, targets=targets)
+def _chains(plan: Plan, programs: Programs | None, stack: ExitStack) -> Chains | None:
+    """What attaches programs, where the plan has any."""
+    for action in plan.actions:
+        if isinstance(action, SetChain) or (isinstance(action, DeletePair) and action.device.hooks):
+            from nkform.apply.chains import Chains
+
+            return stack.enter_context(Chains(plan.node, programs))
+    return None
+
+
+def _verify(again: Plan) -> None:
+    """Raises NkformError for all that is not as declared after all was done: what the kernel silently ignored."""
     if not again.empty:
         raise NkformError(*(problem for change in again.changes for problem in _differences(change)))
-    return live
 
 
 def _differences(change: Change) -> list[Problem]:
@@ -91,13 +112,15 @@ def _differences(change: Change) -> list[Problem]:
     ]
 
 
-def roll_back(done: Sequence[Action], before: Node, desired: Node, namespaces: Namespaces) -> list[Problem]:
+def roll_back(
+    done: Sequence[Action], before: Node, desired: Node, namespaces: Namespaces, chains: Chains | None = None
+) -> list[Problem]:
     """Undoes actions, last first, and compares with the state before; returns what to tell.
 
     Goes on past what cannot be undone, so that as much as possible is.
     """
     failed: list[Problem] = []
-    executor = Executor(namespaces, before.name, lambda _: None)
+    executor = Executor(namespaces, before.name, lambda _: None, chains)
     for actions in _runs([step for action in reversed(done) for step in undo(action)]):
         try:
             executor.run(actions)
@@ -129,12 +152,22 @@ def _unordered(end: Endpoint) -> Endpoint:
     return replace(end, addresses=addresses, routes=tuple(sorted(end.routes, key=repr)))
 
 
+def _renumbered(hook: Hook) -> Hook:
+    """A hook without the numbers that attaching something again changes."""
+    linked, filters = (
+        tuple(replace(entry, place=0, program_id=0 if entry.ours else entry.program_id) for entry in entries)
+        for entries in (hook.linked, hook.filters)
+    )
+    return Hook(linked, filters)
+
+
 def unlike(before: Node, after: Node) -> list[str]:
     """The names of objects that are not the same in both; numbers that the kernel gives anew do not count."""
 
     def known(device: Device) -> Device:
         primary = _unordered(device.primary)
-        return replace(device, index=0, primary=primary, peer=device.peer and _unordered(device.peer))
+        hooks = {name: _renumbered(hook) for name, hook in device.hooks.items()}
+        return replace(device, index=0, primary=primary, peer=device.peer and _unordered(device.peer), hooks=hooks)
 
     devices = {
         name

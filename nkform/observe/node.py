@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from nkform.attributes import ATTRIBUTES
-from nkform.kernel import links, sysctl
+from nkform.kernel import bpffs, links, sysctl
 from nkform.kernel.netlink import RECEIVE_BYTES, KernelError, Socket
 from nkform.kernel.netns import Namespaces
+from nkform.kernel.qdiscs import with_clsact
 from nkform.model import ROOT, Attrs, Device, Endpoint, Namespace, Node, Room, owner_of
 from nkform.observe.namespaces import Contents, identify, read
 
@@ -39,6 +40,7 @@ def observe(namespaces: Namespaces, node: str, desired: Node | None = None) -> N
         if link.name in declared or (owner == node and link.kind in PAIRS):
             device = _device(world, link, declared.get(link.name))
             devices[link.name] = _with_sysctls(device, values)
+    devices = _with_hooks(devices, root, node, declared)
     devices = {name: devices[name] for name in (*declared, *sorted(devices)) if name in devices}
     return Node(
         name=node,
@@ -46,6 +48,22 @@ def observe(namespaces: Namespaces, node: str, desired: Node | None = None) -> N
         devices=devices,
         rooms={link.name: Room(link.headroom, link.tailroom) for link in root.links.values()},
     )
+
+
+def _with_hooks(
+    devices: dict[str, Device], root: Contents, node: str, declared: Mapping[str, Device]
+) -> dict[str, Device]:
+    """The devices with what their hooks run, where anything of ours runs or shall run."""
+    with Socket() as socket:
+        legacy = with_clsact(socket)
+    chained = any(device.chains for device in declared.values())
+    ours = {device.index for device in devices.values()}
+    if not chained and not bpffs.has_node(node) and not legacy & ours:
+        return devices
+    from nkform.observe.chains import with_hooks
+
+    indexes = {link.name: link.index for link in root.links.values()}
+    return with_hooks(devices, node, indexes, legacy, bpffs.BASE)
 
 
 def _named(desired: Node | None) -> set[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from nkform.model import Address, Attrs, Device, Endpoint, Route, Value
+from nkform.model import Address, Attrs, Chain, Device, Endpoint, Hook, Program, Route, Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +140,23 @@ class SetSysctl:
     after: str
 
 
+@dataclass(frozen=True, slots=True)
+class SetChain:
+    """Makes a hook run exactly this chain, among programs of others.
+
+    `before` is what it ran. `revision` is what the hook's must still be, 0 for any. `legacy` asks for filters of legacy
+    tc in place of links; `filters` says that there are filters of ours, which go when the links are there.
+    """
+
+    device: Device
+    hook: str
+    before: Hook
+    after: Chain
+    revision: int = 0
+    legacy: bool = False
+    filters: bool = False
+
+
 Action = (
     CreateNamespace
     | DeleteNamespace
@@ -156,6 +173,7 @@ Action = (
     | ReplaceRoute
     | DeleteRoute
     | SetSysctl
+    | SetChain
 )
 
 
@@ -182,6 +200,9 @@ def configure(device: str, endpoint: Endpoint) -> Iterator[Action]:
 def create(device: Device) -> Iterator[Action]:
     """A whole pair, the workload's end first: no packet passes before the primary, which comes up last."""
     yield CreatePair(device)
+    for hook, found in device.hooks.items():  # of a device that was there before, and comes back
+        if found.ours:
+            yield SetChain(device, hook, Hook(), chain_of(found), legacy=found.legacy)
     for endpoint in reversed(device.ends):
         yield from configure(device.name, endpoint)
 
@@ -218,8 +239,15 @@ def undo(action: Action) -> tuple[Action, ...]:
             return (ReplaceRoute(end, after, before),)
         case DeleteRoute(end, route):
             return (AddRoute(end, route),)
+        case SetChain(device, hook, was, _, _, legacy):
+            return (SetChain(device, hook, Hook(), chain_of(was), legacy=was.legacy, filters=legacy or was.legacy),)
         case SetSysctl(end, key, before, after):
             return () if before is None else (SetSysctl(end, key, after, before),)
+
+
+def chain_of(hook: Hook) -> Chain:
+    """What is attached, as a chain that its programs, which are held, can be put back by."""
+    return Chain(tuple(Program(entry.name, digest=entry.digest) for entry in hook.ours))
 
 
 def _swapped(values: Mapping[str, tuple[Value | None, Value]]) -> dict[str, tuple[Value | None, Value]]:

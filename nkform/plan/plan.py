@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, Protocol
 
-from nkform.model import ROOT, Device, Endpoint, Namespace, Node, Value
+from nkform.model import HOOKS, ROOT, Device, Endpoint, Hook, Namespace, Node, Value
+from nkform.plan import chains
 from nkform.plan.actions import (
     Action,
     AddRoute,
@@ -20,6 +21,7 @@ from nkform.plan.actions import (
     End,
     MoveEnd,
     ReplaceRoute,
+    SetChain,
     SetMark,
     SetPolicy,
     SetUp,
@@ -68,6 +70,12 @@ class Plan:
         return tally["create"] + tally["replace"], tally["update"], tally["destroy"] + tally["replace"]
 
 
+class Programs(Protocol):
+    """What tells the digests of a device's programs, and which of them its mode has no work for (nkform.bpf)."""
+
+    def resolve(self, device: Device) -> tuple[Device, list[Problem]]: ...
+
+
 @dataclass(slots=True)
 class _Phases:
     """Actions by phase. The order is what keeps the promises; see `ordered`."""
@@ -81,6 +89,7 @@ class _Phases:
     outside: list[Action] = field(default_factory=list)
     raised: list[Action] = field(default_factory=list)
     routes: list[Action] = field(default_factory=list)
+    attach: list[Action] = field(default_factory=list)
     leave: list[Action] = field(default_factory=list)
     open: list[Action] = field(default_factory=list)
 
@@ -88,12 +97,12 @@ class _Phases:
         """Close what shall be closed before anything else moves, open what shall be open after all else.
 
         Removals free names and addresses for what is made. The workload's end is complete before the node's end comes
-        up, and a pair carries nothing until both are up. Namespaces go when nothing of ours is in them any more.
-        Actions in one namespace stand together: each namespace is entered once.
+        up, and a pair carries nothing until both are up; its programs are attached before. Namespaces go when nothing
+        of ours is in them any more. Actions in one namespace stand together: each namespace is entered once.
         """
         inside = [action for key in self.inside for action in self.inside[key]]
         return (
-            *self.close, *self.delete, *self.namespaces, *self.move, *self.create,
+            *self.close, *self.delete, *self.namespaces, *self.move, *self.create, *self.attach,
             *inside, *self.outside, *self.raised, *self.routes, *self.leave, *self.open,
         )  # fmt: skip
 
@@ -103,14 +112,22 @@ def build(
     live: Node,
     *,
     features: Collection[str] = (),
+    programs: Programs | None = None,
     adopt: bool = False,
     targets: Collection[str] = (),
 ) -> Plan:
-    """Compares and orders. Raises NkformError with all that cannot be."""
+    """Compares and orders. `programs` tells the digests of programs. Raises NkformError with all that cannot be."""
     resolved = resolve(desired, features, live.rooms)
     devices = {name: d for name, d in resolved.devices.items() if not targets or name in targets}
-    errors = [p for p in resolved.problems if p.severity == "error"]
-    warnings = [p for p in resolved.problems if p.severity != "error"]
+    problems = list(resolved.problems)
+    for name, device in devices.items():
+        if device.chains and programs is not None:
+            devices[name], notes = programs.resolve(device)
+            problems += notes
+        legacy = is_legacy(device, features)
+        problems += chains.obstacles(devices[name], live.devices.get(name), legacy=legacy)
+    errors = [p for p in problems if p.severity == "error"]
+    warnings = [p for p in problems if p.severity != "error"]
     errors += _unknown_targets(targets, desired, live)
     wanted = _wanted_namespaces(desired, devices, bool(targets))
     errors += _obstacles(desired.name, wanted, devices, live, adopt)
@@ -123,7 +140,8 @@ def build(
     for device in gone:
         phases.delete.append(DeletePair(device))
         changes.append(Change("destroy", "device", device.name, reason="it is not in the spec", before=device))
-    changes += _device_changes(desired.name, devices, live, phases)
+    changes += _device_changes(desired.name, devices, live, phases, features)
+    changes += _chains_left(desired, live, targets, phases)
     if not targets:
         left, kept = _leftovers(desired, live)
         changes += left
@@ -259,33 +277,69 @@ def _leftovers(desired: Node, live: Node) -> tuple[list[Change], list[Problem]]:
     return changes, warnings
 
 
-def _device_changes(node: str, devices: Mapping[str, Device], live: Node, phases: _Phases) -> Iterator[Change]:
+def _device_changes(
+    node: str, devices: Mapping[str, Device], live: Node, phases: _Phases, features: Collection[str]
+) -> Iterator[Change]:
     compared = {
-        name: tuple(_fields(device, live.devices[name]))
+        name: tuple(_fields(device, live.devices[name], legacy=is_legacy(device, features)))
         for name, device in devices.items()
-        if name in live.devices and device.kind != "external"
+        if name in live.devices
     }
     anew = {name for name, fields in compared.items() if any(f.forces_replacement for f in fields)}
     blocked = _blocked_moves(devices, live, anew)
     for name, device in devices.items():
         found = live.devices.get(name)
-        if device.kind == "external":
-            continue
+        legacy = is_legacy(device, features)
         if found is None:
             _schedule(create(device), phases)
+            _attach(device, None, phases, legacy=legacy)
             yield Change("create", "device", name, after=device)
         elif name in anew or name in blocked:
             phases.delete.append(DeletePair(found))
             _schedule(create(_keeping(device, found)), phases)
+            _attach(device, None, phases, legacy=legacy)
             reason = "" if name in anew else f"the peer's new name is still in use by {blocked[name]}"
             yield Change("replace", "device", name, compared[name], reason, found, device)
+        elif device.kind == "external":
+            if compared[name]:
+                _attach(device, found, phases, legacy=legacy)
+                yield Change("update", "device", name, compared[name], before=found, after=device)
         elif compared[name] or found.owner != node:
             _update(device, found, node, phases)
+            _attach(device, found, phases, legacy=legacy)
             marked = () if found.owner == node else (FieldChange(("owner",), found.owner, node),)
             yield Change("update", "device", name, (*marked, *compared[name]), before=found, after=device)
 
 
-def _fields(desired: Device, live: Device) -> Iterator[FieldChange]:
+def is_legacy(device: Device, features: Collection[str]) -> bool:
+    """Whether a device's chains are filters of legacy tc: where tcx is missing or not wanted. netkit needs neither."""
+    return device.kind != "netkit" and (device.attach == "tc" or "tcx" not in features)
+
+
+def _attach(device: Device, live: Device | None, phases: _Phases, *, legacy: bool) -> None:
+    """Chains of one device, those hooks first that have programs of ours to lose."""
+    for hook in HOOKS[device.kind]:
+        chain = chains.completed(device, hook)
+        found = live.hooks.get(hook, Hook()) if live else Hook()
+        if not chains.settled(found, chain, legacy=legacy):
+            phases.attach.append(SetChain(device, hook, found, chain, found.revision, legacy, found.legacy))
+
+
+def _chains_left(desired: Node, live: Node, targets: Collection[str], phases: _Phases) -> Iterator[Change]:
+    """Programs of ours on devices of others that the spec does not name any more."""
+    for name, found in live.devices.items():
+        if found.kind == "external" and name not in desired.devices and (not targets or name in targets):
+            fields = tuple(_fields(found, found, legacy=found.hooks_legacy))
+            if fields:
+                _attach(found, found, phases, legacy=found.hooks_legacy)
+                yield Change("update", "device", name, fields, "it is not in the spec", found, found)
+
+
+def _fields(desired: Device, live: Device, *, legacy: bool) -> Iterator[FieldChange]:
+    for hook in HOOKS[desired.kind]:
+        yield from chains.fields(live.hooks.get(hook, Hook()), chains.completed(desired, hook), hook, legacy=legacy)
+    if desired.kind == "external":
+        return
     yield from device_fields(desired, live)
     yield from end_fields(desired.primary, live.primary, ())
     if desired.peer and live.peer:

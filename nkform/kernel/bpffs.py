@@ -1,0 +1,255 @@
+"""The BPF file system: where it is, and nkform's pins in it. Touches what lies below `<base>/nkform`, and may mount.
+
+A pin keeps a link alive when the process that made it is gone, and its name says whose it is:
+
+    <base>/nkform/<node>/<device>/<hook>/<entry>
+
+bpffs refuses "." in names, which device names may have; so every part is written with `encode`. Folders are made with
+mode 0700. What is no plain folder of our user's is refused, never followed: whoever could put a symbolic link or a
+folder of his own there could hand us his programs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from nkform.kernel.netlink import KernelError
+
+BASE = "/sys/fs/bpf"
+FOLDER = "nkform"
+MAGIC = 0xCAFE4A11
+"""BPF_FS_MAGIC, include/uapi/linux/magic.h."""
+
+FOLDER_MODE = 0o700
+NAME_BYTES = 255
+"""NAME_MAX, include/uapi/linux/limits.h."""
+
+MS_NOSUID = 2
+MS_NODEV = 4
+MS_NOEXEC = 8
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+# --- the file system --------------------------------------------------------------------
+
+
+def is_mounted(base: str = BASE) -> bool:
+    """Whether a folder is in a bpffs."""
+    status = (ctypes.c_long * 64)()  # struct statfs, statfs(2): the type comes first, the whole has 120 bytes
+    return _libc.statfs(os.fsencode(base), status) == 0 and status[0] & 0xFFFFFFFF == MAGIC
+
+
+def mount(base: str = BASE) -> None:
+    """Mounts a bpffs that only root can enter, as systemd does. Raises KernelError (ENOENT: no such folder).
+
+    The mount is seen in this mount namespace, and wherever its mounts propagate to.
+    """
+    options = MS_NOSUID | MS_NODEV | MS_NOEXEC
+    if _libc.mount(b"bpf", os.fsencode(base), b"bpf", options, f"mode={FOLDER_MODE:o}".encode()) < 0:
+        number = ctypes.get_errno()
+        said = {
+            errno.ENODEV: "this kernel was built without CONFIG_BPF_SYSCALL",
+            errno.ENOENT: "the folder does not exist",
+            errno.EPERM: "this takes root (CAP_SYS_ADMIN)",
+        }
+        raise KernelError(number, f"mount a bpffs at {base}", said.get(number, ""))
+
+
+def require(base: str = BASE) -> None:
+    """Raises KernelError where a folder is in no bpffs, and says how to mount one."""
+    if not is_mounted(base):
+        raise KernelError(errno.ENODEV, f"use the bpffs at {base}", f"mount it: mount -t bpf -o mode=700 bpf {base}")
+
+
+# --- names ------------------------------------------------------------------------------
+
+_UNSAFE = re.compile(rb"[^A-Za-z0-9_@:+=,-]")
+_ESCAPED = re.compile(rb"%([0-9A-F]{2})")
+
+
+def encode(name: str) -> str:
+    """A name as bpffs takes it: all but ASCII letters, digits and `_@:+=,-` becomes %XX, byte by byte (UTF-8).
+
+    Raises ValueError for a name that is empty, or longer than 255 bytes when encoded.
+    """
+    written = _UNSAFE.sub(lambda found: b"%%%02X" % found[0][0], os.fsencode(name))
+    if not 0 < len(written) <= NAME_BYTES:
+        raise ValueError(f"no name for a pin: {name!r}")
+    return written.decode("ascii")
+
+
+def decode(written: str) -> str:
+    """The name that `encode` wrote so. Raises ValueError for what it never writes."""
+    name = os.fsdecode(_ESCAPED.sub(lambda found: bytes.fromhex(found[1].decode()), os.fsencode(written)))
+    if encode(name) != written:
+        raise ValueError(f"no name that nkform gave to a pin: {written!r}")
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """A pin of ours: whose it is, where its program runs, and which one of the chain it is."""
+
+    node: str
+    device: str
+    hook: str
+    entry: str
+
+    def path(self, base: str = BASE) -> str:
+        return "/".join((base, FOLDER, *map(encode, (self.node, self.device, self.hook, self.entry))))
+
+    def folders(self, base: str = BASE) -> tuple[str, str, str, str]:
+        """The folders of the hook, the device, the node and nkform: from below."""
+        hook = os.path.dirname(self.path(base))
+        device = os.path.dirname(hook)
+        node = os.path.dirname(device)
+        return hook, device, node, os.path.dirname(node)
+
+
+# --- folders and pins -------------------------------------------------------------------
+
+
+def prepare(pin: Pin, base: str = BASE) -> str:
+    """Makes the folders that a pin goes into, and returns its path.
+
+    Raises KernelError: ENODEV (no bpffs), ENOTDIR or EPERM (something that is not our folder is in the way).
+    """
+    try:
+        _check_all(pin, base)
+    except FileNotFoundError:
+        require(base)
+        for folder in reversed(pin.folders(base)):
+            _make(folder)
+    return pin.path(base)
+
+
+def _make(folder: str) -> None:
+    try:
+        os.mkdir(folder, FOLDER_MODE)
+    except FileExistsError:
+        _check(folder)
+    except OSError as error:
+        raise _refused(error, f"make folder {folder}") from error
+
+
+def pins(node: str, base: str = BASE) -> Iterator[Pin]:
+    """All pins of a node, in no particular order. What has a name that nkform never gives is left out.
+
+    Raises KernelError where something that is no folder of ours stands in place of one.
+    """
+    top = f"{base}/{FOLDER}"
+    for folder in (top, f"{top}/{encode(node)}"):
+        try:
+            _check(folder)
+        except FileNotFoundError:
+            return
+    for device in _entries(folder):
+        for hook in _entries(device.path):
+            for entry in _entries(hook.path):
+                if entry.is_file(follow_symlinks=False):
+                    yield Pin(node, decode(device.name), decode(hook.name), decode(entry.name))
+
+
+def has_node(node: str, base: str = BASE) -> bool:
+    """Whether a node may have pins here."""
+    return os.path.lexists(f"{base}/{FOLDER}/{encode(node)}")
+
+
+def nodes(base: str = BASE) -> tuple[str, ...]:
+    """The nodes that have folders here. Raises KernelError."""
+    try:
+        _check(top := f"{base}/{FOLDER}")
+    except FileNotFoundError:
+        return ()
+    return tuple(sorted(decode(entry.name) for entry in _entries(top)))
+
+
+def remove(pin: Pin, base: str = BASE) -> bool:
+    """Removes a pin and the folders that it leaves empty; whether it was there.
+
+    The object goes with its last pin and file descriptor: a link is detached then. Raises KernelError.
+    """
+    path = pin.path(base)
+    try:
+        _check_all(pin, base)
+        os.unlink(path)
+        there = True
+    except FileNotFoundError:
+        there = False
+    except KernelError:
+        raise
+    except OSError as error:
+        raise _refused(error, f"remove the pin {path}") from error
+    tidy(pin, base)
+    return there
+
+
+def tidy(pin: Pin, base: str = BASE) -> None:
+    """Removes the folders of a pin that are empty, from below, that of nkform itself last."""
+    for folder in pin.folders(base):
+        try:
+            os.rmdir(folder)
+        except FileNotFoundError:
+            continue
+        except OSError:  # not empty: it is still needed, and so are those above
+            return
+
+
+def rename(old: Pin, new: Pin, base: str = BASE) -> None:
+    """Renames a pin in one step, over one that has the new name already; folders come and go as needed.
+
+    Raises KernelError (ENOENT: no such pin).
+    """
+    target = prepare(new, base)
+    try:
+        os.rename(old.path(base), target)
+    except OSError as error:
+        tidy(new, base)
+        raise _refused(error, f"rename the pin {old.path(base)} to {target}") from error
+    tidy(old, base)
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    """What is in a folder of ours and has a name that we gave; of its folders each one must be ours."""
+    found = []
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError, ValueError):
+                decode(entry.name)
+                if not entry.is_file(follow_symlinks=False):
+                    _check(entry.path)
+                found.append(entry)
+    return found
+
+
+def _check_all(pin: Pin, base: str) -> None:
+    """The folders of a pin from above, so that each one is looked at through folders that are ours."""
+    for folder in reversed(pin.folders(base)):
+        _check(folder)
+
+
+def _check(folder: str) -> None:
+    """Raises KernelError where a path is not a plain folder that only our user can write to, FileNotFoundError where
+    there is nothing."""
+    try:
+        status = os.lstat(folder)
+    except NotADirectoryError as error:
+        raise _refused(error, f"use folder {folder}") from error
+    if not stat.S_ISDIR(status.st_mode):
+        found = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "a file"
+        raise KernelError(errno.ENOTDIR, f"use folder {folder}", f"it is {found}, which nkform never made; remove it")
+    if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        told = f"it belongs to user {status.st_uid}, mode {stat.S_IMODE(status.st_mode):o}: others could write to it"
+        raise KernelError(errno.EPERM, f"use folder {folder}", told)
+
+
+def _refused(error: OSError, asked: str) -> KernelError:
+    return KernelError(error.errno or errno.EIO, asked)

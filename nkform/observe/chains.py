@@ -1,0 +1,127 @@
+"""What the hooks of devices run: links and filters, ours known by their pins and names, others by the kernel's names.
+
+Two queries a device; programs of others are looked at one by one, since they are few. Legacy tc is looked at only where
+a device has a clsact qdisc.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+
+from nkform.kernel import bpffs
+from nkform.kernel.bpf import BpfError, prog_fd
+from nkform.kernel.bpf_links import AttachType, query
+from nkform.kernel.bpf_programs import prog_name
+from nkform.kernel.clsact import PREFIX, Direction, Filter, Tc
+from nkform.model import HOOKS, Attached, Device, Endpoint, Hook
+
+TYPES: Mapping[tuple[str, str], AttachType] = {
+    ("netkit", "primary"): AttachType.NETKIT_PRIMARY,
+    ("netkit", "peer"): AttachType.NETKIT_PEER,
+    ("veth", "primary"): AttachType.TCX_EGRESS,
+    ("veth", "peer"): AttachType.TCX_INGRESS,
+    ("external", "ingress"): AttachType.TCX_INGRESS,
+    ("external", "egress"): AttachType.TCX_EGRESS,
+}
+"""Where the chain of a hook is attached, by kind of device; always through the primary's ifindex."""
+
+DIRECTIONS: Mapping[AttachType, Direction] = {
+    AttachType.TCX_INGRESS: Direction.INGRESS,
+    AttachType.TCX_EGRESS: Direction.EGRESS,
+}
+
+Pins = Mapping[tuple[str, str], Mapping[int, tuple[str, str]]]
+"""By device and hook: name and digest of our programs, by link id."""
+
+
+def entry_name(name: str, digest: str, link_id: int) -> str:
+    """What the pin of a link is called: what it is, and which link, so that looking at names is enough."""
+    return f"{name}@{digest}@{link_id}"
+
+
+def filter_name(node: str, name: str, digest: str) -> str:
+    """What a filter of ours is called, after PREFIX."""
+    return f"{node}@{name}@{digest}"
+
+
+def read_pins(node: str, base: str = bpffs.BASE) -> Pins:
+    """Our pins, read from their names. Raises KernelError."""
+    found: dict[tuple[str, str], dict[int, tuple[str, str]]] = {}
+    for pin in bpffs.pins(node, base):
+        parts = pin.entry.rsplit("@", 2)
+        if len(parts) == 3 and parts[2].isdigit():
+            found.setdefault((pin.device, pin.hook), {})[int(parts[2])] = (parts[0], parts[1])
+    return found
+
+
+def with_hooks(
+    devices: Mapping[str, Device], node: str, indexes: Mapping[str, int], legacy: Collection[int], base: str
+) -> dict[str, Device]:
+    """The devices with what their hooks run, and those of others at which something of ours is left.
+
+    `indexes` are the ifindexes of all devices by name, `legacy` those that have a clsact qdisc. Raises KernelError.
+    """
+    pins = read_pins(node, base)
+    others = {
+        name: Device(name, "external", {}, Endpoint(name), index=indexes[name])
+        for name, _ in pins
+        if name in indexes and name not in devices
+    }
+    found = {}
+    for device in (*devices.values(), *others.values()):
+        relevant = device.owner == node or device.kind == "external"
+        hooks = {}
+        for hook in HOOKS.get(device.kind, ()) if relevant else ():
+            attach_type = TYPES[device.kind, hook]
+            hooks[hook] = read_links(device.index, attach_type, pins.get((device.name, hook), {}))
+            if device.index in legacy and attach_type in DIRECTIONS:
+                filters = read_filters(device.index, DIRECTIONS[attach_type], node)
+                hooks[hook] = replace(hooks[hook], filters=filters)
+        found[device.name] = replace(device, hooks=hooks)
+    return found
+
+
+def read_links(index: int, attach_type: AttachType, pinned: Mapping[int, tuple[str, str]]) -> Hook:
+    """The links at a hook; nothing, with revision 0, where the kernel has no such hook."""
+    try:
+        chain = query(index, attach_type)
+    except BpfError as error:
+        if error.errno in (errno.EINVAL, errno.ENXIO, errno.EOPNOTSUPP):
+            return Hook()
+        raise
+    entries = []
+    for entry in chain.entries:
+        if entry.link_id in pinned:
+            name, digest = pinned[entry.link_id]
+            entries.append(Attached(entry.prog_id, entry.link_id, name, digest, True))
+        else:
+            entries.append(Attached(entry.prog_id, entry.link_id, _name(entry.prog_id)))
+    return Hook(tuple(entries), (), chain.revision)
+
+
+def read_filters(index: int, direction: Direction, node: str) -> tuple[Attached, ...]:
+    """The filters that packets meet there."""
+    with Tc() as tc:
+        return tuple(_attached(each, node) for each in tc.filters(index, direction) if not each.chain)
+
+
+def _attached(each: Filter, node: str) -> Attached:
+    parts = each.name.removeprefix(PREFIX).rsplit("@", 2)
+    if each.ours and len(parts) == 3 and parts[0] == node:
+        return Attached(each.prog_id, each.priority, parts[1], parts[2], True)
+    return Attached(each.prog_id, each.priority, each.name or each.kind)
+
+
+def _name(program: int) -> str:
+    """A program's name in the kernel; empty if it is gone by now."""
+    try:
+        fd = prog_fd(program)
+    except BpfError:
+        return ""
+    try:
+        return prog_name(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,238 @@
+"""Chains: how a hook's programs differ from those declared, and the steps from one to the other. Pure.
+
+A program that stays keeps its link, so a new digest is one BPF_LINK_UPDATE and its counters live on. A new order is
+built beside the old one: new links first, old ones go after, so that no packet meets a chain without a program that
+both orders have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from nkform.model import After, Attached, Before, Chain, Device, First, Hook, Last, Position, Program
+from nkform.plan.compare import FieldChange
+from nkform.problem import Path, Problem
+
+MAX_PROGRAMS = 63
+"""BPF_MPROG_MAX less its sentinel (include/linux/bpf_mprog.h)."""
+
+DEFAULT = "default"
+"""The generated program that drops what nobody decided, or stands in for the policy that a veth lacks."""
+
+VERDICT = "verdict"
+
+
+@dataclass(frozen=True, slots=True)
+class Attach:
+    """Attaches a program: after or before an entry that stays (its place) or the entry just attached, or by position.
+
+    `after` is the number of a program in the new chain, `before` an entry's place; both None: by the chain's position.
+    """
+
+    number: int
+    after: int | None
+    before: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """Puts the new chain's program of this number in the place of an attached one, in one step."""
+
+    number: int
+    entry: Attached
+
+
+@dataclass(frozen=True, slots=True)
+class Detach:
+    entry: Attached
+
+
+Step = Attach | Update | Detach
+
+
+def completed(device: Device, hook: str) -> Chain:
+    """The chain with its generated end: `default: drop`, or the policy that a veth does not have.
+
+    A policy decides while no program is attached, in the kernel and so here.
+    """
+    chain = device.chains.get(hook, Chain())
+    if chain.default == "drop" or (not chain.programs and _blackholed_veth(device, hook)):
+        end = Program(DEFAULT, VERDICT, {"verdict": "drop"})
+        return replace(chain, programs=(*chain.programs, end))
+    return chain
+
+
+def _blackholed_veth(device: Device, hook: str) -> bool:
+    if device.kind != "veth":
+        return False
+    end = device.primary if hook == "primary" else device.peer
+    return end is not None and end.attrs.get("policy") == "blackhole"
+
+
+def steps(present: Sequence[Attached], chain: Chain, *, moved: bool) -> list[Step]:
+    """What leads from our attached programs, in their order, to a chain. `moved`: none of them stands where it may."""
+    wanted = [program.name for program in chain.programs]
+    kept_places = {} if moved else kept([entry.name for entry in present], wanted)
+    entries = {number: present[place] for place, number in kept_places.items()}
+    found: list[Step] = []
+    for number in range(len(wanted)):
+        if number in entries:
+            continue
+        following = next((entries[later].place for later in range(number, len(wanted)) if later in entries), None)
+        found.append(Attach(number, number - 1 if number else None, None if number else following))
+    for number, entry in entries.items():
+        if entry.digest != chain.programs[number].digest:
+            found.append(Update(number, entry))
+    found.extend(Detach(entry) for place, entry in enumerate(present) if place not in kept_places)
+    return found
+
+
+def kept(present: Sequence[str], wanted: Sequence[str]) -> dict[int, int]:
+    """The longest common subsequence: places in `present` by places in `wanted`. At most 63 of each."""
+    lengths = [[0] * (len(wanted) + 1) for _ in range(len(present) + 1)]
+    for row in range(len(present) - 1, -1, -1):
+        for column in range(len(wanted) - 1, -1, -1):
+            if present[row] == wanted[column]:
+                lengths[row][column] = lengths[row + 1][column + 1] + 1
+            else:
+                lengths[row][column] = max(lengths[row + 1][column], lengths[row][column + 1])
+    found: dict[int, int] = {}
+    row = column = 0
+    while row < len(present) and column < len(wanted):
+        if present[row] == wanted[column]:
+            found[row] = column
+            row, column = row + 1, column + 1
+        elif lengths[row + 1][column] >= lengths[row][column + 1]:
+            row += 1
+        else:
+            column += 1
+    return found
+
+
+def misplaced(entries: Sequence[Attached], position: Position | None) -> bool:
+    """Whether our programs do not stand where the spec wants them among those of others."""
+    ours = [place for place, entry in enumerate(entries) if entry.ours]
+    others = [place for place, entry in enumerate(entries) if not entry.ours]
+    if not ours or not others or position is None:
+        return False
+    match position:
+        case First():
+            return min(others) < max(ours)
+        case Last():
+            return max(others) > min(ours)
+        case Before(program):
+            anchor = anchor_place(entries, program)
+            return anchor is None or ours != list(range(anchor - len(ours), anchor))
+        case After(program):
+            anchor = anchor_place(entries, program)
+            return anchor is None or ours != list(range(anchor + 1, anchor + 1 + len(ours)))
+
+
+def anchor_place(entries: Sequence[Attached], program: str | int) -> int | None:
+    """Where a program of others stands: by its id or by its name, of several the first."""
+    for place, entry in enumerate(entries):
+        if not entry.ours and program in (entry.program_id, entry.name):
+            return place
+    return None
+
+
+def in_order(present: Sequence[Attached], chain: Chain) -> bool:
+    """Whether exactly the chain's programs are attached, in its order and with its digests."""
+    return [(e.name, e.digest) for e in present] == [(p.name, p.digest) for p in chain.programs]
+
+
+def settled(hook: Hook, chain: Chain, *, legacy: bool) -> bool:
+    """Whether nothing is to be done at a hook: all ours are there, in one way of attachment, in place."""
+    entries, stale = (hook.filters, hook.linked) if legacy else (hook.linked, hook.filters)
+    ours = [entry for entry in entries if entry.ours]
+    return (
+        in_order(ours, chain)
+        and not any(entry.ours for entry in stale)
+        and (not chain.programs or not misplaced(entries, chain.position))
+    )
+
+
+def fields(hook: Hook, chain: Chain, name: str, *, legacy: bool) -> Iterator[FieldChange]:
+    """What differs at a hook, for people: programs that come, go or change, their order, where they are attached."""
+    if settled(hook, chain, legacy=legacy):
+        return
+    present = {entry.name: entry.digest for entry in hook.ours}
+    wanted = {program.name: program.digest for program in chain.programs}
+    path = ("programs", name)
+    for program, digest in present.items():
+        if program not in wanted:
+            yield FieldChange((*path, program), digest, None)
+    for program, digest in wanted.items():
+        if present.get(program) != digest:
+            yield FieldChange((*path, program), present.get(program), digest)
+    if legacy != hook.legacy and hook.ours:
+        yield FieldChange((*path, "attach"), "tc" if hook.legacy else "link", "tc" if legacy else "link")
+    order = [entry.name for entry in hook.ours if entry.name in wanted]
+    shall = [program for program in wanted if program in present]
+    if order != shall:
+        yield FieldChange((*path, "order"), ", ".join(order), ", ".join(shall))
+    elif misplaced(hook.filters if legacy else hook.linked, chain.position):
+        yield FieldChange((*path, "position"), "elsewhere", describe(chain.position))
+
+
+def describe(position: Position | None) -> str:
+    """A position as the spec has it."""
+    match position:
+        case First():
+            return "first"
+        case Before(program):
+            return f"before {program}"
+        case After(program):
+            return f"after {program}"
+        case Last() | None:
+            return "last"
+
+
+def obstacles(device: Device, live: Device | None, *, legacy: bool) -> Iterator[Problem]:
+    """What a chain asks for and cannot have, and what is worth a warning."""
+    for name in device.chains:
+        chain = completed(device, name)
+        path: Path = ("devices", device.name, "programs", name)
+        hook = live.hooks.get(name, Hook()) if live else Hook()
+        entries = hook.filters if legacy else hook.linked
+        others = [entry for entry in entries if not entry.ours]
+        if len(others) + len(chain.programs) > MAX_PROGRAMS:
+            yield Problem(
+                "NK0420",
+                f"{len(chain.programs)} programs do not fit into {name} of {device.name}: a hook has room for "
+                f"{MAX_PROGRAMS}, {len(others)} others are there",
+                path=path,
+            )
+        match chain.position:
+            case Before(program) | After(program) if anchor_place(entries, program) is None:
+                there = ", ".join(f"{entry.name} (id {entry.program_id})" for entry in others) or "none"
+                yield Problem(
+                    "NK0421",
+                    f"there is no program {program} at {name} of {device.name} to stand beside",
+                    path=(*path, "position"),
+                    hint=f"programs of others there: {there}",
+                )
+        if chain.programs and chain.default == "pass" and _blackholed(device, name):
+            yield Problem(
+                "NK0422",
+                f"the policy blackhole of {device.name} does not hold at {name}: a packet that no program of the chain "
+                "decides passes",
+                path=path,
+                hint="write {default: drop, chain: [...]} to drop what falls through",
+                severity="warning",
+            )
+        hidden = [entry.name for entry in hook.filters if not entry.ours]
+        if not legacy and chain.programs and hidden:
+            yield Problem(
+                "NK0423",
+                f"filters of legacy tc at {name} of {device.name} never see a packet that the chain decides: "
+                f"{', '.join(hidden)}",
+                path=path,
+                severity="warning",
+            )
+
+
+def _blackholed(device: Device, hook: str) -> bool:
+    end = device.primary if hook == "primary" else device.peer
+    return end is not None and end.attrs.get("policy") == "blackhole"
