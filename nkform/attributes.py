@@ -91,9 +91,9 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         default="l3",
     ),
     Attribute(
-        "policy", "end", NetkitData(3, 4, "u32", _POLICY), "live", _NETKIT,
+        "policy", "end", NetkitData(3, 4, "u32", _POLICY), "live", _BOTH,
         {"enum": ["forward", "blackhole"]},
-        "What happens to a packet that this end transmits while no program is attached.",
+        "What happens to a packet that this end transmits while no program is attached. A veth drops it by a program.",
         default="forward",
     ),
     Attribute(

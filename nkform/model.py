@@ -127,12 +127,14 @@ class Program:
 
     `name` is unique in its chain. `digest` tells it from any other program that a template could become; it is empty
     until the device that it is for is known. A program that was only observed has neither template nor parameters.
+    `places` are the paths in the spec of its parameters, of its `template`, and (by the empty name) of itself.
     """
 
     name: str
     template: str = ""
     params: Mapping[str, object] = field(default_factory=dict)
     digest: str = ""
+    places: Mapping[str, tuple[str | int, ...]] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from nkform.cli.common import Look, look, place_all, placed, read_spec, timed, warn
+from nkform.cli.common import Look, look, place_all, placed, programs_of, read_spec, timed, warn
 from nkform.model import Node
 from nkform.problem import NkformError, Problem
 from nkform.report.colour import Paint, wanted
 from nkform.report.plan_text import render
 
 if TYPE_CHECKING:
+    from nkform.bpf.programs import Programs
     from nkform.kernel.netns import Namespaces
     from nkform.plan.plan import Plan
 
@@ -24,15 +26,15 @@ def run(options: argparse.Namespace) -> int:
     from nkform.kernel.netns import Namespaces
 
     spec = read_spec(options)
-    with Namespaces() as namespaces, placed(spec):
-        found = look(namespaces, spec.node, adopt=options.adopt, targets=options.target)
+    with Namespaces() as namespaces, placed(spec), programs_of(spec, options) as programs:
+        found = look(namespaces, spec.node, programs=programs, adopt=options.adopt, targets=options.target)
         warn(place_all(found.plan.warnings, spec), options)
         _show(found.plan, options)
         if found.plan.empty:
             return 0
         if not _agreed(options, "apply"):
             return 1
-        _carry_out(found, spec.node, namespaces, options.target)
+        _carry_out(found, spec.node, namespaces, programs, options.target)
     added, changed, destroyed = found.plan.count()
     print(f"\nApply complete! Objects: {added} added, {changed} changed, {destroyed} destroyed.")
     return 0
@@ -52,7 +54,7 @@ def destroy(options: argparse.Namespace) -> int:
             return 0
         if not _agreed(options, "destroy"):
             return 1
-        _carry_out(found, empty, namespaces, ())
+        _carry_out(found, empty, namespaces)
     print(f"\nDestroy complete! Objects: {found.plan.count()[2]} destroyed.")
     return 0
 
@@ -78,7 +80,13 @@ def _agreed(options: argparse.Namespace, verb: str) -> bool:
     return True
 
 
-def _carry_out(found: Look, desired: Node, namespaces: Namespaces, targets: list[str] | tuple[str, ...]) -> None:
+def _carry_out(
+    found: Look,
+    desired: Node,
+    namespaces: Namespaces,
+    programs: Programs | None = None,
+    targets: Sequence[str] = (),
+) -> None:
     from nkform.apply.transaction import apply
 
     with timed("apply"):
@@ -88,6 +96,7 @@ def _carry_out(found: Look, desired: Node, namespaces: Namespaces, targets: list
             found.live,
             namespaces,
             features=found.features,
+            programs=programs,
             targets=targets,
             progress=_Progress(),
         )

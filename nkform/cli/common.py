@@ -9,12 +9,14 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nkform.model import Node
 from nkform.problem import NkformError, Problem
 
 if TYPE_CHECKING:
+    from nkform.bpf.programs import Programs
     from nkform.kernel.netns import Namespaces
     from nkform.plan.plan import Plan
     from nkform.spec import Spec
@@ -65,7 +67,14 @@ class Look:
     plan: Plan
 
 
-def look(namespaces: Namespaces, desired: Node, *, adopt: bool = False, targets: Collection[str] = ()) -> Look:
+def look(
+    namespaces: Namespaces,
+    desired: Node,
+    *,
+    programs: Programs | None = None,
+    adopt: bool = False,
+    targets: Collection[str] = (),
+) -> Look:
     """Observes and plans. Raises NkformError with paths into the spec, KernelError."""
     from nkform.kernel.probe import probe, require_root
     from nkform.observe.node import observe
@@ -78,8 +87,27 @@ def look(namespaces: Namespaces, desired: Node, *, adopt: bool = False, targets:
     with timed("observe"):
         live = observe(namespaces, desired.name, desired)
     with timed("plan"):
-        plan = build(desired, live, features=features, adopt=adopt, targets=targets)
+        plan = build(desired, live, features=features, programs=programs, adopt=adopt, targets=targets)
     return Look(live, features, plan)
+
+
+@contextmanager
+def programs_of(spec: Spec, options: argparse.Namespace) -> Iterator[Programs | None]:
+    """The programs that a spec's chains use, checked; None where it needs none. Raises NkformError."""
+    from nkform.plan.chains import needs_programs
+
+    if not any(needs_programs(device) for device in spec.node.devices.values()):
+        yield None
+        return
+    from nkform.bpf.programs import Programs, Source
+
+    engine = getattr(options, "engine", None) or spec.engine
+    source = Source(tuple(Path(folder) for folder in spec.templates), engine, getattr(options, "objects", None))
+    with Programs(source) as programs:
+        problems = programs.check(spec.node.devices)
+        if problems:
+            raise NkformError(*place_all(problems, spec))
+        yield programs
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from nkform.cli.common import look, place_all, placed, read_spec, timed, warn
+from nkform.cli.common import look, place_all, placed, programs_of, read_spec, timed, warn
 
 CHANGES = 2
 """Exit code of --detailed-exitcode when there is something to do."""
@@ -15,8 +15,8 @@ def run(options: argparse.Namespace) -> int:
     from nkform.kernel.netns import Namespaces
 
     spec = read_spec(options)
-    with Namespaces() as namespaces, placed(spec):
-        plan = look(namespaces, spec.node, adopt=options.adopt, targets=options.target).plan
+    with Namespaces() as namespaces, placed(spec), programs_of(spec, options) as programs:
+        plan = look(namespaces, spec.node, programs=programs, adopt=options.adopt, targets=options.target).plan
     warn(place_all(plan.warnings, spec), options)
     with timed("report"):
         if options.json:

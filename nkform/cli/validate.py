@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 
-from nkform.cli.common import read_spec
+from nkform.cli.common import programs_of, read_spec
 
 
 def run(options: argparse.Namespace) -> int:
     spec = read_spec(options)
+    with programs_of(spec, options):
+        pass
     devices, namespaces = len(spec.node.devices), len(spec.node.namespaces)
     if options.json:
         print(json.dumps({"valid": True, "node": spec.node.name, "devices": devices, "namespaces": namespaces}))

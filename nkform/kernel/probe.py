@@ -23,7 +23,11 @@ def probe(namespaces: Namespaces, wanted: Collection[str]) -> frozenset[str]:
     """Which of the wanted features (features.py, and `sysctl:KEY`) this kernel has. Raises KernelError (EPERM: not
     root)."""
     found = {name for name in wanted if name.startswith("sysctl:") and _has_sysctl(name.partition(":")[2])}
-    if any(not name.startswith("sysctl:") for name in wanted):
+    if "tcx" in wanted:
+        from nkform.kernel.bpf_links import AttachType, supported
+
+        found |= {"tcx"} if supported(AttachType.TCX_INGRESS) else set()
+    if any(not name.startswith("sysctl:") and name != "tcx" for name in wanted):
         with namespaces.throwaway(), Socket() as socket:
             found |= _links(socket)
             if any(name.startswith("netkit") for name in wanted):

@@ -1,7 +1,8 @@
-"""What pyroute2 does not know yet, for it: netkit as a link kind, and the link attributes that came after its own table.
+"""What pyroute2 does not know yet, for it: netkit as a link kind, and link attributes newer than its own table.
 
-nkform's own requests and dumps do not go through pyroute2 (netlink.py says why). This serves programs that use pyroute2
-beside nkform, and the tests, to which pyroute2 is a second opinion on every byte. Numbers: include/uapi/linux/if_link.h.
+nkform's own requests and dumps do not go through pyroute2 (netlink.py says why). This serves programs that use
+pyroute2 beside nkform, and the tests, to which pyroute2 is a second opinion on every byte. Numbers:
+include/uapi/linux/if_link.h.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from nkform.model import After, Attached, Before, Chain, Device, First, Hook, Last, Position, Program
+from nkform.model import HOOKS, After, Attached, Before, Chain, Device, First, Hook, Last, Position, Program
 from nkform.plan.compare import FieldChange
 from nkform.problem import Path, Problem
 
@@ -51,23 +51,40 @@ class Detach:
 Step = Attach | Update | Detach
 
 
-def completed(device: Device, hook: str) -> Chain:
-    """The chain with its generated end: `default: drop`, or the policy that a veth does not have.
+def needs_programs(device: Device) -> bool:
+    """Whether a declared device has programs of ours, or may come to have one for want of a policy."""
+    blackholed = any(end.attrs.get("policy") == "blackhole" for end in device.ends)
+    return bool(device.chains) or (device.kind in ("veth", "auto") and blackholed)
 
-    A policy decides while no program is attached, in the kernel and so here.
+
+def completed(device: Device) -> tuple[Device, list[Problem]]:
+    """The device with the generated ends of its chains: of those that drop, and in place of a veth's policies.
+
+    A policy decides while no program is attached, in the kernel and so here; who has both is warned.
     """
-    chain = device.chains.get(hook, Chain())
-    if chain.default == "drop" or (not chain.programs and _blackholed_veth(device, hook)):
-        end = Program(DEFAULT, VERDICT, {"verdict": "drop"})
-        return replace(chain, programs=(*chain.programs, end))
-    return chain
+    problems = []
+    found: dict[str, Chain] = {}
+    for hook in HOOKS[device.kind]:
+        chain = device.chains.get(hook, Chain())
+        blackholed = _blackholed(device, hook)
+        if chain.programs and chain.default == "pass" and blackholed:
+            problems.append(_falls_through(device.name, hook))
+        if chain.default == "drop" or (not chain.programs and blackholed and device.kind == "veth"):
+            end = Program(DEFAULT, VERDICT, {"verdict": "drop"})
+            chain = replace(chain, programs=(*chain.programs, end))
+        if hook in device.chains or chain.programs:
+            found[hook] = chain
+    return replace(device, chains=found), problems
 
 
-def _blackholed_veth(device: Device, hook: str) -> bool:
-    if device.kind != "veth":
-        return False
-    end = device.primary if hook == "primary" else device.peer
-    return end is not None and end.attrs.get("policy") == "blackhole"
+def _falls_through(device: str, hook: str) -> Problem:
+    return Problem(
+        "NK0422",
+        f"the policy blackhole of {device} does not hold at {hook}: what no program of the chain decides passes",
+        path=("devices", device, "programs", hook),
+        hint="write {default: drop, chain: [...]} to drop what falls through",
+        severity="warning",
+    )
 
 
 def steps(present: Sequence[Attached], chain: Chain, *, moved: bool) -> list[Step]:
@@ -192,7 +209,7 @@ def describe(position: Position | None) -> str:
 def obstacles(device: Device, live: Device | None, *, legacy: bool) -> Iterator[Problem]:
     """What a chain asks for and cannot have, and what is worth a warning."""
     for name in device.chains:
-        chain = completed(device, name)
+        chain = device.chains[name]
         path: Path = ("devices", device.name, "programs", name)
         hook = live.hooks.get(name, Hook()) if live else Hook()
         entries = hook.filters if legacy else hook.linked
@@ -213,15 +230,6 @@ def obstacles(device: Device, live: Device | None, *, legacy: bool) -> Iterator[
                     path=(*path, "position"),
                     hint=f"programs of others there: {there}",
                 )
-        if chain.programs and chain.default == "pass" and _blackholed(device, name):
-            yield Problem(
-                "NK0422",
-                f"the policy blackhole of {device.name} does not hold at {name}: a packet that no program of the chain "
-                "decides passes",
-                path=path,
-                hint="write {default: drop, chain: [...]} to drop what falls through",
-                severity="warning",
-            )
         hidden = [entry.name for entry in hook.filters if not entry.ours]
         if not legacy and chain.programs and hidden:
             yield Problem(

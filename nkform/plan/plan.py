@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
-from nkform.model import HOOKS, ROOT, Device, Endpoint, Hook, Namespace, Node, Value
+from nkform.model import HOOKS, ROOT, Chain, Device, Endpoint, Hook, Namespace, Node, Value
 from nkform.plan import chains
 from nkform.plan.actions import (
     Action,
@@ -319,7 +319,7 @@ def is_legacy(device: Device, features: Collection[str]) -> bool:
 def _attach(device: Device, live: Device | None, phases: _Phases, *, legacy: bool) -> None:
     """Chains of one device, those hooks first that have programs of ours to lose."""
     for hook in HOOKS[device.kind]:
-        chain = chains.completed(device, hook)
+        chain = device.chains.get(hook, Chain())
         found = live.hooks.get(hook, Hook()) if live else Hook()
         if not chains.settled(found, chain, legacy=legacy):
             phases.attach.append(SetChain(device, hook, found, chain, found.revision, legacy, found.legacy))
@@ -337,7 +337,7 @@ def _chains_left(desired: Node, live: Node, targets: Collection[str], phases: _P
 
 def _fields(desired: Device, live: Device, *, legacy: bool) -> Iterator[FieldChange]:
     for hook in HOOKS[desired.kind]:
-        yield from chains.fields(live.hooks.get(hook, Hook()), chains.completed(desired, hook), hook, legacy=legacy)
+        yield from chains.fields(live.hooks.get(hook, Hook()), desired.chains.get(hook, Chain()), hook, legacy=legacy)
     if desired.kind == "external":
         return
     yield from device_fields(desired, live)

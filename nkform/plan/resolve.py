@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from nkform.attributes import ATTRIBUTES, BY_NAME, Attribute
 from nkform.features import FEATURES
 from nkform.model import Attrs, Device, Endpoint, Kind, Node, Room, RoomFor, Value
+from nkform.plan.chains import completed, needs_programs
 from nkform.problem import Path, Problem
 
 MAX_ROOM = 65535
@@ -30,7 +31,8 @@ def resolve(desired: Node, features: Collection[str], rooms: Mapping[str, Room])
     problems: list[Problem] = []
     for name, device in desired.devices.items():
         if device.kind == "external":
-            devices[name] = device
+            devices[name], noted = completed(device)
+            problems += noted
             continue
         kind = _kind(device, features)
         problems += _unsupported_kind(device, kind, features)
@@ -39,7 +41,9 @@ def resolve(desired: Node, features: Collection[str], rooms: Mapping[str, Room])
         filled, unknown = _with_room(_with_defaults(fitting), rooms)
         problems += unknown
         problems += _missing(filled, features)
-        devices[name] = filled
+        whole, noted = completed(filled)
+        problems += noted
+        devices[name] = _without_policies(whole) if kind == "veth" else whole
     return Resolved(devices, tuple(problems))
 
 
@@ -47,6 +51,8 @@ def needed_features(desired: Node) -> set[str]:
     """The features that this spec's plan depends on: those worth probing for."""
     needed: set[str] = set()
     for device in desired.devices.values():
+        if needs_programs(device):
+            needed.add("tcx")
         if device.kind in ("netkit", "auto"):
             needed |= {name for name in FEATURES if name.startswith("netkit")}
         for attr, _, _ in _declared(device):
@@ -92,24 +98,14 @@ def _fit(device: Device, kind: Kind) -> tuple[Device, list[Problem]]:
     for attr, value, path in _declared(device):
         if kind in attr.kinds or value == attr.default:
             continue
-        if attr.name == "policy":
-            problems.append(
-                Problem(
-                    "NK0402",
-                    f"{device.name} becomes a {kind} here, which has no policy: {value} cannot be kept",
-                    path=path,
-                    hint="use `kind: netkit` on a kernel that has it, or take the policy away",
-                )
+        problems.append(
+            Problem(
+                "NK0403",
+                f"{attr.name} is left out: {device.name} becomes a {kind} here, which has none",
+                path=path,
+                severity="warning",
             )
-        else:
-            problems.append(
-                Problem(
-                    "NK0403",
-                    f"{attr.name} is left out: {device.name} becomes a {kind} here, which has none",
-                    path=path,
-                    severity="warning",
-                )
-            )
+        )
 
     def fitting(values: Attrs) -> dict[str, Value]:
         return {name: value for name, value in values.items() if kind in BY_NAME[name].kinds}
@@ -144,6 +140,11 @@ def _map_attrs(device: Device, change: object) -> Device:
 def _routed(end: Endpoint) -> Endpoint:
     """An end that is down has no routes."""
     return replace(end, routes=()) if end.attrs.get("up") is False and end.routes else end
+
+
+def _without_policies(device: Device) -> Device:
+    """A veth has no policies: programs stand in for them."""
+    return _map_attrs(device, lambda values, _: {name: value for name, value in values.items() if name != "policy"})
 
 
 def _with_room(device: Device, rooms: Mapping[str, Room]) -> tuple[Device, list[Problem]]:

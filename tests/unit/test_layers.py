@@ -17,7 +17,7 @@ ALLOWED = {
     "data": set(),
     "attributes": {"model"},
     "kernel": {"model", "attributes", "features"},
-    "bpf": {"model", "problem", "data", "kernel", "features"},
+    "bpf": {"model", "problem", "data", "kernel", "features", "spec"},
     "spec": {"model", "attributes", "features", "problem", "data"},
     "observe": {"model", "attributes", "kernel"},
     "plan": {"model", "attributes", "features", "problem"},

@@ -1,0 +1,67 @@
+"""All templates: those that come with nkform, and those in folders of the user's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from nkform.bpf.template import MANIFEST, Template, read
+from nkform.data import data_path
+from nkform.problem import NkformError, Problem
+from nkform.spec.nearest import nearest
+
+BUILT_IN = "bpf_templates"
+LIBRARY = "lib"
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
+
+
+def catalogue(folders: Sequence[Path] = ()) -> Mapping[str, Template]:
+    """Templates by name. Raises NkformError with everything that is wrong with any of them."""
+    found: dict[str, Template] = {}
+    problems: list[Problem] = []
+    for base, builtin in ((data_path(BUILT_IN), True), *((folder, False) for folder in folders)):
+        try:
+            parts = sorted(base.iterdir())
+        except OSError as error:
+            problems.append(Problem("NK0701", f"cannot read the folder of templates {base}: {error.strerror}"))
+            continue
+        for folder in parts:
+            if folder.name == LIBRARY or folder.name.startswith(".") or not (folder / MANIFEST).exists():
+                continue
+            if fault := _name_fault(folder, found):
+                problems.append(fault)
+                continue
+            try:
+                found[folder.name] = read(folder, builtin=builtin)
+            except NkformError as error:
+                problems.extend(error.problems)
+    if problems:
+        raise NkformError(*problems)
+    return found
+
+
+def unknown(name: str, templates: Mapping[str, Template]) -> Problem:
+    """The problem of a template that does not exist."""
+    near = nearest(name, templates)
+    hint = f"did you mean {near}?" if near else "known here: " + ", ".join(sorted(templates))
+    return Problem("NK0704", f"there is no template {name[:60]}", hint=hint)
+
+
+def library() -> Path:
+    """The folder of what templates share: headers, and those that stand in for the kernel's with bcc."""
+    return data_path(BUILT_IN) / LIBRARY
+
+
+def _name_fault(folder: Path, found: Mapping[str, Template]) -> Problem | None:
+    name = folder.name
+    if not _NAME.fullmatch(name):
+        return Problem(
+            "NK0703",
+            f"{folder}: {name[:60]!r} cannot be the name of a template",
+            hint="a small letter and up to 30 small letters, digits and _",
+        )
+    if name in found:
+        other = "comes with nkform" if found[name].builtin else f"is in {found[name].folder.parent}"
+        return Problem("NK0703", f"{folder}: a template {name} {other} already", hint="give this one another name")
+    return None

@@ -1,0 +1,100 @@
+"""What a compiler or the verifier says → problems with the template's line. Pure, but for reading the lines shown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from nkform.bpf.render import Rendered
+from nkform.problem import NkformError, Position, Problem
+
+MAX_ERRORS = 5
+"""Errors of a compiler that are shown; the rest is in the log."""
+
+MAIN_FILES = frozenset({"program.c", "/virtual/main.c"})
+"""What the rendered C is called to clang, and to bcc."""
+
+_DIAGNOSTIC = re.compile(r"^(?P<file>[^\s:][^:]*):(?P<line>\d+):(?P<column>\d+): (?:fatal )?error: (?P<text>.*)$")
+_BARE = re.compile(r"^(?:.*: )?(?:fatal )?error: (?P<text>.*)$")
+_SOURCE = re.compile(r"^; (?P<text>.*?)(?: @ (?P<file>[^ :]+):(?P<line>\d+))?$")
+
+
+class ProgramError(NkformError):
+    """A program that cannot be compiled or loaded. `log` is all that the compiler or the verifier said."""
+
+    def __init__(self, log: str, *problems: Problem) -> None:
+        super().__init__(*problems)
+        self.log = log
+
+
+def compiler_error(rendered: Rendered, output: str) -> ProgramError:
+    """The error that a compiler's output stands for."""
+    problems = []
+    for line in output.splitlines():
+        if found := _DIAGNOSTIC.match(line):
+            position = _position(rendered, found["file"], int(found["line"]), int(found["column"]))
+            problems.append(_compile_problem(rendered, found["text"], position))
+    if not problems:
+        texts = [found["text"] for line in output.splitlines() if (found := _BARE.match(line))]
+        said = texts[0] if texts else next(iter(output.strip().splitlines()), "the compiler does not say why")
+        problems = [_compile_problem(rendered, said, Position(str(rendered.template.path), 1, 1))]
+    return ProgramError(output, *problems[:MAX_ERRORS])
+
+
+def verifier_error(rendered: Rendered, log: str, last_line: str) -> ProgramError:
+    """The error that the verifier's log stands for."""
+    lines = log.strip().splitlines()
+    position = _verified_place(rendered, lines) or Position(str(rendered.template.path), 1, 1)
+    rest = len(lines) - 1
+    hint = f"the verifier's log has {rest} more lines" if rest > 0 else ""
+    message = f"the kernel refuses the program {rendered.template.name}: {last_line}"
+    return ProgramError(log, Problem("NK0740", message, position=position, hint=hint))
+
+
+def template_line(rendered: Rendered, line: int) -> tuple[str, int] | None:
+    """The file and line of the template that a line of the rendered C comes from."""
+    return rendered.places[line - 1] if 0 < line <= len(rendered.places) else None
+
+
+def _compile_problem(rendered: Rendered, text: str, position: Position) -> Problem:
+    message = f"the template {rendered.template.name} does not compile: {text}"
+    return Problem("NK0731", message, position=position)
+
+
+def _position(rendered: Rendered, file: str, line: int, column: int) -> Position:
+    if file in MAIN_FILES or Path(file).name in MAIN_FILES:
+        place = template_line(rendered, line)
+        if place is None:
+            return Position(str(rendered.template.path), 1, 1)
+        text, made = _text(*place), rendered.source.split("\n")[line - 1]
+        return Position(*place, column if text == made else 1, text)
+    return Position(file, line, column, _text(file, line))
+
+
+def _text(file: str, line: int) -> str:
+    try:
+        lines = Path(file).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    return lines[line - 1] if 0 < line <= len(lines) else ""
+
+
+def _verified_place(rendered: Rendered, log: list[str]) -> Position | None:
+    """The last line of the source that the log names and that is the template's; old kernels name no numbers."""
+    source = rendered.source.split("\n")
+    for text, file, number in _named_sources(log):
+        if number and Path(file).name in MAIN_FILES:
+            candidates = [number]
+        else:
+            candidates = [place for place, line in enumerate(source, 1) if line.strip() == text]
+        for candidate in candidates:
+            if place := template_line(rendered, candidate):
+                return Position(*place, 1, _text(*place))
+    return None
+
+
+def _named_sources(log: list[str]) -> Iterator[tuple[str, str, int]]:
+    for line in reversed(log):
+        if found := _SOURCE.match(line.strip()):
+            yield found["text"].strip(), found["file"] or "", int(found["line"] or 0)

@@ -1,0 +1,155 @@
+"""The programs of a spec: checked against their templates, told apart by digest, compiled and loaded on demand.
+
+A digest needs no compiler; compiling and loading happen when a program is attached, each structure compiled once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from nkform.bpf.catalogue import catalogue, unknown
+from nkform.bpf.engines import AUTO, Engine, make, resolve
+from nkform.bpf.facts import Facts
+from nkform.bpf.loader import Loaded, Loader
+from nkform.bpf.parameters import Canonical
+from nkform.bpf.render import Rendered, Renderer, digest
+from nkform.bpf.template import Template, check, excluded, misplaced
+from nkform.model import Chain, Device, Program
+from nkform.problem import Path as SpecPath
+from nkform.problem import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where programs come from: folders of templates beside the built-in ones, the engine, objects built elsewhere."""
+
+    folders: tuple[Path, ...] = ()
+    engine: str = AUTO
+    objects: Path | None = None
+
+
+class Programs:
+    """Close it: it holds what was loaded. Raises NkformError where a template cannot be read."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._engine_name = resolve(source.engine, objects=source.objects is not None)
+        self._engine: Engine | None = None
+        self._templates = catalogue(source.folders)
+        self._renderer = Renderer()
+        self._loader = Loader()
+
+    def close(self) -> None:
+        self._loader.close()
+
+    def __enter__(self) -> Programs:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def engine(self) -> str:
+        """The engine that programs are rendered for."""
+        return self._engine_name
+
+    def check(self, devices: Mapping[str, Device]) -> list[Problem]:
+        """What is wrong with the programs of chains, with paths into the spec."""
+        problems: list[Problem] = []
+        for device in devices.values():
+            for hook, chain in device.chains.items():
+                for program in chain.programs:
+                    problems += self._check_one(program, hook)
+        return problems
+
+    def _check_one(self, program: Program, hook: str) -> list[Problem]:
+        template = self._templates.get(program.template)
+        if template is None:
+            return [replace(unknown(program.template, self._templates), path=program.places.get("template"))]
+        wrong = misplaced(template, hook)
+        if wrong is not None:
+            return [replace(wrong, path=program.places.get(""))]
+        return [replace(p, path=_place(program, p.path or ())) for p in check(template, program.params).problems]
+
+    def resolve(self, device: Device) -> tuple[Device, list[Problem]]:
+        """The device with the digests of its programs, without those that have no work in its mode, which are told."""
+        chains: dict[str, Chain] = {}
+        notes: list[Problem] = []
+        for hook, chain in device.chains.items():
+            facts = facts_of(device, hook)
+            kept = []
+            for program in chain.programs:
+                why = excluded(self._templates[program.template], facts)
+                if why is None:
+                    kept.append(replace(program, digest=digest(self._render(program, facts))))
+                else:
+                    path: SpecPath = ("devices", device.name, "programs", hook)
+                    message = f"{program.name} leaves the chain {hook} of {device.name}: {why}"
+                    notes.append(Problem("NK0424", message, path=path, severity="note"))
+            chains[hook] = replace(chain, programs=tuple(kept))
+        return replace(device, chains=chains), notes
+
+    def render(self, device: Device, hook: str, program: Program) -> Rendered:
+        """A program's C for one device."""
+        return self._render(program, facts_of(device, hook))
+
+    def _render(self, program: Program, facts: Facts) -> Rendered:
+        template: Template = self._templates[program.template]
+        params: Mapping[str, Canonical] = check(template, program.params).params
+        return self._renderer.render(template, params, facts, self._engine_name)
+
+    def load(
+        self,
+        device: Device,
+        hook: str,
+        program: Program,
+        maps: Mapping[str, int],
+        indexes: tuple[int, int],
+        *,
+        alone: bool,
+    ) -> Loaded:
+        """Compiles if need be, and loads; takes over maps of an older version that still fit.
+
+        `indexes` are the ifindexes of primary and peer. `alone`: not shared with other hooks. Raises NkformError (it
+        does not compile, the verifier refuses it), KernelError.
+        """
+        facts = replace(facts_of(device, hook), ifindex=indexes[0], peer_ifindex=indexes[1])
+        rendered = self._render(program, facts)
+        if self._engine is None:
+            self._engine = make(self._source.engine, objects=self._source.objects)
+        return self._loader.load(self._engine.build(rendered), rendered, maps, alone=alone)
+
+
+def _place(program: Program, path: SpecPath) -> SpecPath:
+    """The place in the spec of a path below a program's parameters."""
+    place = program.places.get(str(path[0])) if path else None
+    return (*place, *path[1:]) if place else program.places.get("", ())
+
+
+def facts_of(device: Device, hook: str) -> Facts:
+    """What the programs of a hook may know of a device that need not exist yet."""
+    peer = device.peer
+    mtu, mac = device.primary.attrs.get("mtu"), device.primary.attrs.get("mac")
+    peer_mac = peer.attrs.get("mac") if peer else None
+    return Facts(
+        kind=device.kind,
+        mode=str(device.attrs.get("mode", "l2")) if device.kind == "netkit" else "l2",
+        hook=hook,
+        mac=None if mac is None else str(mac),
+        peer_mac=None if peer_mac is None else str(peer_mac),
+        mtu=mtu if isinstance(mtu, int) else None,
+        addresses=tuple(address.text for address in device.primary.addresses),
+        peer_addresses=tuple(address.text for address in peer.addresses) if peer else (),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class NoPrograms:
+    """For specs without chains: nothing is loaded, and nothing of the templates is read."""
+
+    problems: Sequence[Problem] = field(default_factory=tuple)
+
+    def resolve(self, device: Device) -> tuple[Device, list[Problem]]:
+        return device, []

@@ -1,0 +1,255 @@
+"""A template: its manifest, read and checked, and the text of its program.
+
+Reads files; executes nothing of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from nkform.bpf import parameters as kinds
+from nkform.bpf.facts import Facts
+from nkform.bpf.parameters import Canonical, Checked, FactDefault, Kind, Parameter, check_all, checked
+from nkform.data import data_path
+from nkform.problem import NkformError, Position, Problem
+
+MANIFEST = "manifest.yaml"
+PROGRAM = "program.bpf.c.j2"
+TESTS = "tests.yaml"
+SCHEMA = "schemas/template.v1.json"
+
+LICENSE = "Dual BSD/GPL"
+MAX_BYTES = 1 << 20
+"""Largest program text and largest header, in bytes."""
+
+RESERVED = frozenset({
+    "mode", "kind", "hook", "facts", "program", "map", "lookup", "update", "delete", "value", "each", "count", "fact",
+    "loop", "caller", "range", "namespace", "true", "false", "none",
+})  # fmt: skip
+"""Names that mean something else within a template."""
+
+FACTS = frozenset({"ifindex", "peer_ifindex", "mac", "peer_mac", "mtu", "addresses", "peer_addresses"})
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """A map with numbers for people: the names of its keys 0, 1, …, and of the 64 bit fields of its values."""
+
+    keys: tuple[str, ...]
+    fields: tuple[str, ...]
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A program template. `headers` are the *.h of its folder, by name; `needs` names features of the kernel."""
+
+    name: str
+    folder: Path
+    purpose: str
+    hooks: tuple[str, ...]
+    modes: tuple[str, ...]
+    source: str = field(repr=False)
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    maps: Mapping[str, Numbers] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    needs: tuple[str, ...] = ()
+    license: str = LICENSE
+    description: str = ""
+    builtin: bool = False
+
+    @property
+    def path(self) -> Path:
+        """The file with the program's text."""
+        return self.folder / PROGRAM
+
+    @property
+    def tests(self) -> Path:
+        """The file with its packet tests, which may be missing."""
+        return self.folder / TESTS
+
+
+def check(template: Template, given: Mapping[str, object]) -> Checked:
+    """Parameters in their one form, and what is wrong with them; paths begin at the parameters."""
+    return check_all(template.parameters, given, f"the template {template.name}")
+
+
+def excluded(template: Template, facts: Facts) -> str | None:
+    """Why the program leaves the chain of this device, or None: it stays."""
+    return None if facts.mode in template.modes else f"{template.name} has no work in mode {facts.mode}"
+
+
+def misplaced(template: Template, hook: str) -> Problem | None:
+    """What is wrong with using the template at a hook."""
+    if hook in template.hooks:
+        return None
+    return Problem(
+        "NK0713",
+        f"the template {template.name} cannot stand at the hook {hook}",
+        hint=f"it is made for {', '.join(template.hooks)}",
+    )
+
+
+# --- reading ----------------------------------------------------------------------------
+
+
+def read(folder: Path, *, builtin: bool = False) -> Template:
+    """Reads a template. Raises NkformError with all that is wrong with its manifest."""
+    from nkform.spec import source as files
+    from nkform.spec import tree
+    from nkform.spec.check import explain
+
+    try:
+        source = files.read(folder / MANIFEST)
+        text = _read_text(folder / PROGRAM)
+        headers = {file.name: _read_text(file) for file in sorted(folder.glob("*.h"))}
+    except OSError as error:
+        raise NkformError(_unreadable(error)) from None
+    parsed = tree.parse(source.text)
+    if parsed.faults:
+        raise NkformError(*map(source.problem, parsed.faults))
+    found: list[Any] = []
+    _schema_check()(parsed.data, None, found)
+    if found:
+        raise NkformError(*(explain(violation, source) for violation in found))
+    data: dict[str, Any] = parsed.data  # type: ignore[assignment]
+    reading = _Reading()
+    parameters = {name: reading.parameter(name, raw) for name, raw in (data.get("parameters") or {}).items()}
+    if reading.problems:
+        raise NkformError(*(_placed(problem, source) for problem in reading.problems))
+    return Template(
+        name=folder.name,
+        folder=folder,
+        purpose=data["purpose"].strip(),
+        description=(data.get("description") or "").strip(),
+        hooks=tuple(dict.fromkeys(data["hooks"])),
+        modes=tuple(dict.fromkeys(data["modes"])),
+        needs=tuple(data.get("needs") or ()),
+        license=data.get("license") or LICENSE,
+        parameters=parameters,
+        maps={
+            name: Numbers(tuple(m["keys"]), tuple(m["fields"]), m.get("description", ""))
+            for name, m in (data.get("maps") or {}).items()
+        },
+        source=text,
+        headers=headers,
+        builtin=builtin,
+    )
+
+
+@cache
+def _schema_check() -> Any:
+    import json
+
+    from nkform.spec.grammar import compile_schema
+
+    return compile_schema(json.loads(data_path(SCHEMA).read_bytes()))
+
+
+class _Reading:
+    """Turns the parameters of a manifest that obeys the schema into Parameters, noting what makes no sense."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+
+    def fault(self, name: str, key: str, message: str, hint: str = "") -> None:
+        path = ("parameters", name, key) if key else ("parameters", name)
+        self.problems.append(Problem("NK0702", f"the parameter `{name}` {message}", path=path, hint=hint))
+
+    def parameter(self, name: str, raw: Mapping[str, Any]) -> Parameter:
+        if name in RESERVED:
+            self.fault(name, "", "has a name that means something else in templates")
+        is_list = raw["type"] == "array"
+        kind = self.kind(name, raw.get("items") or {"type": "integer"} if is_list else raw)
+        if is_list and "items" not in raw:
+            self.fault(name, "type", "is a list and does not say of what", "for example items: {type: integer}")
+        allowed = kinds.STRUCTURAL if raw["role"] == kinds.STRUCTURE else kinds.VALUES
+        if kind.name not in allowed:
+            self.fault(name, "role", f"cannot be a {raw['role']}", f"a {raw['role']} is one of {_words(allowed)}")
+        if not is_list and kind.name in {"address", "prefix"}:
+            self.fault(
+                name, "format", f"cannot be a single {kind.name}: its family must be known", "write ipv4 or ipv6"
+            )
+        parameter = Parameter(
+            name=name,
+            role=raw["role"],
+            kind=kind,
+            description=raw["description"].strip(),
+            least=raw.get("minItems", 0) if is_list else 0,
+            most=raw.get("maxItems", 16) if is_list else None,
+            examples=tuple(raw.get("examples") or ()),
+        )
+        if "default" not in raw:
+            return parameter
+        return Parameter(**{**_as_dict(parameter), "default": self.default(parameter, raw["default"])})
+
+    def default(self, parameter: Parameter, raw: object) -> Canonical | FactDefault | None:
+        if isinstance(raw, dict):
+            fact = raw.get("fact")
+            if set(raw) != {"fact"} or fact not in FACTS:
+                self.fault(parameter.name, "default", "has a default that is no fact", f"facts are {_words(FACTS)}")
+                return None
+            if parameter.role == kinds.STRUCTURE:
+                self.fault(parameter.name, "default", "changes the code, so a fact cannot be its default")
+            return FactDefault(fact)
+        problems: list[Problem] = []
+        value = checked(parameter, raw, ("parameters", parameter.name, "default"), problems)
+        self.problems += problems
+        return value
+
+    def kind(self, name: str, raw: Mapping[str, Any]) -> Kind:
+        match raw["type"]:
+            case "integer":
+                low, high = raw.get("minimum", 0), raw.get("maximum", 2**32 - 1)
+                if low > high or (low < 0 and high >= 2**63):
+                    self.fault(name, "maximum", "has bounds that no number fits")
+                return Kind("integer", low, high)
+            case "boolean":
+                return Kind("boolean")
+        if "enum" in raw:
+            return Kind("enumeration", words=tuple(raw["enum"]))
+        if "format" not in raw:
+            self.fault(
+                name, "type", "is any text, which nothing in a program can be", "give it a `format` or an `enum`"
+            )
+            return Kind("identifier")
+        return Kind(raw["format"])
+
+
+def _as_dict(parameter: Parameter) -> dict[str, Any]:
+    return {name: getattr(parameter, name) for name in Parameter.__slots__}
+
+
+def _words(names: frozenset[str]) -> str:
+    return ", ".join(sorted(names))
+
+
+def _placed(problem: Problem, source: Any) -> Problem:
+    place, _ = source.find(problem.path or ())
+    return Problem(problem.code, problem.message, position=source.spot(place), hint=problem.hint)
+
+
+def _read_text(path: Path) -> str:
+    with path.open("rb") as stream:
+        data = stream.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise NkformError(Problem("NK0701", f"{path} is larger than {MAX_BYTES >> 20} MiB"))
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        raise NkformError(Problem("NK0701", f"{path} is not UTF-8 text")) from None
+    text = text.replace("\r\n", "\n")
+    if bad := next((c for c in text if c < " " and c not in "\t\n"), None):
+        line = text[: text.index(bad)].count("\n") + 1
+        position = Position(str(path), line, 1)
+        raise NkformError(Problem("NK0701", f"the character U+{ord(bad):04X} is not allowed here", position=position))
+    return text
+
+
+def _unreadable(error: OSError) -> Problem:
+    hint = f"a template is a folder with {MANIFEST} and {PROGRAM}" if isinstance(error, FileNotFoundError) else ""
+    return Problem("NK0701", f"cannot read {error.filename}: {error.strerror}", hint=hint)

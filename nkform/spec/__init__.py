@@ -1,0 +1,39 @@
+"""The spec: YAML files to the desired node, with the place of everything in them.
+
+    files ──source──▶ text ──tree──▶ data ──variables──▶ data ──grammar──▶ checked ──merge──▶ one ──decode──▶ Node
+
+What is wrong is collected on the way and raised at once. Importing this costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+
+from nkform.spec.loaded import Spec, place
+
+__all__ = ["Spec", "load", "loads", "place"]
+
+_NONE: Mapping[str, str] = MappingProxyType({})
+
+
+def load(
+    files: Sequence[str | Path], *, variables: Mapping[str, str] = _NONE, var_files: Sequence[str | Path] = ()
+) -> Spec:
+    """Load a spec from files, from the *.yaml and *.yml of directories, and from the standard input (`-`).
+
+    `variables` are texts as given on the command line, read like plain YAML scalars. Raises NkformError with all
+    problems, each with its position.
+    """
+    from nkform.spec.loader import load_files
+
+    return load_files([Path(f) for f in files], variables, [Path(f) for f in var_files])
+
+
+def loads(text: str, file: str = "<string>", *, variables: Mapping[str, str] = _NONE) -> Spec:
+    """Load a spec from a text. Raises NkformError like `load`."""
+    from nkform.spec.loader import load_sources
+    from nkform.spec.source import Source
+
+    return load_sources([Source(file, text)], variables)

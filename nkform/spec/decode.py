@@ -1,0 +1,221 @@
+"""Merged data → the desired node of the model.
+
+The data obeys the schema, or the parts that do not have been taken out (None, in a list): `broken` are their paths,
+about whose absence nothing is said. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nkform.attributes import BY_NAME
+from nkform.model import ROOT, Device, Endpoint, Kind, Namespace, Node, RoomFor, Value
+from nkform.problem import Path, Problem
+from nkform.spec import names
+from nkform.spec.decode_end import decode_end
+from nkform.spec.decode_programs import Declared
+from nkform.spec.meaning import Seen, Where
+from nkform.spec.merge import Data, defaults_for, merge_defaults
+from nkform.spec.nearest import nearest
+from nkform.spec.scalars import quoted
+
+Report = Callable[[str, str, Path, str], None]
+
+
+@dataclass
+class Context:
+    """What decoding a part needs to know of the whole. With `complete` unset, part of the spec could not be read."""
+
+    report: Report
+    warn: Report
+    seen: Seen
+    broken: Collection[Path]
+    namespaces: Mapping[str, Any]
+    programs: Declared
+    complete: bool
+
+
+def decode(data: Data, broken: Collection[Path], where: Where, *, complete: bool) -> tuple[Node, list[Problem]]:
+    """The node, and all that is wrong with it (errors and warnings)."""
+    problems: list[Problem] = []
+
+    def report(code: str, message: str, path: Path, hint: str) -> None:
+        problems.append(Problem(code, message, path=path, hint=hint))
+
+    def warn(code: str, message: str, path: Path, hint: str) -> None:
+        problems.append(Problem(code, message, path=path, hint=hint, severity="warning"))
+
+    declared = data.get("namespaces", {})
+    programs = Declared(data.get("programs", {}), report, complete=complete and ("programs",) not in broken)
+    context = Context(report, warn, Seen(report, where), broken, declared, programs, complete)
+    for key, example in (("version", "version: 1"), ("node", "node: worker-1")):
+        if key not in data and (key,) not in broken and complete:
+            report("NK0202", f"the spec needs `{key}`", (), f"add a line: {example}")
+    node = data.get("node", "")
+    if node and (fault := names.node_fault(node)):
+        report("NK0206", f"{quoted(node)} {fault}", ("node",), "")
+    namespaces = {name: _namespace(name, given or {}, context) for name, given in declared.items()}
+    defaults = data.get("defaults", {})
+    by_kind: dict[str, Data] = {}
+    devices: dict[str, Device] = {}
+    for name, given in data.get("devices", {}).items():
+        kind = given.get("kind") or defaults.get("kind", "auto")
+        if kind not in by_kind:
+            by_kind[kind] = {} if kind == "external" else defaults_for(kind, defaults)
+        devices[name] = _device(name, kind, merge_defaults(by_kind[kind], given), context)
+    return Node(node, namespaces, devices), problems
+
+
+def _namespace(name: str, given: Mapping[str, Any], context: Context) -> Namespace:
+    if fault := names.netns_fault(name):
+        context.report("NK0302", f"{quoted(name)} {fault}", ("namespaces", name), names.NETNS_RULE)
+    return Namespace(name, create=given.get("create", False))
+
+
+def _device(name: str, kind: Kind, data: Data, context: Context) -> Device:
+    path = ("devices", name)
+    if fault := names.ifname_fault(name):
+        context.report("NK0301", f"the device's name {quoted(name)} {fault}", path, names.IFNAME_RULE)
+    context.seen.end(ROOT, name, path)
+    chains = context.programs.chains(kind, data.get("programs") or {}, (*path, "programs"))
+    attach = data.get("attach", "auto")
+    if kind == "external":
+        return Device(name, kind, {}, Endpoint(name), chains=chains, attach=attach)
+
+    own: dict[str, Value] = {}
+    near: dict[str, Value] = {}
+    far: dict[str, Value] = {}
+    given = data.get("peer") or {}
+    for key, value in data.items():
+        row = BY_NAME.get(key)
+        if row is None:
+            continue
+        if kind != "auto" and kind not in row.kinds:
+            _not_for(key, kind, (*path, key), context)
+        meant = _value(key, value, (*path, key), context)
+        (own if row.place == "device" else near)[key] = meant
+        if row.place == "pair" or (row.inherit and key not in given):
+            far[key] = meant
+    for key, value in given.items():
+        row = BY_NAME.get(key)
+        if row is not None:
+            if kind != "auto" and kind not in row.kinds:
+                _not_for(key, kind, (*path, "peer", key), context)
+            far[key] = _value(key, value, (*path, "peer", key), context)
+
+    _check_mac(kind, data, path, context)
+    _check_mtu(data, path, context)
+    primary = decode_end(name, ROOT, attrs=near, data=data, path=path, context=context)
+    return Device(name, kind, own, primary, _peer(data, far, path, context), chains, attach)
+
+
+def _peer(data: Data, attrs: dict[str, Value], path: Path, context: Context) -> Endpoint | None:
+    where = (*path, "peer")
+    given = data.get("peer")
+    silent = where in context.broken or (*where, "name") in context.broken or not context.complete
+    if given is None:
+        if not silent:
+            message = f"the device {quoted(str(path[1]))} needs a `peer`"
+            context.report("NK0202", message, path, "add peer: {name: eth0}")
+        return None
+    name = given.get("name")
+    if name is None and not silent:
+        context.report("NK0202", "`peer` needs a `name`", where, "for example name: eth0")
+    namespace = _namespace_key(given.get("namespace", ROOT), where, context)
+    if name is not None:
+        if fault := names.ifname_fault(name):
+            context.report("NK0301", f"the device's name {quoted(name)} {fault}", (*where, "name"), names.IFNAME_RULE)
+        context.seen.end(namespace, name, (*where, "name"))
+    return decode_end(name or "", namespace, attrs=attrs, data=given, path=where, context=context)
+
+
+def _namespace_key(value: Any, peer: Path, context: Context) -> str:
+    """The model's key of a namespace that a peer names."""
+    where = (*peer, "namespace")
+    if isinstance(value, dict):
+        if "pid" in value:
+            return f"pid:{value['pid']}"
+        path = value.get("path", "/")
+        if fault := names.path_fault(path):
+            context.report(
+                "NK0302",
+                f"the path {quoted(path)} {fault}",
+                (*where, "path"),
+                "for example /proc/4711/ns/net",
+            )
+        return f"path:{path}"
+    name = str(value)
+    if name != ROOT and name not in context.namespaces and ("namespaces", name) not in context.broken:
+        if fault := names.netns_fault(name):
+            hint = "write {path: …} or {pid: …} for a namespace without a name" if "/" in name or ":" in name else ""
+            context.report("NK0302", f"the namespace's name {quoted(name)} {fault}", where, hint)
+        elif context.complete and ("namespaces",) not in context.broken:
+            near = nearest(name, context.namespaces)
+            hint = f"did you mean {near}? Otherwise " if near else ""
+            hint += f"declare it:\nnamespaces:\n  {name}: {{create: true}}"
+            context.report("NK0305", f"no namespace {quoted(name)} is declared", where, hint)
+    return name
+
+
+def _value(key: str, value: Any, path: Path, context: Context) -> Value:
+    """The model's value of an attribute."""
+    if key == "mac":
+        mac: str = value.lower()
+        first = int(mac[:2], 16)
+        if len(mac) != 17 or first & 1 or mac == "00:00:00:00:00:00":
+            what = "a multicast address" if first & 1 else "no address"
+            context.report("NK0307", f"the MAC {quoted(value)} is {what}", path, "for example 02:00:00:00:00:01")
+        return mac
+    if isinstance(value, dict):
+        devices = tuple(value.get("for") or ())
+        for index, device in enumerate(devices):
+            if device is None:
+                continue
+            if fault := names.ifname_fault(device):
+                context.report("NK0301", f"the device's name {quoted(device)} {fault}", (*path, "for", index), "")
+            if device in devices[:index]:
+                hint = "name it once: the room for it is then counted once"
+                context.report("NK0315", f"{quoted(device)} is named twice", (*path, "for", index), hint)
+            if device == path[1]:
+                context.report("NK0315", "a device cannot make room for itself", (*path, "for", index), "")
+        return RoomFor(devices)
+    return value  # type: ignore[no-any-return]
+
+
+def _not_for(key: str, kind: str, path: Path, context: Context) -> None:
+    kinds = " and ".join(sorted(BY_NAME[key].kinds))
+    context.report(
+        "NK0306",
+        f"`{key}` is for {kinds} only, and this device is a {kind}",
+        path,
+        f"take it out, or write kind: {kinds}",
+    )
+
+
+def _check_mac(kind: Kind, data: Data, path: Path, context: Context) -> None:
+    if kind == "veth" or data.get("mode", "l3") != "l3" or (*path, "mode") in context.broken:
+        return
+    for where, end in ((path, data), ((*path, "peer"), data.get("peer") or {})):
+        if "mac" in end:
+            what = "a netkit, which `kind: auto` may become," if kind == "auto" else "a netkit"
+            reason = "mode l3" if "mode" in data else "mode l3, its default,"
+            message = f"{what} has no MAC address in {reason}".rstrip(",")
+            context.report("NK0307", message, (*where, "mac"), "write mode: l2, or take the mac out")
+
+
+def _check_mtu(data: Data, path: Path, context: Context) -> None:
+    mtu = data.get("mtu")
+    if mtu is None or mtu >= 1280:
+        return
+    for end in (data, data.get("peer") or {}):
+        if any(address and ":" in address for address in end.get("addresses", ())):
+            hint = "write mtu: 1280 or more, or take the IPv6 addresses out"
+            context.report(
+                "NK0312",
+                f"with an MTU of {mtu} the kernel drops IPv6, which needs 1280",
+                (*path, "mtu"),
+                hint,
+            )
+            return

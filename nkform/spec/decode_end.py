@@ -1,0 +1,175 @@
+"""What both ends of a pair have: addresses, routes and sysctls. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from socket import AF_INET, AF_INET6
+from typing import TYPE_CHECKING, Any
+
+from nkform.model import Address, Attrs, Endpoint, Route
+from nkform.problem import Path
+from nkform.spec import names
+from nkform.spec.inet import BadAddress, Prefix, is_multicast, parse_ip, parse_prefix, unicast_fault
+from nkform.spec.meaning import Networks
+from nkform.spec.scalars import quoted, why_not_number
+
+if TYPE_CHECKING:
+    from nkform.spec.decode import Context
+
+_ANY: Mapping[int, Prefix] = {AF_INET: Prefix(AF_INET, 0, 0, "0.0.0.0"), AF_INET6: Prefix(AF_INET6, 0, 0, "::")}
+_MIN_MTU_IPV6 = 1280
+_METRIC_IPV6 = 1024
+"""IP6_RT_PRIO_USER, include/net/ip6_fib.h: what the kernel makes of a metric of 0."""
+
+
+def decode_end(
+    name: str, namespace: str, *, attrs: Attrs, data: Mapping[str, Any], path: Path, context: Context
+) -> Endpoint:
+    """An end of a pair. `data` is the device's for the primary, the value of `peer` for the other."""
+    addresses = _addresses(data.get("addresses", ()), namespace, (*path, "addresses"), context)
+    routes = _routes(data.get("routes", ()), addresses, namespace, (*path, "routes"), context)
+    sysctl = _sysctl(data["sysctl"], (*path, "sysctl"), context) if "sysctl" in data else {}
+    return Endpoint(name, namespace, attrs, tuple([Address(str(a)) for a in addresses]), routes, sysctl)
+
+
+def _addresses(texts: Sequence[str | None], namespace: str, path: Path, context: Context) -> list[Prefix]:
+    found: list[Prefix] = []
+    seen: dict[object, int] = {}
+    for index, text in enumerate(texts):
+        where = (*path, index)
+        if text is None:
+            continue
+        prefix = _prefix(text, where, context)
+        if prefix is None:
+            continue
+        if fault := unicast_fault(prefix):
+            context.report("NK0308", f"{quoted(text)} {fault}, which no device can have", where, "")
+            continue
+        first = seen.setdefault(prefix.text if prefix.family == AF_INET6 else prefix, index)
+        if first != index:
+            context.report("NK0309", f"{prefix.text} is given twice to this device", where, "keep one of the two")
+            continue
+        found.append(prefix)
+        context.seen.address(namespace, prefix, where)
+    return found
+
+
+def _routes(
+    given: Sequence[Mapping[str, Any] | None], addresses: list[Prefix], namespace: str, path: Path, context: Context
+) -> tuple[Route, ...]:
+    routes: list[Route] = []
+    direct: list[Prefix] = []
+    gateways: list[tuple[Prefix, Path]] = []
+    for index, data in enumerate(given):
+        if data is None or "to" not in data:
+            continue
+        where = (*path, index)
+        via = _ip(data.get("via"), (*where, "via"), context)
+        src = _ip(data.get("src"), (*where, "src"), context)
+        to = _destination(data["to"], via, src, (*where, "to"), context)
+        if to is None:
+            continue
+        _check_route(data, to, via, src, path=where, context=context)
+        if via is None:
+            direct.append(to)
+        elif not data.get("onlink"):
+            gateways.append((via, (*where, "via")))
+        metric = data.get("metric") or (0 if to.family == AF_INET else _METRIC_IPV6)
+        route = Route(
+            str(to), via.text if via else None, data.get("onlink", False), src.text if src else None, metric,
+            data.get("table", 254), data.get("mtu", 0),
+        )  # fmt: skip
+        routes.append(route)
+        context.seen.route(namespace, route.table, route.to, metric, where)
+    networks = Networks([*addresses, *direct]) if gateways else None
+    for gateway, where in gateways:
+        if networks and not networks.reach(gateway):
+            hint = "add onlink: true, or a route or an address that covers it"
+            context.warn("NK0313", f"nothing says that {gateway.text} can be reached through this device", where, hint)
+    return tuple(routes)
+
+
+def _destination(text: str, via: Prefix | None, src: Prefix | None, path: Path, context: Context) -> Prefix | None:
+    if text == "default":
+        other = src or via
+        return _ANY[other.family if other else AF_INET]
+    to = _prefix(text, path, context, "NK0310")
+    if to is None:
+        return None
+    if is_multicast(to):
+        context.report("NK0310", f"{quoted(text)} is multicast, and routes are unicast", path, "")
+        return None
+    if to.host_bits:
+        context.report("NK0310", f"{quoted(text)} has bits set beyond its prefix length", path, f"write {to.network}")
+        return None
+    return to
+
+
+def _check_route(
+    data: Mapping[str, Any], to: Prefix, via: Prefix | None, src: Prefix | None, *, path: Path, context: Context
+) -> None:
+    if via is not None and via.family == AF_INET and to.family == AF_INET6:
+        hint = "the other way round is possible: an IPv4 route through an IPv6 gateway"
+        context.report("NK0310", "an IPv6 route cannot go through an IPv4 gateway", (*path, "via"), hint)
+    if src is not None and src.family != to.family:
+        context.report(
+            "NK0310", "the source address is of the other IP version than the destination", (*path, "src"), ""
+        )
+    if data.get("onlink") and via is None and (*path, "via") not in context.broken and "via" not in data:
+        context.report(
+            "NK0310",
+            "`onlink` is about a gateway, and the route has none",
+            (*path, "onlink"),
+            "add via, or take it out",
+        )
+    if to.family == AF_INET6 and 0 < data.get("mtu", 0) < _MIN_MTU_IPV6:
+        context.report("NK0312", f"an IPv6 route needs an MTU of at least {_MIN_MTU_IPV6}", (*path, "mtu"), "")
+
+
+def _ip(text: str | None, path: Path, context: Context) -> Prefix | None:
+    """A gateway or a source address."""
+    if text is None:
+        return None
+    try:
+        ip = parse_ip(text)
+    except BadAddress as error:
+        hint = "without a prefix length" if "/" in text else error.hint
+        context.report("NK0310", f"{quoted(text)} {error.fault}", path, hint)
+        return None
+    if fault := unicast_fault(ip):
+        context.report("NK0310", f"{quoted(text)} {fault}", path, "")
+        return None
+    return ip
+
+
+def _prefix(text: str, path: Path, context: Context, code: str = "NK0308") -> Prefix | None:
+    try:
+        return parse_prefix(text)
+    except BadAddress as error:
+        context.report(code, f"{quoted(text)} {error.fault}", path, error.hint)
+        return None
+
+
+def _sysctl(data: Mapping[str, Mapping[str, int | str]], path: Path, context: Context) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for family, settings in data.items():
+        for key, value in settings.items():
+            where = (*path, family, key)
+            if fault := names.sysctl_fault(key):
+                context.report("NK0314", f"the sysctl's name {quoted(key)} {fault}", where, "")
+            text = str(value)
+            if isinstance(value, str):
+                _check_sysctl_text(key, value, where, context)
+            found[f"{family}.{key}"] = text
+    return found
+
+
+def _check_sysctl_text(key: str, text: str, path: Path, context: Context) -> None:
+    """Text that the kernel would read as another number, or not at all."""
+    if not text or not (text.isascii() and text.isprintable()) or text != text.strip():
+        hint = "printable ASCII without spaces at its ends"
+        context.report("NK0314", f"{quoted(text)} cannot be the value of a sysctl", path, hint)
+    elif text.isdecimal() and str(int(text)) == text:
+        return
+    elif hint := why_not_number(text, True):
+        context.report("NK0314", f"`{key}` is {quoted(text)}, which is no number", path, hint)

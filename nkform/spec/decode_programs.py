@@ -1,0 +1,97 @@
+"""Programs and chains of a spec that obeys the schema → the model's. Pure.
+
+Which templates there are, and which parameters they take, is not the spec's to know: nkform.bpf checks that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from nkform.model import HOOKS, After, Before, Chain, First, Kind, Last, Position, Program
+from nkform.problem import Path
+from nkform.spec.nearest import nearest
+from nkform.spec.scalars import quoted
+
+Report = Callable[[str, str, Path, str], None]
+"""Called with code, message, path and hint."""
+
+RESERVED = frozenset({"default"})
+"""The name of the program that ends a chain with `default: drop`."""
+
+
+class Declared:
+    """The programs that a spec names, and the chains that use them."""
+
+    def __init__(self, programs: Mapping[str, Any], report: Report, *, complete: bool) -> None:
+        self._programs = programs
+        self._report = report
+        self._complete = complete
+        for name in programs:
+            if name in RESERVED:
+                report("NK0321", f"{quoted(name)} is the end of a chain that drops", ("programs", name), "rename it")
+
+    def chains(self, kind: Kind, given: Mapping[str, Any], path: Path) -> dict[str, Chain]:
+        """The chains of a device. A hook that its kind does not have is an error."""
+        found = {}
+        for hook, chain in given.items():
+            if hook not in HOOKS.get(kind, ()):
+                hooks = " and ".join(HOOKS.get(kind, ()))
+                what = "an external device" if kind == "external" else "a pair"
+                self._report("NK0322", f"{what} has no hook `{hook}`", (*path, hook), f"it has {hooks}")
+            elif chain is not None:
+                found[hook] = self._chain(chain, (*path, hook))
+        return found
+
+    def _chain(self, given: Any, path: Path) -> Chain:
+        if isinstance(given, list):
+            given, entries = {"chain": given}, path
+        else:
+            entries = (*path, "chain")
+        programs: dict[str, Program] = {}
+        for number, entry in enumerate(given.get("chain") or ()):
+            where = (*entries, number)
+            program = None if entry is None else self._entry(entry, where)
+            if program is not None and programs.setdefault(program.name, program) is not program:
+                hint = "each program has a name of its own in its chain: {use: count, as: count2}"
+                self._report("NK0323", f"{quoted(program.name)} is in this chain already", where, hint)
+        return Chain(tuple(programs.values()), given.get("default", "pass"), _position(given.get("position")))
+
+    def _entry(self, given: Any, path: Path) -> Program | None:
+        entry: dict[str, Any] = {"use": given} if isinstance(given, str) else given
+        used = entry.get("use")
+        if used is None:
+            return None
+        if used not in self._programs:
+            if self._complete:
+                near = nearest(used, self._programs)
+                hint = f"did you mean {near}? Otherwise " if near else ""
+                hint += f"declare it:\nprograms:\n  {used}: {{template: …}}"
+                self._report("NK0320", f"no program {quoted(used)} is declared", path, hint)
+            return None
+        base = self._programs[used] or {}
+        common: dict[str, object] = base.get("params") or {}
+        own: dict[str, object] = entry.get("params") or {}
+        places: dict[str, Path] = {"": path, "template": ("programs", used, "template")}
+        places |= {name: ("programs", used, "params", name) for name in common}
+        places |= {name: (*path, "params", name) for name in own}
+        params: dict[str, object] = {**common, **own}
+        return Program(
+            entry.get("as") or used,
+            base.get("template") or "",
+            params,
+            places=places,
+        )
+
+
+def _position(given: Any) -> Position | None:
+    match given:
+        case "first":
+            return First()
+        case "last":
+            return Last()
+        case {"before": program}:
+            return Before(program)
+        case {"after": program}:
+            return After(program)
+    return None

@@ -1,0 +1,91 @@
+"""What no schema can say: names, addresses and routes that collide across the ends and namespaces of one spec.
+
+`Seen` is told of each thing as it is decoded, and reports what was there before. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from socket import AF_INET6
+
+from nkform.model import ROOT
+from nkform.problem import Path
+from nkform.spec.inet import Prefix, is_link_local
+from nkform.spec.scalars import quoted
+
+Report = Callable[[str, str, Path, str], None]
+"""Called with code, message, path and hint."""
+
+Where = Callable[[Path], str]
+"""The file and line of a path, as a message shows them."""
+
+
+def namespace_text(key: str) -> str:
+    """A namespace key as a message shows it."""
+    return "the namespace that nkform runs in" if key == ROOT else f"the namespace {quoted(key)}"
+
+
+class Seen:
+    """The names, addresses and routes so far. `where` is asked only when something is wrong."""
+
+    def __init__(self, report: Report, where: Where) -> None:
+        self._report = report
+        self._where = where
+        self._ends: dict[tuple[str, str], Path] = {}
+        self._addresses: dict[tuple[str, str], Path] = {}
+        self._routes: dict[tuple[str, int, str, int], Path] = {}
+
+    def end(self, namespace: str, name: str, path: Path) -> None:
+        """An end of a pair, or an external device."""
+        first = self._ends.setdefault((namespace, name), path)
+        if first is not path:
+            self._report(
+                "NK0304",
+                f"two devices would be called {quoted(name)} in {namespace_text(namespace)}: "
+                f"the other is in {self._where(first)}",
+                path,
+                "give one of them another name, or put it into another namespace",
+            )
+
+    def address(self, namespace: str, prefix: Prefix, path: Path) -> None:
+        """An address that only one end of a namespace may have. Host prefixes and link-local addresses may repeat."""
+        if prefix.length == prefix.bits or is_link_local(prefix):
+            return
+        first = self._addresses.setdefault((namespace, str(prefix)), path)
+        if first is not path:
+            self._report(
+                "NK0309",
+                f"{prefix} is given to two devices of {namespace_text(namespace)}: "
+                f"the other is in {self._where(first)}",
+                path,
+                "give each its own address; one shared by many host ends is written with /32 or /128",
+            )
+
+    def route(self, namespace: str, table: int, to: str, metric: int, path: Path) -> None:
+        """A route. In one table of a namespace, destination and metric name it."""
+        first = self._routes.setdefault((namespace, table, to, metric), path)
+        if first is not path:
+            self._report(
+                "NK0311",
+                f"the route to {to} is given twice in {namespace_text(namespace)}: "
+                f"the other is in {self._where(first)}",
+                path,
+                "take one out, or give them different metrics",
+            )
+
+
+class Networks:
+    """The networks that a device reaches without a gateway."""
+
+    def __init__(self, prefixes: Iterable[Prefix]) -> None:
+        self._known = {(p.family, p.length, p.value >> (p.bits - p.length)) for p in prefixes}
+        self._lengths = {(family, length) for family, length, _ in self._known}
+
+    def reach(self, via: Prefix) -> bool:
+        """Whether the kernel will take a gateway without `onlink`."""
+        if via.family == AF_INET6 and is_link_local(via):
+            return True
+        return any(
+            family == via.family and (family, length, via.value >> (via.bits - length)) in self._known
+            for family, length in self._lengths
+        )

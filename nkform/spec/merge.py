@@ -1,0 +1,89 @@
+"""Several files, one spec; and `defaults` under every device.
+
+Mappings are united. What two files both say must be the same where it is one value for the whole (`version`, `node`,
+a key of `defaults`, a namespace), and is an error where it is a thing of its own (a device). Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from nkform.attributes import BY_NAME
+from nkform.problem import Path
+from nkform.spec.scalars import quoted
+
+Data = dict[str, Any]
+
+Clash = Callable[[str, int, int, Path], None]
+"""Called with what clashes, the numbers of the two files, and the path in both."""
+
+_DEEP = frozenset({"peer", "sysctl", "ipv4", "ipv6", "programs"})
+"""Keys of a device whose mappings are merged; other values replace."""
+
+
+def merge_files(files: Sequence[Data], clash: Clash) -> Data:
+    """The union of files that obey the schema, without their variables."""
+    merger = _Merger(clash)
+    for number, data in enumerate(files):
+        merger.add({key: value for key, value in data.items() if key != "vars"}, number)
+    return merger.merged
+
+
+class _Merger:
+    """What the files so far say, and which of them said it."""
+
+    def __init__(self, clash: Clash) -> None:
+        self.merged: Data = {}
+        self.clash = clash
+        self.origin: dict[Path, int] = {}
+
+    def add(self, data: Data, number: int) -> None:
+        for key, value in data.items():
+            if key == "templates":
+                self.merged[key] = [*self.merged.get(key, ()), *value]
+            elif key in {"namespaces", "devices", "defaults", "programs"}:
+                self.unite(self.merged.setdefault(key, {}), value or {}, number, (key,))
+            else:
+                self.put(self.merged, key, value, number, ())
+
+    def unite(self, into: Data, data: Data, number: int, path: Path) -> None:
+        for key, value in data.items():
+            if path[0] == "defaults" and key in _DEEP and isinstance(value, dict):
+                self.unite(into.setdefault(key, {}), value, number, (*path, key))
+            else:
+                self.put(into, key, value, number, path)
+
+    def put(self, into: Data, key: str, value: Any, number: int, path: Path) -> None:
+        """Put a value under a key that no other file has, or has with the same value."""
+        first = self.origin.setdefault((*path, key), number)
+        if first == number:
+            into[key] = value
+        elif path == ("devices",):
+            self.clash(f"the device {quoted(key)}", first, number, (*path, key))
+        elif path in {("namespaces",), ("programs",)}:
+            if (into[key] or {}) != (value or {}):
+                self.clash(f"the {path[0].removesuffix('s')} {quoted(key)}", first, number, (*path, key))
+        elif into[key] != value:
+            self.clash(f"the default of `{key}`" if path else f"`{key}`", first, number, (*path, key))
+
+
+def merge_defaults(defaults: Data, device: Data) -> Data:
+    """A device with what it does not say itself taken from the defaults."""
+    if not defaults:
+        return device
+    merged = {**defaults, **device}
+    for key in _DEEP & defaults.keys() & device.keys():
+        if isinstance(defaults[key], dict) and isinstance(device[key], dict):
+            merged[key] = merge_defaults(defaults[key], device[key])
+    return merged
+
+
+def defaults_for(kind: str, defaults: Mapping[str, Any]) -> Data:
+    """The defaults that mean something to a kind of device: a default of another kind's attribute is left out."""
+    result: Data = {}
+    for key, value in defaults.items():
+        row = BY_NAME.get(key)
+        if row is None or kind == "auto" or kind in row.kinds:
+            result[key] = defaults_for(kind, value) if key == "peer" else value
+    return result

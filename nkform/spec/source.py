@@ -1,0 +1,140 @@
+"""A spec file in memory: reading it within bounds, and finding the place of a path in it.
+
+The only part of `spec` that reads files.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path as File
+
+from nkform.problem import NkformError, Path, Position, Problem
+from nkform.spec import tree
+from nkform.spec.syntax import Fault, split_lines
+
+MAX_BYTES = 16 * 1024 * 1024
+"""Largest spec file, in bytes: fifty times a spec of a thousand devices."""
+
+STDIN = "-"
+
+
+@dataclass
+class Source:
+    """One file. `renamed` tells, by the path of a mapping, which of its keys were spelled with variables."""
+
+    name: str
+    text: str
+    renamed: dict[Path, dict[str, str]] = field(default_factory=dict)
+
+    @cached_property
+    def lines(self) -> list[str]:
+        return split_lines(self.text)
+
+    @cached_property
+    def parsed(self) -> tree.Tree:
+        """The text parsed with the place of every value: a second time, when the first place is asked for."""
+        return tree.parse(self.text, places=True)
+
+    @property
+    def places(self) -> tree.Place:
+        return self.parsed.place or tree.Place(1, 1, 1, 1)
+
+    def forget(self) -> None:
+        """Drop what can be had again from the text: after a good load, places are seldom asked for."""
+        for name in ("lines", "parsed"):
+            self.__dict__.pop(name, None)
+
+    def position(self, line: int, column: int) -> Position:
+        text = self.lines[line - 1] if 0 < line <= len(self.lines) else ""
+        return Position(self.name, line, column, text)
+
+    def problem(self, fault: Fault) -> Problem:
+        """A fault of this text as a problem with its position."""
+        return Problem(fault.code, fault.message, position=self.position(fault.line, fault.column), hint=fault.hint)
+
+    def find(self, path: Path) -> tuple[tree.Place, int]:
+        """The place of the longest part of a path that this file has, and how many steps of the path that is."""
+        place = self.places
+        for depth, step in enumerate(path):
+            key = self.renamed.get(path[:depth], {}).get(step, step) if isinstance(step, str) else step
+            child = place.children.get(key)
+            if child is None:
+                return place, depth
+            place = child
+        return place, len(path)
+
+    def spot(self, place: tree.Place, *, key: bool = False) -> Position:
+        """The position of a value; of its key if that is asked for, or if the value is empty or has parts."""
+        if key or not place.raw:
+            return self.position(place.key_line, place.key_column)
+        return self.position(place.line, place.column)
+
+
+def read_all(files: Sequence[File]) -> tuple[list[Source], list[Problem]]:
+    """Read files, and the *.yaml and *.yml of directories, sorted by name."""
+    sources: list[Source] = []
+    problems: list[Problem] = []
+    for file in files:
+        try:
+            parts = _yaml_files(file) if str(file) != STDIN and file.is_dir() else [file]
+            sources.extend(read(part) for part in parts)
+        except OSError as error:
+            problems.append(_unreadable(file, error))
+        except NkformError as error:
+            problems.extend(error.problems)
+    return sources, problems
+
+
+def read(file: File) -> Source:
+    """Read one file; `-` is the standard input. Raises NkformError, OSError."""
+    if str(file) == STDIN:
+        return decode("<stdin>", sys.stdin.buffer.read(MAX_BYTES + 1))
+    with file.open("rb") as stream:
+        return decode(str(file), stream.read(MAX_BYTES + 1))
+
+
+def decode(name: str, data: bytes) -> Source:
+    """The bytes of a file as text. Raises NkformError if they are too many, or no text."""
+    if len(data) > MAX_BYTES:
+        raise NkformError(
+            Problem(
+                "NK0102",
+                f"{name} is larger than {MAX_BYTES // 1024**2} MiB",
+                position=Position(name, 1, 1),
+                hint="split it into several files; they are merged",
+            )
+        )
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = Source(name, data[: error.start].decode(errors="replace"))
+        hint = "save the file as UTF-8"
+        if data[:2] in {b"\xff\xfe", b"\xfe\xff"}:
+            hint += " (this looks like UTF-16)"
+        last = before.lines[-1]
+        position = Position(name, len(before.lines), len(last) + 1, last + "\N{REPLACEMENT CHARACTER}")
+        raise NkformError(Problem("NK0103", "this is not UTF-8 text", position=position, hint=hint)) from None
+    return Source(name, text)
+
+
+def _yaml_files(directory: File) -> list[File]:
+    files = sorted(f for f in directory.iterdir() if f.suffix in {".yaml", ".yml"} and not f.name.startswith("."))
+    if not files:
+        raise NkformError(
+            Problem(
+                "NK0101",
+                f"the directory {directory} has no *.yaml or *.yml files",
+                hint="name the file or the directory that holds the spec",
+            )
+        )
+    return files
+
+
+def _unreadable(file: File, error: OSError) -> Problem:
+    hint = ""
+    if isinstance(error, FileNotFoundError):
+        hint = "check the spelling; a relative path starts at the current directory"
+    return Problem("NK0101", f"cannot read {file}: {error.strerror or error}", hint=hint)

@@ -1,0 +1,303 @@
+"""YAML text → plain data, bounded, with all that is wrong in it, and the place of every value if one asks.
+
+It reads libyaml's events rather than its nodes: composing nodes recurses in C (deep nesting kills the process), and
+takes longer. The good path builds dicts, lists and scalars and forgets the places; who needs them (an error does)
+parses the text a second time with `places=True`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from nkform.spec.scalars import Scalar, quoted, resolve
+from nkform.spec.syntax import Fault, syntax_fault
+
+MAX_DEPTH = 64
+"""Mappings and lists within each other. A spec needs six."""
+
+MAX_NODES = 1_000_000
+"""Keys, values and items after aliases are expanded: 20,000 devices."""
+
+
+@dataclass(slots=True)
+class Place:
+    """Where a value and its key stand (from 1), how a scalar is written, and the places within."""
+
+    line: int
+    column: int
+    key_line: int
+    key_column: int
+    raw: str | None = None
+    plain: bool = False
+    children: dict[str | int, Place] = field(default_factory=dict)
+
+
+class Tree(NamedTuple):
+    """What a text says. With faults the data is what could be read. `place` only if it was asked for."""
+
+    data: object
+    place: Place | None
+    faults: list[Fault]
+
+
+def parse(text: str, *, places: bool = False) -> Tree:
+    """Parse one YAML document. Never raises for what the text contains."""
+    import yaml
+
+    builder = _Builder(places)
+    events = {
+        yaml.ScalarEvent: builder.scalar,
+        yaml.AliasEvent: builder.alias,
+        yaml.MappingStartEvent: builder.open_mapping,
+        yaml.SequenceStartEvent: builder.open_sequence,
+        yaml.MappingEndEvent: builder.close,
+        yaml.SequenceEndEvent: builder.close,
+        yaml.DocumentStartEvent: builder.document,
+    }
+    ignore = builder.ignore
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        for event in yaml.parse(text, Loader=loader):
+            events.get(type(event), ignore)(event)
+    except _StopError:
+        pass
+    except yaml.YAMLError as error:
+        builder.faults.append(syntax_fault(error, text))
+    root = builder.root
+    return Tree(
+        root.container[0] if root.container else None,
+        root.place.children.get(0) if root.place else None,
+        builder.faults,
+    )
+
+
+class _StopError(Exception):
+    """The rest of the text is not worth reading, or not safe to."""
+
+
+_NO_KEY: Any = object()
+_SKIP: Any = object()
+_MERGE: Any = object()
+
+
+@dataclass(slots=True)
+class _Anchor:
+    value: object
+    place: Place | None
+    size: int = 0
+    """Nodes within, aliases expanded. 0 while the anchored value is still open."""
+
+
+@dataclass(slots=True)
+class _Frame:
+    """An open mapping or list; `key` waits for its value."""
+
+    container: Any
+    is_list: bool
+    start: int = 0
+    key: Any = _NO_KEY
+    place: Place | None = None
+    anchor: _Anchor | None = None
+    merges: list[tuple[object, Place | None, Any]] | None = None
+
+
+class _Builder:
+    """Takes one event after another. An event carries `start_mark`, and `anchor` and `tag` where the node has them."""
+
+    def __init__(self, places: bool) -> None:
+        self.faults: list[Fault] = []
+        self.root = self.frame = _Frame([], True, place=Place(1, 1, 1, 1) if places else None)
+        self.stack: list[_Frame] = []
+        self.anchors: dict[str, _Anchor] = {}
+        self.resolved: dict[str, Scalar] = {}
+        self.nodes = 0
+        self.documents = 0
+
+    def fault(self, code: str, message: str, mark: Any, hint: str = "") -> None:
+        self.faults.append(Fault(code, message, mark.line + 1, mark.column + 1, hint))
+
+    def ignore(self, event: Any) -> None:
+        """Stream start and end, document end."""
+
+    def document(self, event: Any) -> None:
+        self.documents += 1
+        if self.documents > 1:
+            self.fault(
+                "NK0111", "a second YAML document starts here", event.start_mark,
+                "give each document a file of its own and name all the files: nkform plan a.yaml b.yaml",
+            )  # fmt: skip
+            raise _StopError
+
+    def scalar(self, event: Any) -> None:
+        value = event.value
+        if not event.style:
+            if value in self.resolved:
+                value = self.resolved[value]
+            else:
+                value = self.resolved[value] = resolve(value)
+        if event.anchor is not None or event.tag is not None or self.frame.place:
+            self.annotated(value, event)
+        else:
+            self.add(value, event, None)
+
+    def annotated(self, value: Scalar, event: Any) -> None:
+        """A scalar with an anchor or a tag, or any scalar if places are kept."""
+        self.refuse_tag(event)
+        place = self.here(event, event.value, not event.style)
+        if event.anchor is not None:
+            self.anchors[event.anchor] = _Anchor(value, place, 1)
+        self.add(value, event, place)
+
+    def open_mapping(self, event: Any) -> None:
+        self.open({}, False, event)
+
+    def open_sequence(self, event: Any) -> None:
+        self.open([], True, event)
+
+    def open(self, container: Any, is_list: bool, event: Any) -> None:
+        self.refuse_tag(event)
+        if len(self.stack) >= MAX_DEPTH:
+            self.fault("NK0108", f"more than {MAX_DEPTH} mappings and lists within each other", event.start_mark)
+            raise _StopError
+        if event.tag is not None:
+            self.drop()
+        place = self.here(event, None, False)
+        anchor = None
+        if event.anchor is not None:
+            anchor = self.anchors[event.anchor] = _Anchor(container, place)
+        start = self.nodes
+        self.add(container, event, place)
+        self.stack.append(self.frame)
+        self.frame = _Frame(container, is_list, start, place=place, anchor=anchor)
+
+    def close(self, _: Any) -> None:
+        frame = self.frame
+        for value, place, mark in frame.merges or ():
+            self.merge(frame, value, place, mark)
+        if frame.anchor is not None:
+            frame.anchor.size = self.nodes - frame.start
+        self.frame = self.stack.pop()
+
+    def alias(self, event: Any) -> None:
+        anchor = self.anchors.get(event.anchor)
+        if anchor is None:
+            self.fault(
+                "NK0110", f"*{event.anchor} refers to an anchor that does not exist", event.start_mark,
+                f"put &{event.anchor} before the value that is meant, further up; a * in text needs quotes",
+            )  # fmt: skip
+        elif anchor.size == 0:
+            self.fault("NK0110", f"*{event.anchor} refers to the value that it is part of", event.start_mark)
+            anchor = None
+        if anchor is None:
+            self.drop()
+        self.nodes += anchor.size if anchor else 0
+        place = self.here(event, f"*{event.anchor}", True)
+        if anchor and anchor.place and place:
+            place.raw, place.plain, place.children = (
+                anchor.place.raw,
+                anchor.place.plain,
+                anchor.place.children,
+            )
+        self.add(anchor.value if anchor else None, event, place)
+
+    def drop(self) -> None:
+        """What comes is refused: its key is as if it were not there."""
+        if not self.frame.is_list and self.frame.key is not _NO_KEY:
+            self.frame.key = _SKIP
+
+    def refuse_tag(self, event: Any) -> None:
+        if event.tag is not None:
+            tag = event.tag.replace("tag:yaml.org,2002:", "!!")
+            self.fault(
+                "NK0107", f"the tag {tag[:60]} is not allowed", event.start_mark,
+                "leave it out; nothing in a spec makes objects or runs code"
+                + (", and text that looks like a number goes into quotes" if tag == "!!str" else ""),
+            )  # fmt: skip
+
+    def here(self, event: Any, raw: str | None, plain: bool) -> Place | None:
+        if not self.frame.place:
+            return None
+        line, column = event.start_mark.line + 1, event.start_mark.column + 1
+        return Place(line, column, line, column, raw, plain)
+
+    def add(self, value: object, event: Any, place: Place | None) -> None:
+        """Put a value where it belongs: into the list, as the key to come, or under its key."""
+        self.nodes += 1
+        if self.nodes > MAX_NODES:
+            self.fault(
+                "NK0109",
+                f"more than {MAX_NODES:,} values (each alias counts all it stands for)",
+                event.start_mark,
+                "divide the spec into several files; if aliases of aliases multiply, write less of them",
+            )
+            raise _StopError
+        frame = self.frame
+        if frame.is_list:
+            if place and frame.place:
+                frame.place.children[len(frame.container)] = place
+            frame.container.append(value)
+            return
+        key = frame.key
+        if key is _NO_KEY:
+            frame.key = value if type(value) is str else _SKIP
+            merges = value == "<<" and not getattr(event, "style", "alias")
+            if frame.key is _SKIP or merges or value in frame.container:
+                self.special_key(frame, value, event, merges)
+            elif place and frame.place:
+                frame.place.children[value] = place  # type: ignore[index]
+            return
+        frame.key = _NO_KEY
+        if key is _MERGE:
+            frame.merges = [*(frame.merges or ()), (value, place, event.start_mark)]
+        elif key is not _SKIP:
+            frame.container[key] = value
+            if place and frame.place:
+                at = frame.place.children[key]
+                place.key_line, place.key_column = at.line, at.column
+                frame.place.children[key] = place
+
+    def special_key(self, frame: _Frame, value: object, event: Any, merges: bool) -> None:
+        """A key that is not text, or there already, or `<<`."""
+        mark = event.start_mark
+        if merges:
+            if frame.merges is not None:
+                self.fault("NK0105", "a second << in one mapping", mark, "write one: <<: [*first, *second]")
+            frame.key = _MERGE
+        elif isinstance(value, dict | list):
+            what = "mapping" if isinstance(value, dict) else "list"
+            self.fault(
+                "NK0106",
+                f"a {what} stands where a key is expected",
+                mark,
+                "text that begins with [ or { needs quotes",
+            )
+        elif value is None and not getattr(event, "value", ""):
+            self.fault("NK0106", "the key before this colon is missing", mark)
+        elif not isinstance(value, str):
+            raw = getattr(event, "value", str(value))
+            self.fault("NK0106", f"the key {raw[:60]} is not text", mark, f"write it in quotes: {quoted(raw)}")
+        elif value in frame.container:
+            first = frame.place.children.get(value) if frame.place else None
+            at = f"; it stands in line {first.key_line} already" if first else ""
+            self.fault("NK0105", f"the key {quoted(value)} is given twice{at}", mark, "keep one of the two")
+            frame.key = _SKIP
+
+    def merge(self, frame: _Frame, value: object, place: Place | None, mark: Any) -> None:
+        """`<<: *a` or `<<: [*a, *b]`: what the mapping does not say itself, it takes from there; earlier ones win."""
+        sources = value if isinstance(value, list) else [value]
+        for index, source in enumerate(sources):
+            if not isinstance(source, dict):
+                self.fault(
+                    "NK0113",
+                    "<< merges mappings, and this is none",
+                    mark,
+                    "write <<: *name, where &name marks a mapping",
+                )
+                continue
+            at = place.children.get(index) if place and isinstance(value, list) else place
+            for key, item in source.items():
+                if key not in frame.container:
+                    frame.container[key] = item
+                    if frame.place and at and key in at.children:
+                        frame.place.children[key] = at.children[key]
