@@ -84,8 +84,8 @@ def _verified_place(rendered: Rendered, log: list[str]) -> Position | None:
     """The last line of the source that the log names and that is the template's; old kernels name no numbers."""
     source = rendered.source.split("\n")
     for text, file, number in _named_sources(log):
-        if number and Path(file).name in MAIN_FILES:
-            candidates = [number]
+        if number:
+            candidates = [number] if Path(file).name in MAIN_FILES else []
         else:
             candidates = [place for place, line in enumerate(source, 1) if line.strip() == text]
         for candidate in candidates:

@@ -29,7 +29,7 @@ FLAGS = (
     "-target", "bpf",
     "-mcpu=v3",  # 32 bit arithmetic and jumps: every kernel from 5.1 on
     "-std=gnu11", "-O2", "-g",
-    "-nostdinc", "-fno-ident", "-ffile-prefix-map=.=", "-fno-color-diagnostics",
+    "-nostdinc", "-fno-ident", "-fdebug-compilation-dir=.", "-fno-color-diagnostics",
     "-Wall", "-Wno-unused-variable", "-Wno-unused-function", "-Wno-unused-const-variable",
     "-Werror=implicit-function-declaration", "-Werror=int-conversion", "-Werror=incompatible-pointer-types",
 )  # fmt: skip
@@ -184,8 +184,11 @@ class ClangEngine:
         self.runs += 1
         with tempfile.TemporaryDirectory(prefix="nkform-") as folder:
             (Path(folder) / SOURCE).write_text(rendered.source, encoding="utf-8")
-            includes = ["-I", str(library()), "-I", str(rendered.template.folder)]
-            done = self._run([self._path, *FLAGS, *includes, "-c", SOURCE, "-o", OBJECT], folder)
+            places = {"nkform": library(), "template": rendered.template.folder}
+            # Two machines make the same bytes: what stands in the object is the name, not where it lies here.
+            names = [f"-ffile-prefix-map={path}={name}" for name, path in places.items()]
+            includes = [f"-I{path}" for path in places.values()]
+            done = self._run([self._path, *FLAGS, *names, *includes, "-c", SOURCE, "-o", OBJECT], folder)
             if done.returncode:
                 raise compiler_error(rendered, done.stderr.decode(errors="replace"))
             return (Path(folder) / OBJECT).read_bytes()

@@ -5,8 +5,8 @@ A digest needs no compiler; compiling and loading happen when a program is attac
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nkform.bpf.catalogue import catalogue, unknown
@@ -18,7 +18,7 @@ from nkform.bpf.render import Rendered, Renderer, digest
 from nkform.bpf.template import Template, check, excluded, misplaced
 from nkform.model import Chain, Device, Program
 from nkform.problem import Path as SpecPath
-from nkform.problem import Problem
+from nkform.problem import Problem, fail
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +100,21 @@ class Programs:
         params: Mapping[str, Canonical] = check(template, program.params).params
         return self._renderer.render(template, params, facts, self._engine_name)
 
+    def export(self, programs: Iterable[tuple[Device, str, Program]], folder: Path) -> int:
+        """Compiles programs into a folder that `objects` finds them in; how many objects. Raises NkformError."""
+        from nkform.bpf.engine_clang import ClangEngine
+        from nkform.bpf.store import Store, default_path
+
+        if self._engine_name != "clang":
+            raise fail("NK0731", "objects are built with clang; bcc compiles in the process that loads")
+        engine = ClangEngine(Store(default_path()))
+        with Store(folder) as store:
+            return len({engine.export(self.render(*program), store) for program in programs})
+
+    def templates(self) -> Mapping[str, tuple[str, bool]]:
+        """The folder of each template, and whether it came with nkform."""
+        return {name: (str(template.folder), template.builtin) for name, template in self._templates.items()}
+
     def load(
         self,
         device: Device,
@@ -143,13 +158,3 @@ def facts_of(device: Device, hook: str) -> Facts:
         addresses=tuple(address.text for address in device.primary.addresses),
         peer_addresses=tuple(address.text for address in peer.addresses) if peer else (),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class NoPrograms:
-    """For specs without chains: nothing is loaded, and nothing of the templates is read."""
-
-    problems: Sequence[Problem] = field(default_factory=tuple)
-
-    def resolve(self, device: Device) -> tuple[Device, list[Problem]]:
-        return device, []

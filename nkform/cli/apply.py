@@ -90,7 +90,7 @@ def _carry_out(
     from nkform.apply.transaction import apply
 
     with timed("apply"):
-        apply(
+        live = apply(
             found.plan,
             desired,
             found.live,
@@ -100,6 +100,10 @@ def _carry_out(
             targets=targets,
             progress=_Progress(),
         )
+    if programs is not None:
+        from nkform.observe import explanations
+
+        explanations.note(live, found.plan.devices, programs.templates())
 
 
 class _Progress:

@@ -103,6 +103,33 @@ def _parser() -> Parser:
     changing(destroy)
     destroy.add_argument("--node", metavar="NAME", help="the node's name, instead of a spec")
 
+    status = command("status", "tell what devices and programs are doing", "status")
+    status.add_argument("--node", metavar="NAME", help="which node's, if there are several")
+    json_option(status)
+
+    catalogue = command(
+        "templates", "list the program templates, or print one's manual", "programs", function="templates"
+    )
+    catalogue.add_argument("name", nargs="?", metavar="NAME")
+    catalogue.add_argument(
+        "--templates", action="append", default=[], type=Path, metavar="DIR", help="a folder of templates of your own"
+    )
+    render = command("render", "print the C that a chain compiles to", "programs", specs="+", function="render")
+    render.add_argument("device", metavar="DEVICE")
+    render.add_argument("hook", metavar="HOOK", choices=("primary", "peer", "ingress", "egress"))
+    build = command(
+        "build", "compile a spec's programs for nodes without a compiler", "programs", specs="+", function="build"
+    )
+    build.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="DIR", help="the folder that the objects go to"
+    )
+    for sub in (plan, apply, render):
+        sub.add_argument(
+            "--engine", choices=("auto", "clang", "bcc"), help="what compiles programs, instead of the spec's"
+        )
+    for sub in (plan, apply):
+        sub.add_argument("--objects", type=Path, metavar="DIR", help="objects of programs that were built elsewhere")
+
     show = command("show", "print the live state as a spec", "show")
     show.add_argument("--node", metavar="NAME", help="which node's, if there are several")
     json_option(show)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nkform.model import Node
-from nkform.problem import NkformError, Problem
+from nkform.problem import NkformError, Problem, fail
 
 if TYPE_CHECKING:
     from nkform.bpf.programs import Programs
@@ -108,6 +108,20 @@ def programs_of(spec: Spec, options: argparse.Namespace) -> Iterator[Programs | 
         if problems:
             raise NkformError(*place_all(problems, spec))
         yield programs
+
+
+def only_node(namespaces: Namespaces, name: str | None) -> str:
+    """The node that is meant: the one named, or the only one here. Raises NkformError."""
+    from nkform.observe.node import nodes
+
+    if name is not None:
+        return name
+    found = nodes(namespaces)
+    if len(found) > 1:
+        raise fail("NK0604", f"several nodes have devices here: {', '.join(found)}", hint="name one with --node")
+    if not found:
+        raise fail("NK0605", "nothing here carries a mark of nkform", hint="`nkform apply SPEC` makes what a spec says")
+    return found[0]
 
 
 @contextmanager

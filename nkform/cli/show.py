@@ -6,34 +6,24 @@ import argparse
 import json
 import sys
 
-from nkform.problem import fail
+from nkform.cli.common import only_node, warn
 
 
 def run(options: argparse.Namespace) -> int:
     from nkform.kernel.netns import Namespaces
     from nkform.kernel.probe import require_root
-    from nkform.observe.node import nodes, observe
+    from nkform.observe import explanations
+    from nkform.observe.node import observe
     from nkform.observe.sysctls import with_sysctls
-    from nkform.report.spec_text import as_spec, render
+    from nkform.report.spec_text import as_spec, render, unexplained
 
     require_root()
     with Namespaces() as namespaces:
-        name = options.node
-        if name is None:
-            found = nodes(namespaces)
-            if len(found) > 1:
-                raise fail(
-                    "NK0604",
-                    f"several nodes have devices here: {', '.join(found)}",
-                    hint="name one with --node",
-                )
-            if not found:
-                raise fail(
-                    "NK0605",
-                    "nothing here carries a mark of nkform",
-                    hint="`nkform apply SPEC` makes what a spec says",
-                )
-            name = found[0]
+        name = only_node(namespaces, options.node)
         live = with_sysctls(namespaces, observe(namespaces, name))
-    sys.stdout.write(json.dumps(as_spec(live), indent=2) + "\n" if options.json else render(live))
+    known = explanations.read(name)
+    told = {digest: (each.template, each.params, "" if each.builtin else each.folder) for digest, each in known.items()}
+    warn(unexplained(live, told), options)
+    spec = as_spec(live, told)
+    sys.stdout.write(json.dumps(spec, indent=2) + "\n" if options.json else render(spec))
     return 0

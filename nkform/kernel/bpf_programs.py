@@ -132,10 +132,19 @@ class VerifierError(BpfError):
 _STATISTICS = ("processed ", "verification time ", "stack depth ", "insns processed ")
 
 
+_REPORT = "Verification failed: "
+"""Linux 7.3 ends with a report of many lines, which begins so; the line before is what older kernels say last."""
+
+
 def last_useful_line(log: str) -> tuple[str, int]:
-    """The last line of a verifier's log that is no statistics, and how many lines are left out."""
+    """The line of a verifier's log that says why, and how many lines are left out.
+
+    That is the last one before the report and the statistics.
+    """
     lines = [line.strip() for line in log.splitlines() if line.strip()]
-    telling = [line for line in lines if not line.startswith(_STATISTICS)]
+    reports = [place for place, line in enumerate(lines) if line.startswith(_REPORT)]
+    until = max(reports[0], 1) if reports else len(lines)
+    telling = [line for line in lines[:until] if not line.startswith(_STATISTICS)]
     return (telling[-1], len(lines) - 1) if telling else ("", len(lines))
 
 

@@ -51,12 +51,16 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Changes in the order of the spec, actions in the order in which they are carried out."""
+    """Changes in the order of the spec, actions in the order in which they are carried out.
+
+    `devices` are those that the spec declares, as this node shall have them.
+    """
 
     node: str
     changes: tuple[Change, ...] = ()
     actions: tuple[Action, ...] = ()
     warnings: tuple[Problem, ...] = ()
+    devices: Mapping[str, Device] = field(default_factory=dict)
 
     @property
     def empty(self) -> bool:
@@ -147,7 +151,7 @@ def build(
         changes += left
         warnings += kept
         phases.leave += [DeleteNamespace(change.name) for change in left]
-    return Plan(desired.name, tuple(changes), phases.ordered(), tuple(warnings))
+    return Plan(desired.name, tuple(changes), phases.ordered(), tuple(warnings), devices)
 
 
 def _unknown_targets(targets: Collection[str], desired: Node, live: Node) -> Iterator[Problem]:

@@ -88,6 +88,8 @@ def _device(device: Device) -> Iterator[tuple[str, str]]:
         yield "peer.namespace", device.peer.namespace or "(this one)"
         shared = {key for key, value in device.peer.attrs.items() if device.primary.attrs.get(key) == value}
         yield from _end("peer.", device.peer, frozenset(shared - {"policy", "scrub", "up", "mac"}))
+    for hook, chain in device.chains.items():
+        yield f"programs.{hook}", ", ".join(f"{program.name} ({program.digest})" for program in chain.programs)
 
 
 def _end(prefix: str, end: Endpoint, left_out: frozenset[str] = frozenset()) -> Iterator[tuple[str, str]]:

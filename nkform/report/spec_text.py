@@ -6,32 +6,98 @@ from collections.abc import Mapping
 from typing import Any
 
 from nkform.attributes import ATTRIBUTES
-from nkform.model import ROOT, Attrs, Device, Endpoint, Node, Route
+from nkform.model import ROOT, Attached, Attrs, Device, Endpoint, Hook, Node, Route
+from nkform.problem import Problem
+
+Told = Mapping[str, tuple[str, Mapping[str, Any], str]]
+"""By digest: the template, the parameters, and the folder of a template that did not come with nkform."""
+
+GENERATED = "default"
 
 
-def as_spec(node: Node) -> dict[str, Any]:
+def unexplained(node: Node, told: Told) -> list[Problem]:
+    """Programs of which nobody knows any more what they were made of: `show` cannot print them."""
+    return [
+        Problem(
+            "NK0607",
+            f"{entry.name} at {name} of {device.name} is left out: it is not known what it was made of",
+            hint="the explanations below /run/nkform are gone; apply its spec again to have them back",
+            severity="warning",
+        )
+        for device in node.devices.values()
+        for name, hook in device.hooks.items()
+        for entry in hook.ours
+        if entry.digest not in told
+    ]
+
+
+def as_spec(node: Node, told: Told) -> dict[str, Any]:
     """The node as the data of a spec; what the kernel gives any new device is left out."""
     spec: dict[str, Any] = {"version": 1, "node": node.name}
     keys = {d.peer.namespace for d in node.devices.values() if d.peer and ":" not in d.peer.namespace} - {ROOT}
     owned = {name for name, namespace in node.namespaces.items() if namespace.owner == node.name}
     if keys or owned:
         spec["namespaces"] = {name: {"create": True} if name in owned else {} for name in sorted(keys | owned)}
-    spec["devices"] = {device.name: _device(device) for device in node.devices.values() if device.owner == node.name}
-    return spec
+    shown = [d for d in node.devices.values() if d.owner == node.name or any(hook.ours for hook in d.hooks.values())]
+    programs = _Programs(told)
+    devices = {device.name: {**_device(device), **programs.chains(device)} for device in shown}
+    if programs.folders:
+        spec["templates"] = sorted(programs.folders)
+    if programs.declared:
+        spec["programs"] = programs.declared
+    return {**spec, "devices": devices}
 
 
-def render(node: Node) -> str:
+class _Programs:
+    """The programs of all chains, each declared once; parameters stand where they are used."""
+
+    def __init__(self, told: Told) -> None:
+        self._told = told
+        self.declared: dict[str, dict[str, Any]] = {}
+        self.folders: set[str] = set()
+
+    def chains(self, device: Device) -> dict[str, Any]:
+        found = {name: self._chain(hook) for name, hook in device.hooks.items() if hook.ours}
+        legacy = {"attach": "tc"} if device.hooks_legacy else {}
+        return {**legacy, "programs": found} if found else {}
+
+    def _chain(self, hook: Hook) -> Any:
+        entries = [self._entry(entry) for entry in hook.ours if entry.digest in self._told and entry.name != GENERATED]
+        if any(entry.name == GENERATED for entry in hook.ours):
+            return {"default": "drop", "chain": entries}
+        return entries
+
+    def _entry(self, entry: Attached) -> Any:
+        template, params, folder = self._told[entry.digest]
+        if folder:
+            self.folders.add(folder.rpartition("/")[0])
+        name = entry.name
+        number = 2
+        while self.declared.setdefault(name, {"template": template})["template"] != template:
+            name, number = f"{entry.name}-{number}", number + 1
+        used: dict[str, Any] = {"use": name}
+        if name != entry.name:
+            used["as"] = entry.name
+        if params:
+            used["params"] = dict(params)
+        return used if len(used) > 1 else name
+
+
+def render(spec: Mapping[str, Any]) -> str:
+    """The data of a spec as YAML."""
     import yaml
 
     class Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
         def ignore_aliases(self, _: object) -> bool:
             return True
 
-    text: str = yaml.dump(as_spec(node), Dumper=Dumper, sort_keys=False, default_flow_style=None, width=110)
+    text: str = yaml.dump(spec, Dumper=Dumper, sort_keys=False, default_flow_style=None, width=110)
     return text
 
 
 def _device(device: Device) -> dict[str, Any]:
+    if device.kind == "external":
+        return {"kind": "external"}
     peer = device.peer
     found = {
         "kind": device.kind,

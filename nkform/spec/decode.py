@@ -23,6 +23,8 @@ from nkform.spec.scalars import quoted
 
 Report = Callable[[str, str, Path, str], None]
 
+_MANY = 200
+
 
 @dataclass
 class Context:
@@ -35,6 +37,8 @@ class Context:
     namespaces: Mapping[str, Any]
     programs: Declared
     complete: bool
+    patient: Callable[[], bool]
+    """Whether so few problems were found that looking for the best advice does not take too long."""
 
 
 def decode(data: Data, broken: Collection[Path], where: Where, *, complete: bool) -> tuple[Node, list[Problem]]:
@@ -49,7 +53,9 @@ def decode(data: Data, broken: Collection[Path], where: Where, *, complete: bool
 
     declared = data.get("namespaces", {})
     programs = Declared(data.get("programs", {}), report, complete=complete and ("programs",) not in broken)
-    context = Context(report, warn, Seen(report, where), broken, declared, programs, complete)
+    context = Context(
+        report, warn, Seen(report, where), broken, declared, programs, complete, lambda: len(problems) < _MANY
+    )
     for key, example in (("version", "version: 1"), ("node", "node: worker-1")):
         if key not in data and (key,) not in broken and complete:
             report("NK0202", f"the spec needs `{key}`", (), f"add a line: {example}")
@@ -152,7 +158,7 @@ def _namespace_key(value: Any, peer: Path, context: Context) -> str:
             hint = "write {path: …} or {pid: …} for a namespace without a name" if "/" in name or ":" in name else ""
             context.report("NK0302", f"the namespace's name {quoted(name)} {fault}", where, hint)
         elif context.complete and ("namespaces",) not in context.broken:
-            near = nearest(name, context.namespaces)
+            near = nearest(name, context.namespaces) if context.patient() else None
             hint = f"did you mean {near}? Otherwise " if near else ""
             hint += f"declare it:\nnamespaces:\n  {name}: {{create: true}}"
             context.report("NK0305", f"no namespace {quoted(name)} is declared", where, hint)
@@ -170,14 +176,16 @@ def _value(key: str, value: Any, path: Path, context: Context) -> Value:
         return mac
     if isinstance(value, dict):
         devices = tuple(value.get("for") or ())
+        earlier: set[str] = set()
         for index, device in enumerate(devices):
             if device is None:
                 continue
             if fault := names.ifname_fault(device):
                 context.report("NK0301", f"the device's name {quoted(device)} {fault}", (*path, "for", index), "")
-            if device in devices[:index]:
+            if device in earlier:
                 hint = "name it once: the room for it is then counted once"
                 context.report("NK0315", f"{quoted(device)} is named twice", (*path, "for", index), hint)
+            earlier.add(device)
             if device == path[1]:
                 context.report("NK0315", "a device cannot make room for itself", (*path, "for", index), "")
         return RoomFor(devices)

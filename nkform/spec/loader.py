@@ -25,7 +25,7 @@ MAX_PROBLEMS = 200
 MAX_MERGED = 4_000_000
 """Devices times the values in `defaults`: what the merged spec may grow to."""
 
-_FATAL = frozenset({"NK0103", "NK0104", "NK0108", "NK0109", "NK0111", "NK0112"})
+_FATAL = frozenset({"NK0103", "NK0104", "NK0108", "NK0109", "NK0111", "NK0112", "NK0131"})
 """Faults after which the rest of a file has not been read: what it seems to lack may stand there."""
 
 
@@ -308,4 +308,4 @@ def _shortened(problems: list[Problem]) -> list[Problem]:
     more = len(problems) - MAX_PROBLEMS
     if more <= 0:
         return problems
-    return [*problems[:MAX_PROBLEMS], Problem("NK0131", f"there are {more} more problems, or many more")]
+    return [*problems[:MAX_PROBLEMS], Problem("NK0131", f"and at least {more} more problems")]

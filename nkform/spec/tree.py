@@ -20,6 +20,9 @@ MAX_NODES = 1_000_000
 """Keys, values and items after aliases are expanded: 20,000 devices."""
 
 
+MAX_FAULTS = 100
+
+
 @dataclass(slots=True)
 class Place:
     """Where a value and its key stand (from 1), how a scalar is written, and the places within."""
@@ -115,7 +118,11 @@ class _Builder:
         self.documents = 0
 
     def fault(self, code: str, message: str, mark: Any, hint: str = "") -> None:
-        self.faults.append(Fault(code, message, mark.line + 1, mark.column + 1, hint))
+        line, column = mark.line + 1, mark.column + 1
+        self.faults.append(Fault(code, message, line, column, hint))
+        if len(self.faults) == MAX_FAULTS:
+            self.faults.append(Fault("NK0131", "too much is wrong: the rest is not read", line, column))
+            raise _StopError
 
     def ignore(self, event: Any) -> None:
         """Stream start and end, document end."""

@@ -21,6 +21,8 @@ from nkform.spec.tree import MAX_DEPTH, MAX_NODES
 MAX_TEXT = 65536
 """Longest text that may come out of filling in variables, in characters."""
 
+_MANY = 200
+
 _USE = re.compile(r"\$?\$\{(?:([^{}]*)\})?")
 _WHOLE = re.compile(r"\$\{([^{}]*)\}")
 
@@ -29,8 +31,9 @@ Report = Callable[[str, str, Path, str], None]
 
 
 def names_used(text: str) -> list[str]:
-    """The variables that a text uses."""
-    return [m[1].strip() for m in _USE.finditer(text) if m[1] and not m[0].startswith("$$")]
+    """The variables that a text uses, each once; those of its beginning, if it is long."""
+    uses = _USE.finditer(text, 0, 1000)
+    return list(dict.fromkeys(m[1].strip() for m in uses if m[1] and not m[0].startswith("$$")))
 
 
 class _Value(NamedTuple):
@@ -57,6 +60,7 @@ class Variables:
         self._complete = complete
         self._resolved: dict[str, _Value | None] = {}
         self._open: list[str] = []
+        self._unknown: dict[str, str | None] = {}
         self._report = report
         self._nodes = 0
         self.used: set[str] = set()
@@ -86,7 +90,7 @@ class Variables:
         if name not in self._declared:
             if not self._complete:
                 raise _FailedError
-            known = nearest(name, self._declared)
+            known = self._near(name)
             self.fail(
                 "NK0120", f"no variable is called {quoted(name)}", path,
                 f"did you mean ${{{known}}}?" if known
@@ -100,6 +104,12 @@ class Variables:
         if depth + value.height > MAX_DEPTH:
             self.fail("NK0123", f"variables nest more than {MAX_DEPTH} deep", path, "")
         return value
+
+    def _near(self, name: str) -> str | None:
+        """The variable that was probably meant; the search is made once for each name, and not for ever."""
+        if name not in self._unknown:
+            self._unknown[name] = nearest(name, self._declared) if len(self._unknown) < _MANY else None
+        return self._unknown[name]
 
     def _resolve(self, name: str, depth: int) -> _Value | None:
         if name in self._open:

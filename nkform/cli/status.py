@@ -1,0 +1,74 @@
+"""`nkform status`: devices and programs at work."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from nkform.cli.common import only_node
+from nkform.model import Attached, Device, Hook
+from nkform.observe.explanations import Explanation, Explanations
+from nkform.report.status_text import DeviceStatus, ProgramStatus, render, render_json
+
+
+def run(options: argparse.Namespace) -> int:
+    from nkform.kernel.netns import Namespaces
+    from nkform.kernel.probe import require_root
+    from nkform.observe import explanations
+    from nkform.observe.node import observe
+
+    require_root()
+    with Namespaces() as namespaces:
+        node = only_node(namespaces, options.node)
+        live = observe(namespaces, node)
+    known = explanations.read(node)
+    devices = [_device(device, known) for device in live.devices.values()]
+    if options.json:
+        sys.stdout.write(render_json(node, devices))
+    else:
+        from nkform.report.colour import Paint, wanted
+
+        sys.stdout.write(render(node, devices, Paint(wanted(sys.stdout, options.no_color))))
+    return 0
+
+
+def _device(device: Device, known: Explanations) -> DeviceStatus:
+    peer = device.peer
+    return DeviceStatus(
+        device.name,
+        device.kind,
+        f"{peer.name} in {peer.namespace}" if peer and peer.namespace else peer.name if peer else "",
+        all(bool(end.attrs.get("up", True)) for end in device.ends),
+        {name: _hook(hook, known) for name, hook in device.hooks.items()},
+    )
+
+
+def _hook(hook: Hook, known: Explanations) -> list[ProgramStatus | str]:
+    entries = [(entry, "link") for entry in hook.linked] + [(entry, "tc") for entry in hook.filters]
+    return [_program(entry, way, known) if entry.ours else entry.name for entry, way in entries]
+
+
+def _program(entry: Attached, way: str, known: Explanations) -> ProgramStatus:
+    from nkform.observe.runs import read
+
+    explanation = known.get(entry.digest)
+    found = read(entry, _numbers(explanation) if explanation else {})
+    template = explanation.template if explanation else ""
+    return ProgramStatus(
+        entry.name, template, way, entry.place, entry.program_id, entry.digest, found.count, found.time, found.maps
+    )
+
+
+def _numbers(explanation: Explanation) -> Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]:
+    """Which maps of a template hold numbers for people."""
+    from nkform.bpf.catalogue import catalogue
+    from nkform.problem import NkformError
+
+    try:
+        folders = [] if explanation.builtin else [Path(explanation.folder).parent]
+        found = catalogue(folders).get(explanation.template)
+    except NkformError:
+        return {}
+    return {name: (numbers.keys, numbers.fields) for name, numbers in found.maps.items()} if found else {}

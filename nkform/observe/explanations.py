@@ -1,0 +1,56 @@
+"""Which template and parameters a digest came from: noted at each apply, read by `show` and `status`.
+
+Explanations only: a plan compares digests and never looks here. They vanish at reboot, as links do.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from nkform.kernel import rundir
+from nkform.model import Device, Node
+
+FILE = "programs.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """A program as its spec declared it; `folder` is that of its template, `builtin` if it came with nkform."""
+
+    template: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    folder: str = ""
+    builtin: bool = True
+
+
+Explanations = Mapping[str, Explanation]
+"""By digest."""
+
+
+def read(node: str) -> Explanations:
+    """What is known. Raises KernelError where the folder cannot be trusted."""
+    text = rundir.read(node, FILE)
+    try:
+        found = json.loads(text) if text else {}
+        return {digest: Explanation(**fields) for digest, fields in found.items()}
+    except (ValueError, TypeError):
+        return {}  # written by another version
+
+
+def note(live: Node, devices: Mapping[str, Device], templates: Mapping[str, tuple[str, bool]]) -> None:
+    """Adds the programs of devices, and forgets what is attached nowhere any more. Raises KernelError.
+
+    `templates` are the folder of each template and whether it is built in.
+    """
+    known = dict(read(live.name))
+    for device in devices.values():
+        for chain in device.chains.values():
+            for program in chain.programs:
+                folder, builtin = templates.get(program.template, ("", True))
+                known[program.digest] = Explanation(program.template, program.params, folder, builtin)
+    attached = {entry.digest for d in live.devices.values() for hook in d.hooks.values() for entry in hook.ours}
+    kept = {digest: asdict(explanation) for digest, explanation in known.items() if digest in attached}
+    rundir.write(live.name, FILE, json.dumps(kept, indent=1))
