@@ -6,6 +6,8 @@ if [ "${1:-}" != inside ]; then
     exec unshare --net --mount -- sh "$0" inside
 fi
 mount -t tmpfs tmpfs /run
+# The kernel forwards IPv6 for a device only if the whole node does; that is the node's to say, not a device's.
+sysctl -qw net.ipv6.conf.all.forwarding=1
 nkform=.venv/bin/nkform
 spec=examples/two-workloads.yaml
 

@@ -1,0 +1,63 @@
+# One command each; `make` alone lists them. ARGS reach pytest, the benchmark or the lab: make unit ARGS="-k plan -x".
+.DEFAULT_GOAL := help
+.PHONY: help setup fmt lint type unit live lab-test test lab demo bench docs fresh lock clean
+
+PYTHON := .venv/bin/python
+STAGE := @python3 tools/test.py setup
+ARGS ?=
+KERNEL ?= newest
+
+help: ## this list
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 12
+
+setup: ## make .venv, with nkform in it, and install what Debian packages are missing
+	@tools/setup.sh
+
+fmt: setup ## format the code, and mend what ruff can mend
+	@$(PYTHON) -m ruff format . tools/lab
+	@$(PYTHON) -m ruff check --fix . tools/lab
+
+lint: ## ruff: style and formatting
+	$(STAGE) lint
+
+type: ## mypy, strict
+	$(STAGE) type
+
+unit: ## the tests that anyone can run
+	$(STAGE) unit -- $(ARGS)
+
+live: ## the tests on this kernel (root; in network namespaces of their own)
+	$(STAGE) live -- $(ARGS)
+
+lab-test: ## the same tests on Linux 6.1, 6.12 and the newest one, emulated (root)
+	$(STAGE) lab -- $(ARGS)
+
+test: ## all of the above, with a summary
+	@python3 tools/test.py -- $(ARGS)
+
+lab: setup ## a shell on another kernel: make lab KERNEL=6.12
+	@tools/lab shell $(KERNEL)
+
+demo: setup ## see it work
+	@if unshare --net ip link add nkprobe type netkit 2>/dev/null; then \
+	    exec tools/demo.sh; \
+	else \
+	    echo "This kernel has no netkit: the demo runs in the lab, on the newest kernel that Debian has."; \
+	    exec tools/lab run newest -- tools/demo.sh; \
+	fi
+
+bench: setup ## measure; ARGS are the benchmark's
+	@$(PYTHON) benchmarks/bench.py $(ARGS)
+
+docs: setup ## make the documents that come out of the code
+	@$(PYTHON) tools/docs.py
+
+fresh: ## set up and run the unit tests in new Debian 12 and 13 systems (root)
+	@python3 tools/fresh_root.py $(ARGS)
+
+lock: ## the newest versions of all Python packages into requirements/lock.txt
+	@tools/lock.sh
+
+clean: ## remove what the other commands made in the checkout; the lab's cache stays
+	@rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

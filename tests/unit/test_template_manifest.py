@@ -1,0 +1,120 @@
+"""Given a folder with a template, its manifest is read, or what is wrong with it is told with file and line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nkform.bpf import Facts, catalogue, excluded, misplaced, unknown
+from nkform.bpf.facts import HOOKS
+from nkform.bpf.packet_tests import read_tests
+from nkform.problem import NkformError, Problem
+from tests.unit.templates import write
+
+BUILT_IN = ("arp_responder", "counters", "source_guard", "verdict")
+
+
+def problems_of(folder: Path) -> tuple[Problem, ...]:
+    with pytest.raises(NkformError) as caught:
+        catalogue([folder])
+    return caught.value.problems
+
+
+def parameter(text: str) -> str:
+    return "parameters:\n  limit:\n" + "".join(f"    {line}\n" for line in text.splitlines())
+
+
+def test_the_built_in_templates_are_read() -> None:
+    found = catalogue()
+    assert tuple(found) == BUILT_IN
+    assert all(
+        template.builtin and template.purpose and set(template.hooks) <= set(HOOKS) for template in found.values()
+    )
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_every_built_in_template_has_packet_tests_for_each_of_its_modes(name: str) -> None:
+    template = catalogue()[name]
+    tests = read_tests(template)
+    assert {mode for test in tests for mode in test.modes} == set(template.modes)
+
+
+def test_a_folder_of_the_users_adds_to_them(tmp_path: Path) -> None:
+    found = catalogue([write(tmp_path)])
+    assert set(found) == {*BUILT_IN, "mine"}
+    assert not found["mine"].builtin
+
+
+def test_a_name_that_is_taken_is_refused(tmp_path: Path) -> None:
+    (problem,) = problems_of(write(tmp_path, "counters"))
+    assert problem.code == "NK0703"
+    assert "comes with nkform" in problem.message
+
+
+def test_a_name_that_could_not_be_one_in_c_is_refused(tmp_path: Path) -> None:
+    (problem,) = problems_of(write(tmp_path, "no-good"))
+    assert problem.code == "NK0703"
+
+
+def test_a_folder_that_does_not_exist_is_told(tmp_path: Path) -> None:
+    (problem,) = problems_of(tmp_path / "nowhere")
+    assert problem.code == "NK0701"
+    assert "nowhere" in problem.message
+
+
+def test_a_mistyped_key_is_told_with_its_line(tmp_path: Path) -> None:
+    (problem,) = problems_of(write(tmp_path, manifest="licence: GPL\n"))
+    assert problem.position is not None
+    assert (Path(problem.position.file).name, problem.position.line) == ("manifest.yaml", 5)
+    assert "license" in problem.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("role: value\ndescription: x\ntype: string", "any text"),
+        ("role: value\ndescription: x\ntype: string\nenum: [a, b]", "cannot be a value"),
+        ("role: structure\ndescription: x\ntype: string\nformat: ipv4", "cannot be a structure"),
+        ("role: value\ndescription: x\ntype: string\nformat: prefix", "its family must be known"),
+        ("role: value\ndescription: x\ntype: array", "does not say of what"),
+        ("role: value\ndescription: x\ntype: integer\nminimum: 5\nmaximum: 4", "bounds that no number fits"),
+        ("role: value\ndescription: x\ntype: integer\nmaximum: 10\ndefault: 11", "between 0 and 10"),
+        ("role: value\ndescription: x\ntype: string\nformat: mac\ndefault: {fact: nothing}", "no fact"),
+    ],
+)
+def test_a_parameter_that_makes_no_sense_is_told(tmp_path: Path, text: str, said: str) -> None:
+    problems = problems_of(write(tmp_path, manifest=parameter(text)))
+    assert said in problems[0].message
+    assert problems[0].position is not None
+    assert problems[0].position.line > 4
+
+
+@pytest.mark.parametrize("name", ["mode", "each", "signed", "int"])
+def test_a_name_that_means_something_else_in_templates_or_in_c_is_refused(tmp_path: Path, name: str) -> None:
+    manifest = f"parameters:\n  {name}: {{role: structure, description: x, type: boolean, default: true}}\n"
+    (problem,) = problems_of(write(tmp_path, manifest=manifest))
+    assert "means something else" in problem.message
+
+
+def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
+    write(tmp_path, "one", manifest="nonsense: 1\n")
+    problems = problems_of(write(tmp_path, "two", manifest="nonsense: 1\n"))
+    assert len(problems) == 2
+
+
+def test_a_program_without_work_in_a_mode_says_why_it_leaves_the_chain() -> None:
+    template = catalogue()["arp_responder"]
+    assert excluded(template, Facts("netkit", "l3", "peer")) == "arp_responder has no work in mode l3"
+    assert excluded(template, Facts("netkit", "l2", "peer")) is None
+
+
+def test_a_hook_that_a_template_is_not_made_for_is_told() -> None:
+    problem = misplaced(catalogue()["source_guard"], "primary")
+    assert problem is not None
+    assert "peer, ingress" in problem.hint
+    assert misplaced(catalogue()["counters"], "primary") is None
+
+
+def test_a_mistyped_template_is_told_with_the_one_that_was_meant() -> None:
+    assert unknown("source_gard", catalogue()).hint == "did you mean source_guard?"
