@@ -15,6 +15,9 @@ MAX_ERRORS = 5
 MAIN_FILES = frozenset({"program.c", "/virtual/main.c"})
 """What the rendered C is called to clang, and to bcc."""
 
+BCC_FILE = "main.c"
+"""What bcc calls it to the verifier, after it has added lines of its own: there a line is known by its text only."""
+
 _DIAGNOSTIC = re.compile(r"^(?P<file>[^\s:][^:]*):(?P<line>\d+):(?P<column>\d+): (?:fatal )?error: (?P<text>.*)$")
 _BARE = re.compile(r"^(?:.*: )?(?:fatal )?error: (?P<text>.*)$")
 _SOURCE = re.compile(r"^; (?P<text>.*?)(?: @ (?P<file>[^ :]+):(?P<line>\d+))?$")
@@ -84,8 +87,9 @@ def _verified_place(rendered: Rendered, log: list[str]) -> Position | None:
     """The last line of the source that the log names and that is the template's; old kernels name no numbers."""
     source = rendered.source.split("\n")
     for text, file, number in _named_sources(log):
-        if number:
-            candidates = [number] if Path(file).name in MAIN_FILES else []
+        name = Path(file).name
+        if number and name != BCC_FILE:
+            candidates = [number] if name in MAIN_FILES else []
         else:
             candidates = [place for place, line in enumerate(source, 1) if line.strip() == text]
         for candidate in candidates:

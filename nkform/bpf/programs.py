@@ -106,7 +106,7 @@ class Programs:
         from nkform.bpf.store import Store, default_path
 
         if self._engine_name != "clang":
-            raise fail("NK0731", "objects are built with clang; bcc compiles in the process that loads")
+            raise fail("NK0736", "objects are built with clang; bcc compiles in the process that loads")
         engine = ClangEngine(Store(default_path()))
         with Store(folder) as store:
             return len({engine.export(self.render(*program), store) for program in programs})

@@ -32,6 +32,14 @@ RESERVED = frozenset({
 })  # fmt: skip
 """Names that mean something else within a template."""
 
+C_WORDS = frozenset({
+    "asm", "auto", "bool", "break", "case", "char", "const", "continue", "default", "do", "double", "else", "enum",
+    "extern", "float", "for", "goto", "if", "inline", "int", "linux", "long", "register", "restrict", "return", "short",
+    "signed", "sizeof", "static", "struct", "switch", "typedef", "typeof", "union", "unix", "unsigned", "void",
+    "volatile", "while",
+})  # fmt: skip
+"""A parameter's name is one in C too, and these cannot be."""
+
 FACTS = frozenset({"ifindex", "peer_ifindex", "mac", "peer_mac", "mtu", "addresses", "peer_addresses"})
 
 
@@ -161,8 +169,8 @@ class _Reading:
         self.problems.append(Problem("NK0702", f"the parameter `{name}` {message}", path=path, hint=hint))
 
     def parameter(self, name: str, raw: Mapping[str, Any]) -> Parameter:
-        if name in RESERVED:
-            self.fault(name, "", "has a name that means something else in templates")
+        if name in RESERVED or name in C_WORDS:
+            self.fault(name, "", "has a name that means something else in templates, or in C")
         is_list = raw["type"] == "array"
         kind = self.kind(name, raw.get("items") or {"type": "integer"} if is_list else raw)
         if is_list and "items" not in raw:

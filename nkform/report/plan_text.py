@@ -58,7 +58,10 @@ def _change(change: Change, paint: Paint) -> Iterator[str]:
             yield f"      {paint('+', 'green')} {key:<{width}} = {value}"
     elif change.operation == "create" and isinstance(change.after, Namespace):
         yield f"      {paint('+', 'green')} create = yes"
+    both = {(field.path, field.before, field.after) for field in change.fields if isinstance(field.before, int)}
     for field in change.fields:
+        if field.path[0] == "peer" and (field.path[1:], field.before, field.after) in both:
+            continue  # a size that both ends have alike is said once
         yield f"      {_field(field, paint)}"
 
 

@@ -159,7 +159,8 @@ def _unknown(violation: Violation, path: Path, _: Place | None) -> Sentence:
     key = violation.key
     if violation.schema.get("title") == "external":
         message = f"an external device has no `{key}`"
-        return "NK0207", message, "nkform leaves an external device as it is; only `kind` can stand here"
+        possible = ", ".join(violation.schema.get("properties", {}))
+        return "NK0207", message, f"nkform leaves an external device as it is; possible here: {possible}"
     known = violation.schema.get("properties", {})
     message = f"there is no key `{key[:60]}` {_inside(path)}"
     return "NK0201", message, _elsewhere(key, path) or _near_hint(key, known)

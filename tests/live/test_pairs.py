@@ -169,7 +169,7 @@ TWINS = [
 @pytest.mark.parametrize(
     ("attribute", "value", "reported", "expected"),
     [*LIVE, *(pytest.param(*row, marks=needs("gso_ipv4")) for row in TWINS)],
-    ids=lambda value: str(value),
+    ids=str,
 )
 def test_sizes_change_in_place_at_both_ends(
     node: Node, kind: str, attribute: str, value: int, reported: str, expected: int
