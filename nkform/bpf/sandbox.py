@@ -29,8 +29,8 @@ from nkform.problem import NkformError, Position, Problem
 MAX_OUTPUT = 1 << 20
 """Characters that a template may make."""
 
-MAX_RANGE = 1024
-"""Steps of a range()."""
+MAX_STEPS = 20_000
+"""Steps that all range() of a template may make together."""
 
 _HARMLESS_FILTERS = ("first", "last", "length", "list", "max", "min", "reverse", "sort", "sum", "unique")
 _FILE = re.compile(r"(lib/)?[a-z0-9_]+(\.[a-z0-9_]+)*\.j2")
@@ -144,15 +144,23 @@ def environment(folder: Path, library: Path) -> Environment:
         cache_size=16,
     )
     made.filters = {name: made.filters[name] for name in _HARMLESS_FILTERS} | _typed_filters()
-    made.globals = {"range": _bounded_range, "namespace": made.globals["namespace"]}
+    made.globals = {"namespace": made.globals["namespace"]}
     return made
 
 
-def _bounded_range(*bounds: int) -> range:
-    steps = range(*bounds)
-    if len(steps) > MAX_RANGE:
-        raise TemplateError(f"a range of more than {MAX_RANGE} steps")
-    return steps
+def _bounded_range() -> Callable[..., range]:
+    """A range() for one rendering; loops within loops add up."""
+    made = 0
+
+    def bounded(*bounds: int) -> range:
+        nonlocal made
+        steps = range(*bounds)
+        made += len(steps)
+        if made > MAX_STEPS:
+            raise TemplateError(f"range() makes more than {MAX_STEPS} steps")
+        return steps
+
+    return bounded
 
 
 def _typed_filters() -> dict[str, Callable[..., Any]]:
@@ -199,7 +207,7 @@ def run(env: Environment, name: str, context: Mapping[str, Any]) -> tuple[list[s
     assert isinstance(loader, _Loader)
     pieces, size = [], 0
     try:
-        for piece in env.get_template(name).generate(**context):
+        for piece in env.get_template(name).generate(**context, range=_bounded_range()):
             pieces.append(piece)
             size += len(piece)
             if size > 2 * MAX_OUTPUT:  # the marks are about half of it

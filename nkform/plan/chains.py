@@ -161,12 +161,14 @@ def in_order(present: Sequence[Attached], chain: Chain) -> bool:
 
 def settled(hook: Hook, chain: Chain, *, legacy: bool) -> bool:
     """Whether nothing is to be done at a hook: all ours are there, in one way of attachment, in place."""
+    if not chain.programs:
+        return not hook.ours
     entries, stale = (hook.filters, hook.linked) if legacy else (hook.linked, hook.filters)
     ours = [entry for entry in entries if entry.ours]
     return (
         in_order(ours, chain)
         and not any(entry.ours for entry in stale)
-        and (not chain.programs or not misplaced(entries, chain.position))
+        and not misplaced(entries, chain.position)
     )
 
 
@@ -183,7 +185,7 @@ def fields(hook: Hook, chain: Chain, name: str, *, legacy: bool) -> Iterator[Fie
     for program, digest in wanted.items():
         if present.get(program) != digest:
             yield FieldChange((*path, program), present.get(program), digest)
-    if legacy != hook.legacy and hook.ours:
+    if wanted and hook.ours and legacy != hook.legacy:
         yield FieldChange((*path, "attach"), "tc" if hook.legacy else "link", "tc" if legacy else "link")
     order = [entry.name for entry in hook.ours if entry.name in wanted]
     shall = [program for program in wanted if program in present]

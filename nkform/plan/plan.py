@@ -326,7 +326,8 @@ def _attach(device: Device, live: Device | None, phases: _Phases, *, legacy: boo
         chain = device.chains.get(hook, Chain())
         found = live.hooks.get(hook, Hook()) if live else Hook()
         if not chains.settled(found, chain, legacy=legacy):
-            phases.attach.append(SetChain(device, hook, found, chain, found.revision, legacy, found.legacy))
+            way = legacy and bool(chain.programs)
+            phases.attach.append(SetChain(device, hook, found, chain, found.revision, way, found.legacy))
 
 
 def _chains_left(desired: Node, live: Node, targets: Collection[str], phases: _Phases) -> Iterator[Change]:

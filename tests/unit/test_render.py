@@ -83,9 +83,9 @@ def test_an_ifindex_does_not_enter_the_digest_and_a_mac_address_does(engine: str
 @engines
 def test_a_fact_that_nobody_knows_yet_is_told_when_the_program_is_to_be_loaded(engine: str) -> None:
     made = rendered(TEMPLATES["arp_responder"], {"addresses": ["169.254.1.1"]}, Facts("netkit", "l2", "peer"), engine)
-    assert made.unknown == ("device_ifindex", "mac") or set(made.unknown) == {"device_ifindex", "mac"}
+    assert set(made.unknown) == {"device_ifindex", "mac"}
     assert digest(made)
-    with pytest.raises(NkformError, match="ifindex.* is not known|mac.* is not known"):
+    with pytest.raises(NkformError, match=r"(ifindex|mac).* is not known"):
         made.packed()
 
 
@@ -192,6 +192,7 @@ def test_text_is_printed_through_a_filter_that_knows_what_it_may_be(tmp_path: Pa
         '{{ "x" * 100000000 }}',
         "{{ 9 ** 999999999 }}",
         "{% for i in range(10000000) %}{% endfor %}",
+        "{% for i in range(1000) %}{% for j in range(1000) %}{% for k in range(1000) %}{% endfor %}{% endfor %}{% endfor %}",
         "{{ ().__class__.__bases__ }}",
         "{{ program.__globals__ }}",
         '{{ self._TemplateReference__context }}',
@@ -206,8 +207,8 @@ def test_what_a_template_must_not_do_is_refused_with_its_line(tmp_path: Path, st
 
 
 def test_output_without_end_is_cut_off(tmp_path: Path) -> None:
-    loops = "{% for i in range(1000) %}{% for j in range(1000) %}{% for k in range(1000) %}/* filler */\n"
-    _, said = failure(tmp_path, loops + "{% endfor %}{% endfor %}{% endfor %}")
+    loops = "{% for i in range(100) %}{% for j in range(100) %}" + "/* filler */" * 20 + "\n"
+    _, said = failure(tmp_path, loops + "{% endfor %}{% endfor %}")
     assert "more than 1 MiB" in said
 
 

