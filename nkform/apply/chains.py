@@ -1,7 +1,7 @@
 """Carries out changes of chains. What replaces something is attached before what it replaces goes.
 
 Programs that go are held open until the transaction is over, so that undoing it can attach them again as they were,
-with their maps.
+with their maps and between the same programs of others.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import Protocol, TypeVar
@@ -50,9 +51,9 @@ class Programs(Protocol):
 class Way(Protocol):
     """How programs are attached at a hook. Places are link ids or priorities; all methods raise KernelError."""
 
-    def attach(self, fd: int, position: bpf_links.Position, program: Program) -> int: ...
+    def attach(self, fd: int, position: bpf_links.Position, name: str, digest: str) -> int: ...
 
-    def update(self, fd: int, entry: Attached, program: Program) -> None: ...
+    def update(self, fd: int, entry: Attached, digest: str) -> None: ...
 
     def detach(self, entry: Attached) -> None: ...
 
@@ -65,13 +66,16 @@ class Chains:
         self._programs = programs
         self._base = base
         self._held: dict[tuple[str, str, str, str], int] = {}
+        self._by_id: dict[int, int] = {}
+        self._gone: set[str] = set()
+        self._originals: dict[tuple[int, str], Hook] = {}
         if not bpffs.is_mounted(base):
             bpffs.mount(base)
 
     def close(self) -> None:
-        for fd in self._held.values():
+        for fd in self._by_id.values():
             os.close(fd)
-        self._held = {}
+        self._held, self._by_id = {}, {}
 
     def __enter__(self) -> Chains:
         return self
@@ -80,7 +84,8 @@ class Chains:
         self.close()
 
     def hold(self, device: str, hooks: Mapping[str, Hook]) -> None:
-        """Keeps our programs of a device alive whatever becomes of the device."""
+        """Keeps our programs of a device alive, which is about to go."""
+        self._gone.add(device)
         for hook, found in hooks.items():
             for entry in found.ours:
                 self._hold(device, hook, entry)
@@ -105,32 +110,46 @@ class Chains:
                     bpffs.remove(bpffs.Pin(self._node, device, hook, name), self._base)
 
     def set(self, action: SetChain, indexes: tuple[int, int]) -> None:
-        """Makes a hook run exactly the chain. Raises KernelError (ESTALE: it is not as planned for), NkformError.
+        """Makes a hook run exactly the chain; the second time, what it ran before: that is undoing.
 
-        From one way of attachment to the other the new chain is complete before the old one goes: never a gap.
+        Raises KernelError (ESTALE: it is not as planned for), NkformError. From one way of attachment to the other the
+        new chain is complete before the old one goes: never a gap.
         """
-        device, hook = action.device, action.hook
+        device, hook, index = action.device, action.hook, indexes[0]
         attach_type = TYPES[device.kind, hook]
         direction = DIRECTIONS.get(attach_type)
-        now = read_links(indexes[0], attach_type, read_pins(self._node, self._base).get((device.name, hook), {}))
-        if action.revision and now.revision != action.revision:
-            asked = f"change the chain {hook} of {device.name}"
-            raise KernelError(errno.ESTALE, asked, "somebody changed it since the plan was made")
-        links = Links(bpffs.Pin(self._node, device.name, hook, ""), indexes[0], attach_type, self._base)
-        if direction is None or not (action.legacy or action.filters):
-            self._change(action, links, now.linked, action.after, indexes)
-            return
-        with Tc() as tc:
-            filters = Filters(tc, self._node, indexes[0], direction)
-            present = read_filters(indexes[0], direction, self._node)
-            if action.legacy:
-                tc.ensure(indexes[0])
-                self._change(action, filters, present, action.after, indexes)
-                self._change(action, links, now.linked, Chain(), indexes)
-            else:
-                self._change(action, links, now.linked, action.after, indexes)
-                self._change(action, filters, present, Chain(), indexes)
-            tc.release(indexes[0])
+        now = read_links(index, attach_type, read_pins(self._node, self._base).get((device.name, hook), {}))
+        links = Links(bpffs.Pin(self._node, device.name, hook, ""), index, attach_type, self._base)
+        original = self._originals.pop((index, hook), None)
+        with ExitStack() as stack:
+            filters: Filters | None = None
+            if direction is not None and (action.legacy or action.filters):
+                filters = Filters(stack.enter_context(Tc()), self._node, index, direction)
+                now = replace(now, filters=filters.present())
+            if action.revision and (now.revision, now.filters) != (
+                action.revision,
+                action.before.filters if filters else (),
+            ):
+                asked = f"change the chain {hook} of {device.name}"
+                raise KernelError(errno.ESTALE, asked, "somebody changed it since the plan was made")
+            ways: list[tuple[Way, Sequence[Attached], Sequence[Attached], Chain]] = [
+                (links, now.linked, original.linked if original else (), Chain() if action.legacy else action.after)
+            ]
+            if filters is not None:
+                before = original.filters if original else ()
+                ways.append((filters, now.filters, before, action.after if action.legacy else Chain()))
+                if action.legacy:
+                    filters.ensure()
+                    ways.reverse()
+            if original is None:
+                self._originals[index, hook] = now
+            for way, present, before, chain in ways:
+                if original is None:
+                    self._change(action, way, present, chain, indexes)
+                else:
+                    self._restore(way, present, before)
+            if filters is not None:
+                filters.release()
 
     def _change(
         self, action: SetChain, way: Way, present: Sequence[Attached], chain: Chain, indexes: tuple[int, int]
@@ -141,16 +160,14 @@ class Chains:
         for entry in ours:
             self._hold(device.name, hook, entry)
         moved = bool(chain.programs) and plan.misplaced(present, chain.position)
-        places: dict[int, int] = {}
-        if not moved:
-            kept = plan.kept([entry.name for entry in ours], [program.name for program in chain.programs])
-            places = {number: ours[place].place for place, number in kept.items()}
+        kept = {} if moved else plan.kept(ours, chain)
+        places = {number: ours[place].place for place, number in kept.items()}
         running = {entry.program_id for entry in present}
 
         def load(program: Program, old: Attached | None) -> Loader:
             return lambda alone: self._load(device, hook, program, old, running, indexes, alone)
 
-        for step in plan.steps(ours, chain, moved=moved):
+        for step in plan.steps(ours, chain, kept, moved=moved):
             match step:
                 case plan.Attach(number, after, before):
                     program = chain.programs[number]
@@ -161,19 +178,43 @@ class Chains:
                         position = bpf_links.Before(link_id=before)
                     else:
                         position = _outer(chain, present)
-                    places[number] = _unshared(
-                        load(program, old), partial(way.attach, position=position, program=program)
-                    )
+                    attach = partial(way.attach, position=position, name=program.name, digest=program.digest)
+                    places[number] = _unshared(load(program, old), attach)
                 case plan.Update(number, entry):
                     program = chain.programs[number]
-                    _unshared(load(program, entry), partial(way.update, entry=entry, program=program))
+                    _unshared(load(program, entry), partial(way.update, entry=entry, digest=program.digest))
                 case plan.Detach(entry):
                     way.detach(entry)
 
+    def _restore(self, way: Way, present: Sequence[Attached], original: Sequence[Attached]) -> None:
+        """Puts back what was attached one way, each program with its own link or filter where that is still there."""
+        there = {entry.place: entry for entry in present}
+        ahead: int | None = None
+        for number, entry in enumerate(original):
+            if entry.ours and entry.place not in there:
+                following = next((other.place for other in original[number:] if other.place in there), None)
+                if ahead is not None:
+                    position: bpf_links.Position = bpf_links.After(link_id=ahead)
+                elif following is not None:
+                    position = bpf_links.Before(link_id=following)
+                else:
+                    position = bpf_links.First()
+                ahead = way.attach(self._by_id[entry.program_id], position, entry.name, entry.digest)
+            elif entry.place in there:
+                ahead = entry.place
+        for entry in original:
+            now = there.get(entry.place)
+            if entry.ours and now is not None and now.program_id != entry.program_id:
+                way.update(self._by_id[entry.program_id], now, entry.digest)
+        staying = {entry.place for entry in original}
+        for entry in reversed(present):
+            if entry.ours and entry.place not in staying:
+                way.detach(entry)
+
     def _hold(self, device: str, hook: str, entry: Attached) -> None:
-        key = (device, hook, entry.name, entry.digest)
-        if key not in self._held:
-            self._held[key] = bpf.prog_fd(entry.program_id)
+        if entry.program_id not in self._by_id:
+            self._by_id[entry.program_id] = bpf.prog_fd(entry.program_id)
+        self._held[device, hook, entry.name, entry.digest] = self._by_id[entry.program_id]
 
     def _load(
         self,
@@ -185,9 +226,13 @@ class Chains:
         indexes: tuple[int, int],
         alone: bool,
     ) -> int:
-        """A file descriptor of a program: the very one that was there before, or a new one with what maps still fit."""
+        """A file descriptor of a program: the very one that was there before, or a new one with what maps still fit.
+
+        For a device that is made anew it is a new one if it can be: programs know the ifindexes of their device.
+        """
         held = self._held.get((device.name, hook, program.name, program.digest))
-        if held is not None and prog_info(held).id not in running:
+        anew = device.name in self._gone and program.template
+        if held is not None and not anew and prog_info(held).id not in running:
             return os.dup(held)
         if self._programs is None:
             raise KernelError(errno.ENOENT, f"find the program {program.name} of {device.name}")
@@ -231,16 +276,16 @@ class Links:
         self._attach_type = attach_type
         self._base = base
 
-    def attach(self, fd: int, position: bpf_links.Position, program: Program) -> int:
+    def attach(self, fd: int, position: bpf_links.Position, name: str, digest: str) -> int:
         link = bpf_links.link_create(fd, self._index, self._attach_type, position)
         try:
             number = bpf_links.link_info(link).id
-            bpf.pin(link, bpffs.prepare(self._pin(program.name, program.digest, number), self._base))
+            bpf.pin(link, bpffs.prepare(self._pin(name, digest, number), self._base))
         finally:
             os.close(link)
         return number
 
-    def update(self, fd: int, entry: Attached, program: Program) -> None:
+    def update(self, fd: int, entry: Attached, digest: str) -> None:
         """A crash between the two steps leaves a pin with the old digest, which the next plan updates again."""
         old = self._pin(entry.name, entry.digest, entry.place)
         link = bpf_links.open_link(old.path(self._base))
@@ -248,7 +293,7 @@ class Links:
             bpf_links.link_update(link, fd)
         finally:
             os.close(link)
-        bpffs.rename(old, self._pin(program.name, program.digest, entry.place), self._base)
+        bpffs.rename(old, self._pin(entry.name, digest, entry.place), self._base)
 
     def detach(self, entry: Attached) -> None:
         """Detached at once, whoever else may hold the link; then the pin goes."""
@@ -273,17 +318,25 @@ class Filters:
         self._index = index
         self._direction = direction
 
-    def attach(self, fd: int, position: bpf_links.Position, program: Program) -> int:
-        return self._tc.filter_create(fd, self._index, self._direction, position, name=self._name(program))
+    def present(self) -> tuple[Attached, ...]:
+        return read_filters(self._index, self._direction, self._node)
 
-    def update(self, fd: int, entry: Attached, program: Program) -> None:
-        self._tc.filter_update(self._index, self._direction, entry.place, fd, name=self._name(program))
+    def ensure(self) -> None:
+        self._tc.ensure(self._index)
+
+    def release(self) -> None:
+        self._tc.release(self._index)
+
+    def attach(self, fd: int, position: bpf_links.Position, name: str, digest: str) -> int:
+        said = filter_name(self._node, name, digest)
+        return self._tc.filter_create(fd, self._index, self._direction, position, name=said)
+
+    def update(self, fd: int, entry: Attached, digest: str) -> None:
+        said = filter_name(self._node, entry.name, digest)
+        self._tc.filter_update(self._index, self._direction, entry.place, fd, name=said)
 
     def detach(self, entry: Attached) -> None:
         self._tc.filter_detach(self._index, self._direction, entry.place)
-
-    def _name(self, program: Program) -> str:
-        return filter_name(self._node, program.name, program.digest)
 
 
 def _outer(chain: Chain, present: Sequence[Attached]) -> bpf_links.Position:

@@ -75,9 +75,14 @@ def _prefix(text: str) -> tuple[int, bytes, int]:
     return family, inet_pton(family, address), int(length)
 
 
-def dump_addresses(socket: Socket) -> Iterator[tuple[int, Address]]:
-    """All addresses of the socket's namespace that somebody set for good, with the index of their link."""
-    for message in socket.dump(Request(RTM_GETADDR, 0, IFADDRMSG.pack(AF_UNSPEC, 0, 0, 0, 0), "list the addresses")):
+def dump_addresses(socket: Socket, index: int = 0) -> Iterator[tuple[int, Address]]:
+    """All addresses of the socket's namespace that somebody set for good, with the index of their link.
+
+    `index` asks for those of one link alone.
+    """
+    for message in socket.dump(
+        Request(RTM_GETADDR, 0, IFADDRMSG.pack(AF_UNSPEC, 0, 0, 0, index), "list the addresses")
+    ):
         family, length, flags, _, index = IFADDRMSG.unpack_from(message.buffer, message.start)
         found = walk(message.buffer, message.start + IFADDRMSG.size, message.end)
         payload = found.get(IFA_LOCAL) or found.get(IFA_ADDRESS)

@@ -52,7 +52,6 @@ BATCH_BYTES = 1 << 15
 BATCH_MESSAGES = 256
 """Answers of a batch wait in the socket's buffer: 256 of at most about 4 KiB each stay well below QUEUE_BYTES."""
 QUEUE_BYTES = 4 << 20
-DUMP_TRIES = 8
 
 
 class KernelError(OSError):
@@ -154,7 +153,7 @@ class Socket:
         """All objects that a dump request finds; each message must be read before the next is asked for.
 
         A dump that the kernel marks as interrupted (something changed under it) is incomplete and raises
-        KernelError with EINTR; `dump_all` tries again.
+        KernelError with EINTR: try again.
         """
         self._sequence += 1
         size = HEADER.size + len(request.body)

@@ -14,7 +14,7 @@ from dataclasses import replace
 from nkform.kernel import bpffs
 from nkform.kernel.bpf import BpfError, prog_fd
 from nkform.kernel.bpf_links import AttachType, query
-from nkform.kernel.bpf_programs import prog_name
+from nkform.kernel.bpf_programs import prog_info
 from nkform.kernel.clsact import PREFIX, Direction, Filter, Tc
 from nkform.model import HOOKS, Attached, Device, Endpoint, Hook
 
@@ -85,12 +85,12 @@ def with_hooks(
 
 
 def read_links(index: int, attach_type: AttachType, pinned: Mapping[int, tuple[str, str]]) -> Hook:
-    """The links at a hook; nothing, with revision 0, where the kernel has no such hook."""
+    """The links at a hook. Where the kernel has no such hook: nothing, with revision 0, or 1 if legacy tc stands in."""
     try:
         chain = query(index, attach_type)
     except BpfError as error:
         if error.errno in (errno.EINVAL, errno.ENXIO, errno.EOPNOTSUPP):
-            return Hook()
+            return Hook(revision=1 if attach_type in DIRECTIONS else 0)
         raise
     entries = []
     for entry in chain.entries:
@@ -122,6 +122,6 @@ def _name(program: int) -> str:
     except BpfError:
         return ""
     try:
-        return prog_name(fd)
+        return prog_info(fd).name
     finally:
         os.close(fd)

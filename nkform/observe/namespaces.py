@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 from nkform.kernel import inet, links
-from nkform.kernel.netlink import DUMP_TRIES, S32, KernelError, Socket, walk
+from nkform.kernel.netlink import S32, KernelError, Socket, walk
 from nkform.kernel.netns import NETNSA_NSID, Namespaces, get_nsid
 from nkform.model import Address, Route
 
 LOOPBACK = 1
 """The ifindex of `lo` in every namespace (include/linux/netdevice.h, LOOPBACK_IFINDEX)."""
 OPEN_AT_ONCE = 256
+PAUSES = (0.0, 0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 2.0)
+"""Seconds before each further try of a dump that was interrupted."""
 
 T = TypeVar("T")
 
@@ -36,23 +40,49 @@ class Contents:
 
 
 def whole(dump: Callable[[Socket], Iterator[T]], socket: Socket) -> list[T]:
-    """A dump that nothing changed under. Raises KernelError (EINTR) when the kernel never sits still."""
-    for attempt in range(DUMP_TRIES):
+    """A dump that nothing changed under, waited for. Raises KernelError (EINTR) when the kernel never sits still."""
+    for pause in (*PAUSES, None):
         try:
             return list(dump(socket))
         except KernelError as error:
-            if error.errno != errno.EINTR or attempt == DUMP_TRIES - 1:
+            if error.errno != errno.EINTR or pause is None:
                 raise
+            time.sleep(pause)
     raise AssertionError("unreachable")
 
 
-def read(buffer: bytearray, deep: Callable[[Mapping[int, links.Link]], bool]) -> Contents:
-    """Reads the namespace that the thread is in; addresses and routes only if `deep` says so of its links."""
+def read(buffer: bytearray, relevant: Callable[[Mapping[int, links.Link]], Collection[int]]) -> Contents:
+    """Reads the namespace that the thread is in.
+
+    `relevant` says of its links whose addresses and routes matter; if of none, these are not read.
+    """
     with Socket(buffer) as socket:
         found = {link.index: link for link in whole(links.dump, socket)}
-        if not deep(found):
+        indexes = relevant(found)
+        if not indexes:
             return Contents(found)
-        return Contents(found, _grouped(whole(inet.dump_addresses, socket)), _grouped(whole(inet.dump_routes, socket)))
+        return Contents(found, _grouped(_addresses(socket, indexes)), _grouped(whole(inet.dump_routes, socket)))
+
+
+def _addresses(socket: Socket, indexes: Collection[int]) -> list[tuple[int, Address]]:
+    """The addresses of some links.
+
+    Links that came up a moment ago are still being given addresses by the kernel, which interrupts a dump of all of
+    them again and again. That of one link fits into one message, and nothing can come between.
+    """
+    try:
+        return list(inet.dump_addresses(socket))
+    except KernelError as error:
+        if error.errno != errno.EINTR:
+            raise
+    found: list[tuple[int, Address]] = []
+    for index in indexes:
+        try:
+            found += whole(partial(inet.dump_addresses, index=index), socket)
+        except KernelError as error:
+            if error.errno != errno.ENODEV:  # it has gone since
+                raise
+    return found
 
 
 def _grouped(pairs: Iterable[tuple[int, T]]) -> dict[int, tuple[T, ...]]:

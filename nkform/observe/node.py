@@ -5,7 +5,7 @@ Mirrors plan/ file by file: observe finds what is, plan says what should change.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from nkform.attributes import ATTRIBUTES
@@ -92,7 +92,14 @@ def _read(
     """Reads every namespace that matters, and the sysctls that are asked for there."""
     buffer = bytearray(RECEIVE_BYTES)
     named = _named(desired)
-    root = read(buffer, lambda _: True)
+
+    def ours(found: Mapping[int, links.Link]) -> set[int]:
+        """Our devices and declared ones, and their peers where those are in the root namespace."""
+        declared = desired.devices if desired else {}
+        some = [link for link in found.values() if owner_of(link.alias) == node or link.name in declared]
+        return {link.index for link in some} | {link.link for link in some if link.nsid is None}
+
+    root = read(buffer, ours)
     values: dict[tuple[str, str], dict[str, str]] = {}
     _read_sysctls(root, ROOT, wanted, values)
     contents = {ROOT: root}
@@ -109,8 +116,9 @@ def _read(
             _read_sysctls(root, key, wanted, values)
             continue
 
-        def matters(found: Mapping[int, links.Link], key: str = key, nsid: int = nsid) -> bool:
-            return key in named or nsid in partners or owner_of(Contents(found).alias) == node
+        def matters(found: Mapping[int, links.Link], key: str = key, nsid: int = nsid) -> Collection[int]:
+            there = key in named or nsid in partners or owner_of(Contents(found).alias) == node
+            return found if there else ()
 
         try:
             with namespaces.open(key) as fd, namespaces.entered(fd, key):
@@ -217,9 +225,9 @@ def _namespaces(world: _World, node: str, desired: Node | None, devices: Iterabl
 def nodes(namespaces: Namespaces) -> list[str]:
     """The names of all nodes whose mark is on a device or a namespace here."""
     buffer = bytearray(RECEIVE_BYTES)
-    found = {owner_of(link.alias) for link in read(buffer, lambda _: False).links.values()}
+    found = {owner_of(link.alias) for link in read(buffer, lambda _: ()).links.values()}
     for key, nsid in identify(namespaces, namespaces.names()).items():
         if nsid is not None:
             with namespaces.open(key) as fd, namespaces.entered(fd, key):
-                found.add(owner_of(read(buffer, lambda _: False).alias))
+                found.add(owner_of(read(buffer, lambda _: ()).alias))
     return sorted(name for name in found if name)

@@ -1,13 +1,17 @@
 """Chains: how a hook's programs differ from those declared, and the steps from one to the other. Pure.
 
-A program that stays keeps its link, so a new digest is one BPF_LINK_UPDATE and its counters live on. A new order is
-built beside the old one: new links first, old ones go after, so that no packet meets a chain without a program that
-both orders have.
+A program that stays keeps its link. Where one program is replaced and that is all, it is one BPF_LINK_UPDATE, and
+packets meet the old chain or the new one. Any other change is built into the old chain before that goes: new programs
+are attached first to last, then old ones are detached last to first. So at each moment all of one chain is there, and
+of the other what it begins with. Whoever decides first then is whom its own chain has decide first; hence a packet
+that both chains let through passes at each moment, and one that both drop is dropped. Other orders do not hold that:
+without its end an old chain only lets more packets through to the new one, without its beginning it may drop what it
+had let through. Nor do two updates, one after the other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from nkform.model import HOOKS, After, Attached, Before, Chain, Device, First, Hook, Last, Position, Program
@@ -87,37 +91,44 @@ def _falls_through(device: str, hook: str) -> Problem:
     )
 
 
-def steps(present: Sequence[Attached], chain: Chain, *, moved: bool) -> list[Step]:
-    """What leads from our attached programs, in their order, to a chain. `moved`: none of them stands where it may."""
-    wanted = [program.name for program in chain.programs]
-    kept_places = {} if moved else kept([entry.name for entry in present], wanted)
-    entries = {number: present[place] for place, number in kept_places.items()}
+def steps(present: Sequence[Attached], chain: Chain, kept: Mapping[int, int], *, moved: bool) -> list[Step]:
+    """What leads from our attached programs, in their order, to a chain.
+
+    `kept` are those that stay: places in the chain by places in `present`. `moved`: the chain begins elsewhere.
+    """
+    entries = {number: present[place] for place, number in kept.items()}
+    new = [number for number in range(len(chain.programs)) if number not in entries]
+    old = [place for place in range(len(present)) if place not in kept]
+    if len(new) == 1 and old == new and present[old[0]].name == chain.programs[new[0]].name:
+        return [Update(new[0], present[old[0]])]
+    # Where nothing stays, the chain stands where the old one stood.
+    beginning = present[0].place if present and not moved else None
     found: list[Step] = []
-    for number in range(len(wanted)):
-        if number in entries:
-            continue
-        following = next((entries[later].place for later in range(number, len(wanted)) if later in entries), None)
+    for number in new:
+        following = next((entries[later].place for later in sorted(entries) if later > number), beginning)
         found.append(Attach(number, number - 1 if number else None, None if number else following))
-    for number, entry in entries.items():
-        if entry.digest != chain.programs[number].digest:
-            found.append(Update(number, entry))
-    found.extend(Detach(entry) for place, entry in enumerate(present) if place not in kept_places)
+    found.extend(Detach(present[place]) for place in reversed(old))
     return found
 
 
-def kept(present: Sequence[str], wanted: Sequence[str]) -> dict[int, int]:
-    """The longest common subsequence: places in `present` by places in `wanted`. At most 63 of each."""
-    lengths = [[0] * (len(wanted) + 1) for _ in range(len(present) + 1)]
-    for row in range(len(present) - 1, -1, -1):
+def kept(present: Sequence[Attached], chain: Chain) -> dict[int, int]:
+    """Which attached programs stay, digest and all: the longest common subsequence.
+
+    Places in the chain by places in `present`. At most 63 of each.
+    """
+    has = [(entry.name, entry.digest) for entry in present]
+    wanted = [(program.name, program.digest) for program in chain.programs]
+    lengths = [[0] * (len(wanted) + 1) for _ in range(len(has) + 1)]
+    for row in range(len(has) - 1, -1, -1):
         for column in range(len(wanted) - 1, -1, -1):
-            if present[row] == wanted[column]:
+            if has[row] == wanted[column]:
                 lengths[row][column] = lengths[row + 1][column + 1] + 1
             else:
                 lengths[row][column] = max(lengths[row + 1][column], lengths[row][column + 1])
     found: dict[int, int] = {}
     row = column = 0
-    while row < len(present) and column < len(wanted):
-        if present[row] == wanted[column]:
+    while row < len(has) and column < len(wanted):
+        if has[row] == wanted[column]:
             found[row] = column
             row, column = row + 1, column + 1
         elif lengths[row + 1][column] >= lengths[row][column + 1]:
@@ -165,11 +176,7 @@ def settled(hook: Hook, chain: Chain, *, legacy: bool) -> bool:
         return not hook.ours
     entries, stale = (hook.filters, hook.linked) if legacy else (hook.linked, hook.filters)
     ours = [entry for entry in entries if entry.ours]
-    return (
-        in_order(ours, chain)
-        and not any(entry.ours for entry in stale)
-        and not misplaced(entries, chain.position)
-    )
+    return in_order(ours, chain) and not any(entry.ours for entry in stale) and not misplaced(entries, chain.position)
 
 
 def fields(hook: Hook, chain: Chain, name: str, *, legacy: bool) -> Iterator[FieldChange]:

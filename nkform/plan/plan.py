@@ -183,9 +183,10 @@ def _obstacles(
             )
         elif found is not None and namespace.create and found.owner != node:
             yield from _foreign(f"namespace {name}", found.owner, path, adopt)
+    there = {ROOT, *live.namespaces, *wanted}
     for name, device in devices.items():
         yield from _device_obstacles(node, device, live, adopt)
-        if device.peer and device.peer.namespace not in (ROOT, *live.namespaces, *wanted):
+        if device.peer and device.peer.namespace not in there:
             yield Problem(
                 "NK0410",
                 f"there is no namespace {device.peer.namespace}",
