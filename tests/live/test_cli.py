@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -73,6 +74,16 @@ def test_show_needs_a_name_where_there_are_several(node: Node) -> None:
     assert node.changes(node.run("show", "--node", "v").out) == []
     assert node.run("destroy", "-y", "--node", "w").code == 0
     assert links() == {"x", "y"}
+
+
+def test_a_plan_right_after_many_devices_came_up(node: Node) -> None:
+    """The kernel is still giving links their addresses then, and interrupts whoever lists them."""
+    pairs = 30 if os.environ.get("NKFORM_LAB") else 1200
+    device = {"kind": "veth", "addresses": ["169.254.1.1/32", "fe80::1/64"]}
+    devices = {f"v{number}": {**device, "peer": {"name": f"p{number}"}} for number in range(pairs)}
+    node.apply({"version": 1, "node": "w", "devices": devices})
+    for _ in range(5):
+        assert node.changes() == []
 
 
 @pytest.mark.parametrize("drift", [("mtu", "1300"), ("txqueuelen", "7"), ("alias", "nkform:w"), ("down",)])
