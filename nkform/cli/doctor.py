@@ -11,7 +11,7 @@ from nkform.report.state_text import Finding, render, render_json
 
 
 def run(options: argparse.Namespace) -> int:
-    findings = [_kernel(), _privileges(), *_features(), *_programs()]
+    findings = [_kernel(), _privileges(), *_features(), *_engines(), *_programs()]
     if options.json:
         sys.stdout.write(render_json(findings))
     else:
@@ -52,6 +52,9 @@ def _features() -> list[Finding]:
         if name in found:
             findings.append(Finding(name, "ok", feature.what))
             continue
+        if name.startswith("netkit_") and "netkit" not in found:
+            findings.append(Finding(name, "missing", f"{feature.what}: needs netkit devices"))
+            continue
         why = f"came with Linux {feature.since}"
         if feature.config and option(feature.config) == "n":
             why += f"; this kernel was built without {feature.config}"
@@ -59,6 +62,25 @@ def _features() -> list[Finding]:
             Finding(name, "missing", f"{feature.what}: {why}", feature.hint or "boot a newer kernel to use it")
         )
     return findings
+
+
+def _engines() -> list[Finding]:
+    """What compiles and keeps programs; a node needs one engine, and none for objects that were built elsewhere."""
+    from nkform.bpf.engine_bcc import find_bcc
+    from nkform.bpf.engine_clang import find_compiler
+    from nkform.kernel import bpffs
+
+    clang, bcc = find_compiler(), find_bcc()
+    elsewhere = "programs are compiled by the other engine, or elsewhere (nkform build)"
+    findings = [
+        Finding("clang", "ok" if clang else "missing", clang or "no clang", f"apt-get install clang; {elsewhere}"),
+        Finding("bcc", "ok" if bcc else "missing", "python3-bpfcc" if bcc else "no Python module bcc",
+                f"apt-get install python3-bpfcc (PyPI's bcc is something else); {elsewhere}"),
+    ]  # fmt: skip
+    mounted = bpffs.is_mounted()
+    hint = f"nkform mounts it when it attaches a program; now: mount -t bpf -o mode=700 bpf {bpffs.BASE}"
+    detail = bpffs.BASE if mounted else f"no bpffs at {bpffs.BASE}"
+    return [*findings, Finding("bpffs", "ok" if mounted else "missing", detail, hint)]
 
 
 def _programs() -> list[Finding]:

@@ -7,7 +7,7 @@ before.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nkform.model import Address, Attrs, Chain, Device, Endpoint, Hook, Program, Route, Value
 
@@ -227,7 +227,8 @@ def undo(action: Action) -> tuple[Action, ...]:
         case SetUp(end, up, lost):
             return (SetUp(end, not up), *(AddAddress(end, address, again=True) for address in lost))
         case MoveEnd(before, after, device):
-            back = MoveEnd(after, before, device)
+            # What it has to carry back is what it had, not what it was to get.
+            back = MoveEnd(replace(before, name=after.name, namespace=after.namespace), before, device)
             return (back, *configure(device, before)) if before.namespace != after.namespace else (back,)
         case AddAddress(end, address):
             return (DeleteAddress(end, address),)
