@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import errno
-import os
 
 from nkform.kernel.netlink import KernelError
 
@@ -32,26 +31,3 @@ def write(interface: str, key: str, value: str) -> None:
             file.write(value)
     except OSError as error:
         raise KernelError(error.errno or errno.EIO, f"set sysctl {key} of {interface} to {value}") from error
-
-
-NOT_SETTINGS = frozenset({"ipv6.mtu", "ipv6.stable_secret"})
-"""Files that differ between interfaces without anybody having set them."""
-
-
-def changed(interface: str) -> dict[str, str]:
-    """All keys of an interface whose values are not those that a new interface of this namespace gets."""
-    found = {}
-    for family in ("ipv4", "ipv6"):
-        try:
-            names = sorted(os.listdir(f"/proc/sys/net/{family}/conf/{interface}"))
-        except FileNotFoundError:
-            continue
-        for name in names:
-            key = f"{family}.{name}"
-            try:
-                value, usual = read(interface, key), read("default", key)
-            except KernelError:
-                continue  # one that can only be written
-            if value != usual and key not in NOT_SETTINGS:
-                found[key] = value
-    return found

@@ -65,9 +65,10 @@ def with_hooks(
     `indexes` are the ifindexes of all devices by name, `legacy` those that have a clsact qdisc. Raises KernelError.
     """
     pins = read_pins(node, base)
+    left = {name for name, _ in pins} | _filtered(node, indexes, legacy)
     others = {
         name: Device(name, "external", {}, Endpoint(name), index=indexes[name])
-        for name, _ in pins
+        for name in sorted(left)
         if name in indexes and name not in devices
     }
     found = {}
@@ -82,6 +83,15 @@ def with_hooks(
                 hooks[hook] = replace(hooks[hook], filters=filters)
         found[device.name] = replace(device, hooks=hooks)
     return found
+
+
+def _filtered(node: str, indexes: Mapping[str, int], legacy: Collection[int]) -> set[str]:
+    """The names of devices that have filters of ours, which no pin tells of."""
+    return {
+        name
+        for name, index in indexes.items()
+        if index in legacy and any(e.ours for way in DIRECTIONS.values() for e in read_filters(index, way, node))
+    }
 
 
 def read_links(index: int, attach_type: AttachType, pinned: Mapping[int, tuple[str, str]]) -> Hook:

@@ -1,24 +1,37 @@
-"""The sysctls that somebody set on our devices. Reads some hundred files a device: for `show`, not for plans."""
+"""The sysctls that somebody set on our devices: for `show`, which has no spec to tell it where to look.
+
+Only those that the kernel reports in bulk (kernel/netconf.py); a spec can name any.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
-from nkform.kernel import sysctl
+from nkform.kernel import links, netconf
+from nkform.kernel.netlink import Socket
 from nkform.kernel.netns import Namespaces
 from nkform.model import Device, Endpoint, Node
+from nkform.observe.namespaces import whole
 
 
 def with_sysctls(namespaces: Namespaces, node: Node) -> Node:
-    """The node with every sysctl of its devices' ends that is not at its default. Raises KernelError."""
+    """The node with the sysctls of its devices' ends that are not at their default. Raises KernelError."""
+    keys = {end.namespace for device in node.devices.values() for end in device.ends}
+    found = {key: _read(namespaces, key) for key in keys if not key.startswith("nsid:")}
 
     def known(end: Endpoint) -> Endpoint:
-        if end.namespace.startswith("nsid:"):
-            return end
-        with namespaces.open(end.namespace) as fd, namespaces.entered(fd, end.namespace):
-            return replace(end, sysctl=sysctl.changed(end.name))
+        return replace(end, sysctl=found.get(end.namespace, {}).get(end.name, {}))
 
-    def whole(device: Device) -> Device:
+    def complete(device: Device) -> Device:
         return replace(device, primary=known(device.primary), peer=known(device.peer) if device.peer else None)
 
-    return node.with_devices({name: whole(device) for name, device in node.devices.items()})
+    return node.with_devices({name: complete(device) for name, device in node.devices.items()})
+
+
+def _read(namespaces: Namespaces, key: str) -> Mapping[str, Mapping[str, str]]:
+    """The changed sysctls of a namespace, by interface."""
+    with namespaces.open(key) as fd, namespaces.entered(fd, key), Socket() as socket:
+        names = {link.index: link.name for link in whole(links.dump, socket)}
+        values = whole(netconf.changed, socket)
+        return {names[index]: some for index, some in values if some and index in names}

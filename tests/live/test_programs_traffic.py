@@ -82,6 +82,23 @@ def test_the_guard_lets_the_workloads_address_through_and_no_other(workshop: Wor
             assert into.recv(100) == b"true"
 
 
+@pytest.mark.parametrize("hook", FROM_PEER, ids=str)
+def test_the_guard_drops_packets_that_are_cut_short(workshop: Workshop, hook: Hook) -> None:
+    whole = packets.build({"ip": {"src": PEER, "dst": "10.9.0.99"}, "udp": {"dport": 9}}, "l2").data
+    with (
+        site(hook) as made,
+        made.pair.sockets(PEER),
+        far_socket(made, socket.AF_PACKET, socket.SOCK_RAW, 0) as raw,
+        attached(made, workshop, "source_guard", {"prefixes": [f"{PEER}/32"]}),
+        attached(made, workshop, "counters", {}) as behind,
+    ):
+        raw.bind(("eth0", 0x0800))
+        for size in (*range(15, 34), len(whole)):
+            with contextlib.suppress(OSError):  # netkit tells the sender of a packet that was dropped
+                raw.send(whole[:size])
+        assert numbers(TEMPLATES["counters"], behind)["counters"]["ipv4"]["packets"] == 1
+
+
 def udp_frame(source: str, size: int, destination_mac: bytes) -> bytes:
     """An Ethernet frame with a UDP packet that is longer than the notation of tests allows; without UDP checksum."""
     body = struct.pack("!HHHH", PORT, PORT, 8 + size, 0) + bytes(size)

@@ -1,0 +1,149 @@
+"""The figures of one run of the benchmark, and what the project has promised about them. Pure."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from benchmarks.cycles import IFSTATE, IPROUTE2, IPROUTE2_DEVICES, NKFORM, NKFORM_DEVICES, STARTUP
+from benchmarks.measure import DONE, Measurement
+from benchmarks.subject import APPLY, DESTROY, DEVICES, PLAN_EMPTY, PLAN_NOOP, PLAN_ONE, PYTHON, SHOW, VERSION
+
+ORDER = (NKFORM, IPROUTE2, NKFORM_DEVICES, IPROUTE2_DEVICES, IFSTATE)
+SCALED = (PLAN_EMPTY, APPLY, PLAN_NOOP, PLAN_ONE, SHOW, DESTROY)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A phase over all runs: medians of seconds, CPU seconds and peak MB; the seconds of each run.
+
+    `timings` are the milliseconds of the parts of the program.
+    """
+
+    wall: float
+    cpu: float
+    peak: float
+    runs: tuple[float, ...]
+    outcome: str = DONE
+    timings: Mapping[str, float] = field(default_factory=dict)
+
+
+def figure(measurements: Sequence[Measurement]) -> Figure:
+    """The medians; a phase that did not end in one run did not end."""
+    names = dict.fromkeys(name for each in measurements for name in each.timings)
+    return Figure(
+        wall=round(statistics.median(each.wall for each in measurements), 4),
+        cpu=round(statistics.median(each.cpu for each in measurements), 4),
+        peak=round(statistics.median(each.peak for each in measurements), 1),
+        runs=tuple(round(each.wall, 4) for each in measurements),
+        outcome=next((each.outcome for each in measurements if each.outcome != DONE), DONE),
+        timings={
+            name: round(statistics.median(each.timings.get(name, 0.0) for each in measurements), 2) for name in names
+        },
+    )
+
+
+@dataclass
+class Results:
+    """Measurements by side, size and phase, in the order in which they were made; and what went wrong.
+
+    `other_work` is the share of the processor time that other work took before each cycle.
+    """
+
+    measurements: dict[str, dict[int, dict[str, list[Measurement]]]] = field(default_factory=dict)
+    other_work: list[float] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, side: str, size: int, measurement: Measurement) -> None:
+        phases = self.measurements.setdefault(side, {}).setdefault(size, {})
+        phases.setdefault(measurement.phase, []).append(measurement)
+
+    def figure(self, side: str, size: int, phase: str) -> Figure | None:
+        measured = self.measurements.get(side, {}).get(size, {}).get(phase)
+        return figure(measured) if measured else None
+
+    def sizes(self) -> list[int]:
+        return sorted({size for side in ORDER for size in self.measurements.get(side, {})})
+
+    def phases(self, side: str) -> list[str]:
+        return list(dict.fromkeys(phase for size in self.measurements.get(side, {}).values() for phase in size))
+
+    def busy(self) -> float:
+        """The share of the processor time that other work took before the cycles."""
+        return round(statistics.median(self.other_work), 3)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            side: {
+                str(size): {phase: asdict(figure(measured)) for phase, measured in phases.items()}
+                for size, phases in sizes.items()
+            }
+            for side, sizes in self.measurements.items()
+        }
+
+
+@dataclass(frozen=True)
+class Target:
+    """A promise and what came of it; `met` is None where it was not measured."""
+
+    promise: str
+    limit: str
+    measured: str
+    met: bool | None
+
+
+def targets(results: Results) -> Iterator[Target]:
+    """All promises; they hold for veth on a machine of the development kind."""
+    large = 1000
+
+    def wall(side: str, size: int, phase: str) -> float | None:
+        found = results.figure(side, size, phase)
+        return found.wall if found and found.outcome == DONE else None
+
+    yield _ratio(
+        "apply of 1,000 pairs, namespaces included, against iproute2",
+        0.5,
+        wall(NKFORM, large, APPLY),
+        wall(IPROUTE2, large, "make"),
+    )
+    yield _ratio(
+        "apply of 1,000 devices in namespaces that exist, against `ip -batch`",
+        1.2,
+        wall(NKFORM_DEVICES, large, DEVICES),
+        wall(IPROUTE2_DEVICES, large, "devices"),
+    )
+    yield _ratio(
+        "destroy of 1,000 pairs, against `ip -batch`",
+        0.2,
+        wall(NKFORM, large, DESTROY),
+        wall(IPROUTE2, large, "delete"),
+    )
+    for size, limit in ((large, 1.0), (10, 0.35)):
+        yield _below(f"plan with nothing to do, {size:,} pairs", limit, wall(NKFORM, size, PLAN_NOOP), "s")
+    for phase in SCALED:
+        yield _ratio(f"{phase}: 1,000 pairs against 100", 12, wall(NKFORM, large, phase), wall(NKFORM, 100, phase))
+    peaks = [found.peak for phase in results.phases(NKFORM) if (found := results.figure(NKFORM, large, phase))]
+    yield _below("peak memory at 1,000 pairs, all phases", 150, max(peaks, default=None), "MB")
+    version, python = (results.figure(STARTUP, 0, phase) for phase in (VERSION, PYTHON))
+    more = 1000 * (version.wall - python.wall) if version and python else None
+    yield _below("`nkform --version` beyond `python -c pass`", 60, more, "ms")
+
+
+def _ratio(promise: str, limit: float, ours: float | None, theirs: float | None) -> Target:
+    if ours is None or theirs is None:
+        return Target(promise, f"≤ {limit:g} ×", "not measured", None)
+    return Target(
+        promise,
+        f"≤ {limit:g} ×",
+        f"{ours / theirs:.2f} × ({ours:.3g} s, {theirs:.3g} s)",
+        ours / theirs <= limit,
+    )
+
+
+def _below(promise: str, limit: float, value: float | None, unit: str) -> Target:
+    if value is None:
+        return Target(promise, f"≤ {limit:g} {unit}", "not measured", None)
+    return Target(promise, f"≤ {limit:g} {unit}", f"{value:.3g} {unit}", value <= limit)
