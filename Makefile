@@ -46,8 +46,10 @@ demo: setup ## see it work
 	    exec tools/lab run newest -- tools/demo.sh; \
 	fi
 
-bench: setup ## measure; ARGS are the benchmark's
+bench: setup ## measure; ARGS are the device benchmark's
 	@$(PYTHON) benchmarks/bench.py $(ARGS)
+	@$(PYTHON) -m benchmarks.chains
+	@$(PYTHON) -m benchmarks.programs
 
 docs: setup ## make the documents that come out of the code
 	@$(PYTHON) tools/docs.py
