@@ -10,7 +10,7 @@ import errno
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol, TypeVar
 
@@ -20,7 +20,7 @@ from nkform.kernel.bpf import BpfError
 from nkform.kernel.bpf_links import AttachType
 from nkform.kernel.bpf_maps import map_info
 from nkform.kernel.bpf_programs import prog_info
-from nkform.kernel.clsact import Direction, Tc
+from nkform.kernel.clsact import PRIORITY_END, Direction, Tc
 from nkform.kernel.netlink import KernelError
 from nkform.model import After, Attached, Before, Chain, Device, First, Hook, Last, Program
 from nkform.observe.chains import DIRECTIONS, TYPES, entry_name, filter_name, read_filters, read_links, read_pins
@@ -48,10 +48,24 @@ class Programs(Protocol):
     ) -> Loaded: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a program is attached, and as what."""
+
+    position: bpf_links.Position
+    name: str
+    digest: str
+
+
 class Way(Protocol):
     """How programs are attached at a hook. Places are link ids or priorities; all methods raise KernelError."""
 
-    def attach(self, fd: int, position: bpf_links.Position, name: str, digest: str) -> int: ...
+    def present(self) -> tuple[Attached, ...]: ...
+
+    def roomier(self, present: Sequence[Attached]) -> bpf_links.Position:
+        """The side of what is ours that has more room, where places are numbers and the numbers between can run out."""
+
+    def attach(self, fd: int, place: Place) -> int: ...
 
     def update(self, fd: int, entry: Attached, digest: str) -> None: ...
 
@@ -113,7 +127,9 @@ class Chains:
         """Makes a hook run exactly the chain; the second time, what it ran before: that is undoing.
 
         Raises KernelError (ESTALE: it is not as planned for), NkformError. From one way of attachment to the other the
-        new chain is complete before the old one goes: never a gap.
+        new chain is complete before the old one goes: never a gap. A clsact qdisc of ours stays as long as a pair
+        does: the kernel stops a device that is up while one comes or goes (dev_deactivate in net/sched/sch_api.c,
+        qdisc_graft), and what the device transmits at that moment is lost.
         """
         device, hook, index = action.device, action.hook, indexes[0]
         attach_type = TYPES[device.kind, hook]
@@ -132,34 +148,52 @@ class Chains:
             ):
                 asked = f"change the chain {hook} of {device.name}"
                 raise KernelError(errno.ESTALE, asked, "somebody changed it since the plan was made")
-            ways: list[tuple[Way, Sequence[Attached], Sequence[Attached], Chain]] = [
-                (links, now.linked, original.linked if original else (), Chain() if action.legacy else action.after)
+            was = original or Hook()
+            turns: list[tuple[Way, Sequence[Attached], Sequence[Attached], Chain]] = [
+                (links, now.linked, was.linked, Chain() if action.legacy else action.after)
             ]
             if filters is not None:
-                before = original.filters if original else ()
-                ways.append((filters, now.filters, before, action.after if action.legacy else Chain()))
+                turns.append((filters, now.filters, was.filters, action.after if action.legacy else Chain()))
                 if action.legacy:
                     filters.ensure()
-                    ways.reverse()
+                    turns.reverse()
             if original is None:
                 self._originals[index, hook] = now
-            for way, present, before, chain in ways:
+            for way, present, before, chain in turns:
                 if original is None:
                     self._change(action, way, present, chain, indexes)
                 else:
                     self._restore(way, present, before)
-            if filters is not None:
+            if filters is not None and device.kind == "external":
                 filters.release()
 
     def _change(
         self, action: SetChain, way: Way, present: Sequence[Attached], chain: Chain, indexes: tuple[int, int]
     ) -> None:
         """From the programs of ours that are attached one way to those of a chain."""
+        try:
+            self._carry_out(action, way, present, chain, indexes)
+        except BpfError as error:
+            present = way.present()
+            if error.errno != errno.ENOSPC or not any(entry.ours for entry in present):
+                raise
+            self._carry_out(action, way, present, chain, indexes, way.roomier(present))
+
+    def _carry_out(
+        self,
+        action: SetChain,
+        way: Way,
+        present: Sequence[Attached],
+        chain: Chain,
+        indexes: tuple[int, int],
+        elsewhere: bpf_links.Position | None = None,
+    ) -> None:
+        """Takes the steps. `elsewhere`: where all of the chain is attached anew, for want of room between its parts."""
         device, hook = action.device, action.hook
         ours = [entry for entry in present if entry.ours]
         for entry in ours:
             self._hold(device.name, hook, entry)
-        moved = bool(chain.programs) and plan.misplaced(present, chain.position)
+        moved = bool(chain.programs) and (elsewhere is not None or plan.misplaced(present, chain.position))
         kept = {} if moved else plan.kept(ours, chain)
         places = {number: ours[place].place for place, number in kept.items()}
         running = {entry.program_id for entry in present}
@@ -177,9 +211,9 @@ class Chains:
                     elif before is not None:
                         position = bpf_links.Before(link_id=before)
                     else:
-                        position = _outer(chain, present)
-                    attach = partial(way.attach, position=position, name=program.name, digest=program.digest)
-                    places[number] = _unshared(load(program, old), attach)
+                        position = elsewhere or _outer(chain, present)
+                    place = Place(position, program.name, program.digest)
+                    places[number] = _unshared(load(program, old), partial(way.attach, place=place))
                 case plan.Update(number, entry):
                     program = chain.programs[number]
                     _unshared(load(program, entry), partial(way.update, entry=entry, digest=program.digest))
@@ -199,7 +233,7 @@ class Chains:
                     position = bpf_links.Before(link_id=following)
                 else:
                     position = bpf_links.First()
-                ahead = way.attach(self._by_id[entry.program_id], position, entry.name, entry.digest)
+                ahead = way.attach(self._by_id[entry.program_id], Place(position, entry.name, entry.digest))
             elif entry.place in there:
                 ahead = entry.place
         for entry in original:
@@ -276,11 +310,18 @@ class Links:
         self._attach_type = attach_type
         self._base = base
 
-    def attach(self, fd: int, position: bpf_links.Position, name: str, digest: str) -> int:
-        link = bpf_links.link_create(fd, self._index, self._attach_type, position)
+    def present(self) -> tuple[Attached, ...]:
+        pins = read_pins(self._where.node, self._base)
+        return read_links(self._index, self._attach_type, pins.get((self._where.device, self._where.hook), {})).linked
+
+    def roomier(self, present: Sequence[Attached]) -> bpf_links.Position:  # noqa: ARG002
+        return bpf_links.Last()  # never asked for: links have no numbers to run out of
+
+    def attach(self, fd: int, place: Place) -> int:
+        link = bpf_links.link_create(fd, self._index, self._attach_type, place.position)
         try:
             number = bpf_links.link_info(link).id
-            bpf.pin(link, bpffs.prepare(self._pin(name, digest, number), self._base))
+            bpf.pin(link, bpffs.prepare(self._pin(place.name, place.digest, number), self._base))
         finally:
             os.close(link)
         return number
@@ -327,9 +368,18 @@ class Filters:
     def release(self) -> None:
         self._tc.release(self._index)
 
-    def attach(self, fd: int, position: bpf_links.Position, name: str, digest: str) -> int:
-        said = filter_name(self._node, name, digest)
-        return self._tc.filter_create(fd, self._index, self._direction, position, name=said)
+    def roomier(self, present: Sequence[Attached]) -> bpf_links.Position:
+        ours = [number for number, entry in enumerate(present) if entry.ours]
+        numbers = [0, *(entry.place for entry in present), PRIORITY_END]
+        before = numbers[ours[0] + 1] - numbers[ours[0]]
+        after = numbers[ours[-1] + 2] - numbers[ours[-1] + 1]
+        if before > after:
+            return bpf_links.Before(link_id=present[ours[0]].place)
+        return bpf_links.After(link_id=present[ours[-1]].place)
+
+    def attach(self, fd: int, place: Place) -> int:
+        said = filter_name(self._node, place.name, place.digest)
+        return self._tc.filter_create(fd, self._index, self._direction, place.position, name=said)
 
     def update(self, fd: int, entry: Attached, digest: str) -> None:
         said = filter_name(self._node, entry.name, digest)

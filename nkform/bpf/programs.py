@@ -132,9 +132,30 @@ class Programs:
         """
         facts = replace(facts_of(device, hook), ifindex=indexes[0], peer_ifindex=indexes[1])
         rendered = self._render(program, facts)
+        if rendered.unknown:
+            rendered = self._render(program, _with_macs(facts, indexes))
         if self._engine is None:
             self._engine = make(self._source.engine, objects=self._source.objects)
         return self._loader.load(self._engine.build(rendered), rendered, maps, alone=alone)
+
+
+def _with_macs(facts: Facts, indexes: tuple[int, int]) -> Facts:
+    """Facts with the addresses that the kernel chose where the spec says nothing. They do not enter the digest."""
+    from nkform.kernel import links
+    from nkform.kernel.netlink import Socket
+
+    def mac(socket: Socket, index: int, nsid: int | None = None) -> tuple[str | None, int | None]:
+        outcomes, answers = socket.ask([links.get("", index=index, nsid=nsid)])
+        if outcomes[0] is not None or 0 not in answers:
+            return None, None
+        link = links.decode(answers[0][0])
+        value = link.values.get("mac")
+        return None if value is None else str(value), link.nsid
+
+    with Socket() as socket:
+        own, nsid = mac(socket, indexes[0])
+        other = mac(socket, indexes[1], nsid)[0] if indexes[1] else None
+    return replace(facts, mac=facts.mac or own, peer_mac=facts.peer_mac or other)
 
 
 def _place(program: Program, path: SpecPath) -> SpecPath:

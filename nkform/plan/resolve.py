@@ -96,8 +96,8 @@ def _fit(device: Device, kind: Kind) -> tuple[Device, list[Problem]]:
     """The device as this kind, without the attributes that the kind does not have."""
     problems = []
     for attr, value, path in _declared(device):
-        if kind in attr.kinds or value == attr.default:
-            continue
+        if kind in attr.kinds or value == attr.default or (kind, attr.name, value) == ("veth", "mode", "l2"):
+            continue  # a veth works at layer 2 anyway
         problems.append(
             Problem(
                 "NK0403",

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from tests.live.support import Node, features, link, pings
+from tests.live.support import Node, features, ip, link, pings
 from tests.live.test_pairs import veth
 
 SPEC = """
@@ -53,6 +53,16 @@ def test_auto_tells_what_a_veth_leaves_out(node: Node) -> None:
     else:
         assert "NK0403" in outcome.err
         assert "scrub" in outcome.err
+
+
+def test_arp_is_answered_with_the_address_that_the_kernel_chose(node: Node) -> None:
+    spec = veth("auto")
+    device = spec["devices"]["to-a"]
+    device.update(mode="l2", addresses=[], programs={"peer": ["arp"]})
+    spec["programs"] = {"arp": {"template": "arp_responder", "params": {"addresses": ["169.254.1.1"]}}}
+    node.apply(spec)
+    pings("a", "169.254.1.1")
+    assert f"169.254.1.1 dev eth0 lladdr {link('to-a')['address']}" in ip("neigh", namespace="a")
 
 
 def test_auto_keeps_a_policy_whatever_it_becomes(node: Node) -> None:
