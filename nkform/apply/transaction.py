@@ -67,7 +67,7 @@ def apply(
         try:
             Executor(namespaces, plan.node, note, chains).run(plan.actions)
             live = observe(namespaces, plan.node, desired)
-            _verify(build(desired, live, features=features, programs=programs, targets=targets))
+            _verify(build(desired, live, features=features, targets=targets, resolved=plan.devices))
             if chains is not None:
                 chains.sweep()
             return live

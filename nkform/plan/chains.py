@@ -78,7 +78,7 @@ def completed(device: Device) -> tuple[Device, list[Problem]]:
             chain = replace(chain, programs=(*chain.programs, end))
         if hook in device.chains or chain.programs:
             found[hook] = chain
-    return replace(device, chains=found), problems
+    return (device if found == device.chains else replace(device, chains=found)), problems
 
 
 def _falls_through(device: str, hook: str) -> Problem:

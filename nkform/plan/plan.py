@@ -119,17 +119,28 @@ def build(
     programs: Programs | None = None,
     adopt: bool = False,
     targets: Collection[str] = (),
+    resolved: Mapping[str, Device] | None = None,
 ) -> Plan:
-    """Compares and orders. `programs` tells the digests of programs. Raises NkformError with all that cannot be."""
-    resolved = resolve(desired, features, live.rooms)
-    devices = {name: d for name, d in resolved.devices.items() if not targets or name in targets}
-    problems = list(resolved.problems)
+    """Compares and orders. Raises NkformError with all that cannot be.
+
+    `programs` tells the digests of programs. `resolved` are the devices of an earlier plan of the same spec, where the
+    spec's meaning has been worked out already.
+    """
+    problems: list[Problem] = []
+    if resolved is None:
+        found = resolve(desired, features, live.rooms)
+        problems += found.problems
+        devices = {name: d for name, d in found.devices.items() if not targets or name in targets}
+        for name, device in devices.items():
+            if device.chains and programs is not None:
+                devices[name], notes = programs.resolve(device)
+                problems += notes
+    else:
+        devices = dict(resolved)
     for name, device in devices.items():
-        if device.chains and programs is not None:
-            devices[name], notes = programs.resolve(device)
-            problems += notes
-        legacy = is_legacy(device, features)
-        problems += chains.obstacles(devices[name], live.devices.get(name), legacy=legacy)
+        if device.chains:
+            legacy = is_legacy(device, features)
+            problems += chains.obstacles(device, live.devices.get(name), legacy=legacy)
     errors = [p for p in problems if p.severity == "error"]
     warnings = [p for p in problems if p.severity != "error"]
     errors += _unknown_targets(targets, desired, live)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 
 from nkform.attributes import ATTRIBUTES, BY_NAME, Attribute
 from nkform.features import FEATURES
@@ -36,14 +37,13 @@ def resolve(desired: Node, features: Collection[str], rooms: Mapping[str, Room])
             continue
         kind = _kind(device, features)
         problems += _unsupported_kind(device, kind, features)
-        fitting, left_out = _fit(device, kind)
-        problems += left_out
-        filled, unknown = _with_room(_with_defaults(fitting), rooms)
+        problems += _left_out(device, kind)
+        whole, noted = completed(device if device.kind == kind else replace(device, kind=kind))
+        problems += noted
+        filled, unknown = _with_room(_as_kind(whole), rooms)
         problems += unknown
         problems += _missing(filled, features)
-        whole, noted = completed(filled)
-        problems += noted
-        devices[name] = _without_policies(whole) if kind == "veth" else whole
+        devices[name] = filled
     return Resolved(devices, tuple(problems))
 
 
@@ -92,63 +92,60 @@ def _declared(device: Device) -> Iterator[tuple[Attribute, Value, Path]]:
             yield BY_NAME[name], value, (*path, "peer", name)
 
 
-def _fit(device: Device, kind: Kind) -> tuple[Device, list[Problem]]:
-    """The device as this kind, without the attributes that the kind does not have."""
-    problems = []
+def _left_out(device: Device, kind: Kind) -> Iterator[Problem]:
+    """What a device loses as this kind."""
     for attr, value, path in _declared(device):
         if kind in attr.kinds or value == attr.default or (kind, attr.name, value) == ("veth", "mode", "l2"):
             continue  # a veth works at layer 2 anyway
-        problems.append(
-            Problem(
-                "NK0403",
-                f"{attr.name} is left out: {device.name} becomes a {kind} here, which has none",
-                path=path,
-                severity="warning",
-            )
+        yield Problem(
+            "NK0403",
+            f"{attr.name} is left out: {device.name} becomes a {kind} here, which has none",
+            path=path,
+            severity="warning",
         )
 
-    def fitting(values: Attrs) -> dict[str, Value]:
-        return {name: value for name, value in values.items() if kind in BY_NAME[name].kinds}
 
-    fitted = _map_attrs(device, lambda values, _: fitting(values))
-    return replace(fitted, kind=kind), problems
-
-
-def _with_defaults(device: Device) -> Device:
-    def filled(values: Attrs, places: tuple[str, ...]) -> dict[str, Value]:
-        defaults = {
-            a.name: a.default
-            for a in ATTRIBUTES
-            if a.default is not None and a.place in places and device.kind in a.kinds and a.name not in values
-        }
-        return {**values, **defaults}
-
-    return _map_attrs(device, filled)
+@cache
+def _kept(kind: Kind) -> frozenset[str]:
+    """The attributes that this kind has itself; on a veth, programs stand in for its policies."""
+    return frozenset(a.name for a in ATTRIBUTES if kind in a.kinds and (kind, a.name) != ("veth", "policy"))
 
 
-def _map_attrs(device: Device, change: object) -> Device:
-    assert callable(change)
-    ends = tuple(replace(end, attrs=change(end.attrs, ("pair", "end"))) for end in device.ends)
+@cache
+def _defaults(kind: Kind, of_device: bool) -> Mapping[str, Value]:
+    return {
+        a.name: a.default
+        for a in ATTRIBUTES
+        if a.default is not None and a.name in _kept(kind) and (a.place == "device") is of_device
+    }
+
+
+def _as_kind(device: Device) -> Device:
+    """The device without what its kind does not have, and with the defaults of what it does not say."""
+    kept = _kept(device.kind)
+
+    def filled(values: Attrs, of_device: bool) -> dict[str, Value]:
+        own = {name: value for name, value in values.items() if name in kept}
+        return {**own, **_defaults(device.kind, of_device), **own}
+
+    ends = [_with_attrs(end, filled(end.attrs, False)) for end in device.ends]
     return replace(
         device,
-        attrs=change(device.attrs, ("device",)),
-        primary=_routed(ends[0]),
-        peer=_routed(ends[1]) if len(ends) > 1 else None,
+        attrs=filled(device.attrs, True),
+        primary=ends[0],
+        peer=ends[1] if len(ends) > 1 else None,
     )
 
 
-def _routed(end: Endpoint) -> Endpoint:
+def _with_attrs(end: Endpoint, attrs: Attrs) -> Endpoint:
     """An end that is down has no routes."""
-    return replace(end, routes=()) if end.attrs.get("up") is False and end.routes else end
-
-
-def _without_policies(device: Device) -> Device:
-    """A veth has no policies: programs stand in for them."""
-    return _map_attrs(device, lambda values, _: {name: value for name, value in values.items() if name != "policy"})
+    return replace(end, attrs=attrs, routes=() if attrs.get("up") is False else end.routes)
 
 
 def _with_room(device: Device, rooms: Mapping[str, Room]) -> tuple[Device, list[Problem]]:
     """Head- and tailroom as numbers: the sum of what the named devices need."""
+    if not any(isinstance(value, RoomFor) for value in device.attrs.values()):
+        return device, []
     problems: list[Problem] = []
     attrs = dict(device.attrs)
     for name, value in device.attrs.items():
