@@ -23,6 +23,7 @@ from nkform.kernel.bpf_programs import prog_info
 from nkform.kernel.clsact import PRIORITY_END, Direction, Tc
 from nkform.kernel.netlink import KernelError
 from nkform.model import After, Attached, Before, Chain, Device, First, Hook, Last, Program
+from nkform.observe import explanations
 from nkform.observe.chains import DIRECTIONS, TYPES, entry_name, filter_name, read_filters, read_links, read_pins
 from nkform.plan import chains as plan
 from nkform.plan.actions import SetChain
@@ -46,6 +47,8 @@ class Programs(Protocol):
         *,
         alone: bool,
     ) -> Loaded: ...
+
+    def templates(self) -> Mapping[str, tuple[str, bool]]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +268,9 @@ class Chains:
         For a device that is made anew it is a new one if it can be: programs know the ifindexes of their device.
         """
         held = self._held.get((device.name, hook, program.name, program.digest))
-        anew = device.name in self._gone and program.template
+        if device.name in self._gone and self._programs is not None:
+            program = self._explained(program)
+        anew = device.name in self._gone and program.template and self._programs is not None
         if held is not None and not anew and prog_info(held).id not in running:
             return os.dup(held)
         if self._programs is None:
@@ -278,6 +283,15 @@ class Chains:
         finally:
             for fd in maps.values():
                 os.close(fd)
+
+    def _explained(self, program: Program) -> Program:
+        """A program that was only observed, with the template and parameters that are on record for it, if any are."""
+        if program.template:
+            return program
+        known = explanations.read(self._node).get(program.digest)
+        if known is None or self._programs is None or known.template not in self._programs.templates():
+            return program
+        return replace(program, template=known.template, params=known.params)
 
     def _predecessor(self, device: str, hook: str, name: str) -> int:
         """The program of that name that went in this transaction, on a device that is replaced; 0 if there was none."""

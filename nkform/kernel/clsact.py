@@ -30,9 +30,9 @@ from nkform.kernel.bpf import BpfError
 from nkform.kernel.bpf_links import After, Before, Chain, Entry, First, Last, Position
 from nkform.kernel.bpf_programs import prog_info, prog_name
 from nkform.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, U32, KernelError, Request, Socket, u32, walk
+from nkform.kernel.qdiscs import FILTER_PREFIX
 
-PREFIX = "nkform:"
-"""How the names (TCA_BPF_NAME) of all filters of ours begin."""
+PREFIX = FILTER_PREFIX
 
 NAME_BYTES = 255
 """CLS_BPF_NAME_LEN (net/sched/cls_bpf.c), less its NUL."""

@@ -10,8 +10,16 @@ import struct
 from nkform.kernel.netlink import Request, Socket, string, walk
 
 RTM_GETQDISC = 38
+RTM_GETTFILTER = 46
 TCMSG = struct.Struct("=B3xiIII")
+"""family, ifindex, handle, parent, info"""
 TCA_KIND = 1
+TCA_OPTIONS = 2
+TCA_BPF_NAME = 7
+FILTER_PREFIX = "nkform:"
+"""How the names of all filters of ours begin."""
+PARENTS = (0xFFFFFFF2, 0xFFFFFFF3)
+"""Ingress and egress of a clsact: TC_H_CLSACT with TC_H_MIN_INGRESS, TC_H_MIN_EGRESS."""
 
 
 def with_clsact(socket: Socket) -> set[int]:
@@ -23,3 +31,17 @@ def with_clsact(socket: Socket) -> set[int]:
         if string(kind) == "clsact":
             found.add(index)
     return found
+
+
+def has_filter(socket: Socket, index: int, prefix: str) -> bool:
+    """Whether a device has a BPF filter whose name begins so. Raises KernelError."""
+    for parent in PARENTS:
+        body = TCMSG.pack(0, index, 0, parent, 0)
+        for message in socket.dump(Request(RTM_GETTFILTER, 0, body, "list the filters")):
+            found = walk(message.buffer, message.start + TCMSG.size, message.end)
+            options = found.get(TCA_OPTIONS)
+            if options is not None and string(found.get(TCA_KIND)) == "bpf":
+                name = string(walk(options, 0, len(options)).get(TCA_BPF_NAME))
+                if name.startswith(prefix):
+                    return True
+    return False

@@ -12,7 +12,7 @@ from nkform.attributes import ATTRIBUTES
 from nkform.kernel import bpffs, links, sysctl
 from nkform.kernel.netlink import RECEIVE_BYTES, KernelError, Socket
 from nkform.kernel.netns import Namespaces
-from nkform.kernel.qdiscs import with_clsact
+from nkform.kernel.qdiscs import FILTER_PREFIX, has_filter, with_clsact
 from nkform.model import ROOT, Attrs, Device, Endpoint, Namespace, Node, Room, owner_of
 from nkform.observe.namespaces import Contents, identify, read
 
@@ -56,12 +56,16 @@ def _with_hooks(
     """The devices with what their hooks run, where anything of ours runs or shall run."""
     with Socket() as socket:
         legacy = with_clsact(socket)
+        known = {device.index for device in devices.values()}
+        left = {index for index in legacy - known if has_filter(socket, index, f"{FILTER_PREFIX}{node}@")}
     chained = any(device.chains for device in declared.values())
-    ours = {device.index for device in devices.values()}
-    if not chained and not bpffs.has_node(node) and not legacy & ours:
+    if not chained and not bpffs.has_node(node) and not legacy & known and not left:
         return devices
     from nkform.observe.chains import with_hooks
 
+    for index in left & root.links.keys():  # devices of others, with programs of ours that no spec names any more
+        name = root.links[index].name
+        devices[name] = Device(name, "external", {}, Endpoint(name), index=index)
     indexes = {link.name: link.index for link in root.links.values()}
     return with_hooks(devices, node, indexes, legacy, bpffs.BASE)
 

@@ -25,7 +25,7 @@ CASES = [
 
 @pytest.mark.parametrize(("name", "test", "mode"), CASES)
 def test_packets(workshop: Workshop, name: str, test: PacketTest, mode: str) -> None:
-    """A packet cut short is refused by the kernel's test run itself: test_programs_traffic.py sends such ones for real."""
+    """What is cut short the kernel itself refuses to run here: test_programs_traffic.py sends it for real."""
     try:
         wrong = run_template_test(test, mode, TEMPLATES[name], workshop.engine, workshop.renderer, workshop.loader)
     except KernelError as error:

@@ -1,0 +1,150 @@
+"""While a node is flooded its chains change: no packet that may pass is lost, and none that may not comes through."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.live.chain_sites import (
+    CLSACT_EGRESS,
+    CLSACT_INGRESS,
+    IN_LAB,
+    OTHER,
+    SHUT,
+    TCX_EGRESS,
+    TCX_INGRESS,
+    Others,
+    Site,
+    compile_once,
+    everywhere,
+    pins,
+)
+from tests.live.flood import Flood, Tally
+from tests.live.support import Node, needs
+
+PACKETS = 10_000 if IN_LAB else 1_000_000
+CHANGES = 12 if IN_LAB else 36
+"""At least so many of each; a flood goes on until it has both."""
+
+SECONDS = 300
+"""A flood that takes longer has a reason that this test does not know."""
+
+
+@pytest.fixture(autouse=True)
+def _bcc_compiles_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    compile_once(monkeypatch)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    everywhere(metafunc)
+
+
+@pytest.fixture
+def others() -> Iterator[Others]:
+    made = Others()
+    yield made
+    made.close()
+
+
+def enough(tally: Tally) -> bool:
+    return tally.sent + tally.forbidden >= PACKETS and min(tally.sent, tally.forbidden) >= PACKETS // 10
+
+
+def flooded(
+    node: Node, site: Site, change: Callable[[int], dict[str, Any]], cycle: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Applies one spec after the other while packets run; all of a cycle at least once."""
+    flood = Flood(site)
+    turn, started = 0, time.monotonic()
+    try:
+        with flood:
+            while turn < max(CHANGES, cycle) or not enough(flood.tally()):
+                node.write(change(turn))
+                outcome = node.run("apply", "-y", str(node.path))
+                assert outcome.code == 0, f"change {turn}: {outcome.err}"
+                assert "Apply complete" in outcome.out, f"change {turn} is none"
+                turn += 1
+                assert time.monotonic() < started + SECONDS, f"{turn} changes, {flood.tally()}"
+        tally = flood.tally()
+    finally:
+        flood.close()
+    with capsys.disabled():
+        print(
+            f"\n  {site}: {turn} changes in {time.monotonic() - started:.0f} s; may pass: {tally.sent} sent,"
+            f" {tally.sent - tally.arrived} lost; may not: {tally.forbidden} sent, {tally.through} through"
+        )
+    assert (tally.sent - tally.arrived, tally.through) == (0, 0)
+    assert node.changes() == []
+
+
+def test_a_chain_changes_under_a_flood(
+    node: Node, site: Site, engine: str, others: Others, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Values, programs, order, length, the end of the chain, and its place among programs of others."""
+    node.apply(site.spec(["guard", "count"], engine))
+    for name, place in (("one", 20000), ("two", 30000)):
+        others.attach(site, name, place)
+    two = next(each.program_id for each in site.running() if each.name == "two")
+    guard = {"ports": [SHUT]}
+    cycle: list[tuple[Any, dict[str, Any]]] = [
+        (["guard", "count"], {"guard": {"ports": [SHUT, 7000]}}),
+        (["guard", "count"], {"guard": guard}),
+        (["guard", "count"], {"guard": {**guard, "arp": True}}),
+        (["count", "guard"], {"guard": guard}),
+        (["extra", "guard", "count"], {"guard": guard}),
+        ({"chain": ["guard", "count"], "position": {"before": two}}, {"guard": guard}),
+        ({"chain": ["count", "guard"], "position": "first"}, {"guard": guard}),
+        ({"chain": ["extra", "guard"], "position": "last"}, {"guard": guard}),
+        ({"chain": ["extra", "guard"], "position": "last"}, {"extra": guard, "guard": {"ports": [OTHER]}}),
+        ({"chain": ["extra", "guard"], "position": "last"}, {"extra": {"ports": [OTHER]}, "guard": guard}),
+        ({"default": "drop", "chain": ["accept"]}, {}),
+        ({"default": "drop", "chain": ["guard", "accept"]}, {"guard": guard}),
+    ]
+
+    def change(turn: int) -> dict[str, Any]:
+        chain, params = cycle[turn % len(cycle)]
+        spec = site.spec(chain, engine)
+        for name, given in params.items():
+            spec["programs"][name]["params"] = given
+        return spec
+
+    flooded(node, site, change, len(cycle), capsys)
+    assert [each.name for each in site.running() if not each.ours] == ["one", "two"]
+
+
+@needs("tcx")
+@pytest.mark.parametrize(
+    ("links", "filters"),
+    [
+        pytest.param(TCX_INGRESS, CLSACT_INGRESS, id="ingress"),
+        pytest.param(TCX_EGRESS, CLSACT_EGRESS, id="egress"),
+    ],
+)
+def test_a_chain_moves_between_links_and_filters_under_a_flood(
+    node: Node, links: Site, filters: Site, engine: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And never are both left, nor neither.
+
+    The clsact qdisc is there before the flood: the kernel stops a device for a moment while it makes one.
+    """
+    chains: list[Any] = [
+        ["guard", "count"],
+        ["guard", "count"],
+        ["count", "guard"],
+        {"default": "drop", "chain": ["accept"]},
+        {"default": "drop", "chain": ["guard", "accept"]},
+    ]
+
+    def change(turn: int) -> dict[str, Any]:
+        return (filters, links)[turn % 2].spec(chains[turn % len(chains)], engine)
+
+    node.apply(filters.spec(["guard", "count"], engine))
+    node.apply(links.spec(["guard", "count"], engine))
+    flooded(node, links, change, 2 * len(chains), capsys)
+    for site, other in ((links, filters), (filters, links)):
+        node.apply(site.spec(["count", "guard"], engine))
+        assert (site.order(), other.order()) == ("count guard", "")
+        assert len(pins()) == (2 if site is links else 0)
