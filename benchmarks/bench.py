@@ -13,9 +13,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -24,7 +23,7 @@ from benchmarks import baseline_ifstate, cycles, report  # noqa: E402
 from benchmarks.campaign import Campaign, note  # noqa: E402
 from benchmarks.cycles import Programs  # noqa: E402
 from benchmarks.measure import BenchError, call  # noqa: E402
-from benchmarks.results import Results, Target, targets  # noqa: E402
+from benchmarks.results import Results, targets  # noqa: E402
 
 
 def parser() -> argparse.ArgumentParser:
@@ -37,6 +36,9 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--kind", choices=["veth", "netkit"], help="the kind of device (default veth; netkit in the lab)")
     top.add_argument("--lab", action="store_true", help="on the lab's newest kernel, which has netkit; quick")
     top.add_argument("--write-docs", action="store_true", help="put the figures into docs/benchmarks.md and .json")
+    top.add_argument(
+        "--render", action="store_true", help="measure nothing, write docs/benchmarks.md anew from the .json"
+    )
     top.add_argument("--strict", action="store_true", help="exit code 1 if a promise is not kept")
     top.add_argument("--json", action="store_true", help="print the figures as JSON")
     top.add_argument(
@@ -61,6 +63,9 @@ def main(arguments: Sequence[str]) -> int:
     options = parser().parse_args(arguments)
     if options.inside:
         cycles.inside(options.inside)
+        return 0
+    if options.render:
+        report.render_page()
         return 0
     options.sizes = options.sizes or ([10, 100] if options.quick or options.lab else [10, 100, 1000])
     options.runs = options.runs or (1 if options.quick or options.lab else 3)
@@ -97,24 +102,27 @@ def here(options: argparse.Namespace) -> int:
 
 def conclude(options: argparse.Namespace, programs: Programs, results: Results) -> int:
     """Prints and writes what was measured; returns the exit code."""
-    if not results.sizes():
+    figures = results.figures()
+    if not figures.sizes():
         raise BenchError("nothing could be measured")
-    promises = list(targets(results)) if options.kind == "veth" and not options.no_nkform else []
-    about = {
+    promises = list(targets(figures)) if options.kind == "veth" and not options.no_nkform else []
+    document = {
         "machine": report.machine(),
         "runs": options.runs,
         "busy": results.busy(),
         "iproute2": report.iproute2_version(options.ip),
         "ifstate": baseline_ifstate.version() if programs.ifstate else None,
         "nkform": None if options.no_nkform else call(*programs.nkform, "--version").split()[-1],
+        "figures": figures.as_json(),
+        "targets": [asdict(promise) for promise in promises],
+        "notes": results.notes,
     }
-    show(results, promises, file_is_json=options.json)
-    document = report.as_json(results, promises, about)
-    text = report.page_text(results, promises, about)
+    for table in report.all_tables(figures, promises):
+        print(report.plain(table), end="\n\n", file=sys.stderr if options.json else sys.stdout)
     if options.json:
-        json.dump({"document": document, "text": text}, sys.stdout)
+        json.dump(document, sys.stdout)
     if options.write_docs:
-        report.write_docs(options.kind, document, text)
+        report.write_docs(options.kind, document)
     unmet = any(promise.met is False for promise in promises)
     return 1 if results.errors or (options.strict and unmet) else 0
 
@@ -143,7 +151,7 @@ def in_lab(options: argparse.Namespace) -> int:
     if options.json:
         json.dump(found, sys.stdout)
     if options.write_docs:
-        report.write_docs(options.kind, found["document"], found["text"])
+        report.write_docs(options.kind, found)
     return done.returncode
 
 
@@ -153,18 +161,6 @@ def nkform_command(path: str | None) -> tuple[str, ...]:
         return (path or str(beside),)
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from nkform.cli.main import run; sys.exit(run())"
     return (sys.executable, "-c", code)
-
-
-def show(results: Results, promises: Sequence[Target], *, file_is_json: bool) -> None:
-    out: Any = sys.stderr if file_is_json else sys.stdout
-    tables = [report.figures_table(results), report.start_table(results), report.timings_table(results)]
-    if promises:
-        tables.append(report.targets_table(promises))
-    for table in tables:
-        if len(table) > 1:
-            print(report.plain(table), end="\n\n", file=out)
-    for text in results.notes:
-        print(text, file=out)
 
 
 if __name__ == "__main__":

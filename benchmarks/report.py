@@ -6,13 +6,13 @@ import json
 import os
 import platform
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cycles import IFSTATE, STARTUP
-from benchmarks.measure import DONE, call
-from benchmarks.results import ORDER, Figure, Results, Target
+from benchmarks.cycles import STARTUP
+from benchmarks.measure import DONE, BenchError, call
+from benchmarks.results import ORDER, Figure, Figures, Target
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE = DOCS / "benchmarks.md"
@@ -47,9 +47,9 @@ def iproute2_version(ip: str) -> str:
 # --- tables ------------------------------------------------------------------------------------------------
 
 
-def figures_table(results: Results) -> Table:
+def figures_table(figures: Figures) -> Table:
     """A row a phase: seconds by size; at the largest one CPU seconds and peak MB as well."""
-    sizes = results.sizes()
+    sizes = figures.sizes()
     rows = [
         [
             "side",
@@ -60,8 +60,8 @@ def figures_table(results: Results) -> Table:
         ]
     ]
     for side in ORDER:
-        for phase in results.phases(side):
-            found = [results.figure(side, size, phase) for size in sizes]
+        for phase in figures.phases(side):
+            found = [figures.get(side, size, phase) for size in sizes]
             if any(found):
                 rows.append([side, phase, *map(_seconds, found), *_costs(found[-1])])
     return rows
@@ -77,23 +77,29 @@ def _costs(found: Figure | None) -> tuple[str, str]:
     return (f"{found.cpu:.3g} s", f"{found.peak:.0f} MB") if found else ("–", "–")
 
 
-def start_table(results: Results) -> Table:
-    found = {phase: results.figure(STARTUP, 0, phase) for phase in results.phases(STARTUP)}
+def start_table(figures: Figures) -> Table:
+    found = {phase: figures.get(STARTUP, 0, phase) for phase in figures.phases(STARTUP)}
     return [
         ["start", "time", "peak"],
         *([phase, f"{1000 * f.wall:.0f} ms", f"{f.peak:.0f} MB"] for phase, f in found.items() if f),
     ]
 
 
-def timings_table(results: Results) -> Table:
+def timings_table(figures: Figures) -> Table:
     """Where nkform itself says that its time goes, at the largest size; empty if it does not say."""
-    size = results.sizes()[-1]
-    rows = [["phase", "part", "time"]]
-    for side in ORDER:
-        for phase in results.phases(side):
-            found = results.figure(side, size, phase)
-            rows += [[phase, name, f"{value:.0f} ms"] for name, value in (found.timings if found else {}).items()]
-    return rows if len(rows) > 1 else []
+    size = figures.sizes()[-1]
+    told = {
+        phase: found.timings
+        for side in ORDER
+        for phase in figures.phases(side)
+        if (found := figures.get(side, size, phase)) and found.timings
+    }
+    parts = list(dict.fromkeys(part for timings in told.values() for part in timings))
+    rows = [
+        [phase, *(f"{timings[part]:.0f} ms" if part in timings else "–" for part in parts)]
+        for phase, timings in told.items()
+    ]
+    return [[f"parts, {size:,} pairs", *parts], *rows] if rows else []
 
 
 def targets_table(found: Sequence[Target]) -> Table:
@@ -120,44 +126,46 @@ def markdown(table: Table) -> str:
 # --- documents ---------------------------------------------------------------------------------------------
 
 
-def as_json(results: Results, found: Sequence[Target], about: dict[str, Any]) -> dict[str, Any]:
-    """One kind's part of docs/benchmarks.json. Seconds, MB (10^6 bytes) and, for timings, milliseconds."""
-    return {
-        **about,
-        "figures": results.as_json(),
-        "targets": [{"promise": t.promise, "limit": t.limit, "measured": t.measured, "met": t.met} for t in found],
-        "notes": results.notes,
-    }
-
-
-def write_docs(kind: str, document: dict[str, Any], text: str) -> None:
-    """Puts the figures of one kind into the manual and the JSON; what they say of the other kind stays."""
+def write_docs(kind: str, document: dict[str, Any]) -> None:
+    """Puts the figures of one kind into the JSON and the manual; what they say of the other kind stays."""
     known = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
     known[kind] = document
     FIGURES.write_text(json.dumps(known, indent=2, ensure_ascii=False) + "\n")
-    start, end = (
-        f"<!-- figures of {kind}: written by `make bench` -->",
-        f"<!-- end of the figures of {kind} -->",
-    )
+    render_page()
+
+
+def render_page() -> None:
+    """Writes the manual's figures anew from the JSON; the prose around the markers stays."""
     page = PAGE.read_text()
-    before, found, rest = page.partition(start)
-    _, closed, after = rest.partition(end)
-    if not found or not closed:
-        raise ValueError(f"{PAGE.name} has no markers for the figures of {kind}")
-    PAGE.write_text(f"{before}{start}\n\n{text}\n\n{end}{after}")
+    for kind, document in json.loads(FIGURES.read_text()).items():
+        start, end = f"<!-- figures of {kind}: from benchmarks.json -->", f"<!-- end of the figures of {kind} -->"
+        before, found, rest = page.partition(start)
+        _, closed, after = rest.partition(end)
+        if not found or not closed:
+            raise BenchError(f"{PAGE.name} has no markers for the figures of {kind}")
+        page = f"{before}{start}\n\n{page_text(document)}\n\n{end}{after}"
+    PAGE.write_text(page)
 
 
-def page_text(results: Results, found: Sequence[Target], about: dict[str, Any]) -> str:
-    """The part of the manual between the markers."""
-    on = about["machine"]
-    peer = f", IfState {about['ifstate']}" if IFSTATE in results.measurements else ""
+def page_text(document: Mapping[str, Any]) -> str:
+    """The part of the manual between the markers, from one kind's part of the JSON."""
+    figures = Figures.from_json(document["figures"])
+    promises = [Target(**fields) for fields in document["targets"]]
+    on = document["machine"]
+    peer = f", IfState {document['ifstate']}" if document["ifstate"] else ""
+    cores = "1 core" if on["cores"] == "1" else f"{on['cores']} cores"
+    runs = "One run" if document["runs"] == 1 else f"Medians of {document['runs']} runs"
     parts = [
-        f"{on['processor']}, {on['cores']} cores, {on['memory']}; {on['kernel']}, {on['system']}, "
-        f"Python {on['python']}, "
-        f"iproute2 {about['iproute2']}{peer}; nkform {about['nkform']}. Medians of {about['runs']} runs; "
-        f"before each cycle, other work took {about['busy']:.0%} of the processor time (median).",
-        *(markdown(table) for table in (targets_table(found) if found else [], figures_table(results)) if table),
-        *(markdown(table) for table in (start_table(results), timings_table(results)) if len(table) > 1),
-        "\n".join(f"- {note}" for note in results.notes),
+        f"{on['processor']}, {cores}, {on['memory']}; {on['kernel']}, {on['system']}, "
+        f"Python {on['python']}, iproute2 {document['iproute2']}{peer}; nkform {document['nkform']}. {runs}; "
+        f"before the cycles, other work took {document['busy']:.0%} of the processor time (median).",
+        *(markdown(table) for table in all_tables(figures, promises)),
+        "\n".join(f"- {note}" for note in document["notes"]),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def all_tables(figures: Figures, promises: Sequence[Target]) -> list[Table]:
+    """Those tables that have something to say."""
+    tables = [targets_table(promises), figures_table(figures), start_table(figures), timings_table(figures)]
+    return [table for table in tables if len(table) > 1]

@@ -25,12 +25,12 @@ class Figure:
     wall: float
     cpu: float
     peak: float
-    runs: tuple[float, ...]
+    runs: Sequence[float]
     outcome: str = DONE
     timings: Mapping[str, float] = field(default_factory=dict)
 
 
-def figure(measurements: Sequence[Measurement]) -> Figure:
+def _figure(measurements: Sequence[Measurement]) -> Figure:
     """The medians; a phase that did not end in one run did not end."""
     names = dict.fromkeys(name for each in measurements for name in each.timings)
     return Figure(
@@ -45,9 +45,45 @@ def figure(measurements: Sequence[Measurement]) -> Figure:
     )
 
 
+@dataclass(frozen=True)
+class Figures:
+    """Figures by side, size and phase, in the order in which they were measured."""
+
+    by_side: Mapping[str, Mapping[int, Mapping[str, Figure]]]
+
+    def get(self, side: str, size: int, phase: str) -> Figure | None:
+        return self.by_side.get(side, {}).get(size, {}).get(phase)
+
+    def sizes(self) -> list[int]:
+        return sorted({size for side in ORDER for size in self.by_side.get(side, {})})
+
+    def phases(self, side: str) -> list[str]:
+        return list(dict.fromkeys(phase for phases in self.by_side.get(side, {}).values() for phase in phases))
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            side: {
+                str(size): {phase: asdict(figure) for phase, figure in phases.items()} for size, phases in sizes.items()
+            }
+            for side, sizes in self.by_side.items()
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Figures:
+        return cls(
+            {
+                side: {
+                    int(size): {phase: Figure(**fields) for phase, fields in phases.items()}
+                    for size, phases in sizes.items()
+                }
+                for side, sizes in data.items()
+            }
+        )
+
+
 @dataclass
 class Results:
-    """Measurements by side, size and phase, in the order in which they were made; and what went wrong.
+    """What is measured, as it comes in; and what went wrong.
 
     `other_work` is the share of the processor time that other work took before each cycle.
     """
@@ -61,28 +97,20 @@ class Results:
         phases = self.measurements.setdefault(side, {}).setdefault(size, {})
         phases.setdefault(measurement.phase, []).append(measurement)
 
-    def figure(self, side: str, size: int, phase: str) -> Figure | None:
-        measured = self.measurements.get(side, {}).get(size, {}).get(phase)
-        return figure(measured) if measured else None
-
-    def sizes(self) -> list[int]:
-        return sorted({size for side in ORDER for size in self.measurements.get(side, {})})
-
-    def phases(self, side: str) -> list[str]:
-        return list(dict.fromkeys(phase for size in self.measurements.get(side, {}).values() for phase in size))
+    def figures(self) -> Figures:
+        return Figures(
+            {
+                side: {
+                    size: {phase: _figure(measured) for phase, measured in phases.items()}
+                    for size, phases in sizes.items()
+                }
+                for side, sizes in self.measurements.items()
+            }
+        )
 
     def busy(self) -> float:
         """The share of the processor time that other work took before the cycles."""
         return round(statistics.median(self.other_work), 3)
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            side: {
-                str(size): {phase: asdict(figure(measured)) for phase, measured in phases.items()}
-                for size, phases in sizes.items()
-            }
-            for side, sizes in self.measurements.items()
-        }
 
 
 @dataclass(frozen=True)
@@ -95,12 +123,12 @@ class Target:
     met: bool | None
 
 
-def targets(results: Results) -> Iterator[Target]:
+def targets(figures: Figures) -> Iterator[Target]:
     """All promises; they hold for veth on a machine of the development kind."""
     large = 1000
 
     def wall(side: str, size: int, phase: str) -> float | None:
-        found = results.figure(side, size, phase)
+        found = figures.get(side, size, phase)
         return found.wall if found and found.outcome == DONE else None
 
     yield _ratio(
@@ -125,9 +153,9 @@ def targets(results: Results) -> Iterator[Target]:
         yield _below(f"plan with nothing to do, {size:,} pairs", limit, wall(NKFORM, size, PLAN_NOOP), "s")
     for phase in SCALED:
         yield _ratio(f"{phase}: 1,000 pairs against 100", 12, wall(NKFORM, large, phase), wall(NKFORM, 100, phase))
-    peaks = [found.peak for phase in results.phases(NKFORM) if (found := results.figure(NKFORM, large, phase))]
+    peaks = [found.peak for phase in figures.phases(NKFORM) if (found := figures.get(NKFORM, large, phase))]
     yield _below("peak memory at 1,000 pairs, all phases", 150, max(peaks, default=None), "MB")
-    version, python = (results.figure(STARTUP, 0, phase) for phase in (VERSION, PYTHON))
+    version, python = (figures.get(STARTUP, 0, phase) for phase in (VERSION, PYTHON))
     more = 1000 * (version.wall - python.wall) if version and python else None
     yield _below("`nkform --version` beyond `python -c pass`", 60, more, "ms")
 

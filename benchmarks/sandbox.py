@@ -47,7 +47,7 @@ def enter(outer: str) -> None:
 
 
 def _take_priority() -> None:
-    """A kernel that shares its time out among sessions first, then among their processes, needs to be told both."""
+    """The kernel may share its time out among autogroups first, then among their processes: it is told both."""
     os.setpriority(os.PRIO_PROCESS, 0, HIGHEST)
     os.setsid()
     with contextlib.suppress(OSError):  # a kernel without autogroups: sched(7)
