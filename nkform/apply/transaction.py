@@ -30,6 +30,7 @@ HINTS: Mapping[int, str] = {
     errno.ENODEV: "the device has gone since the plan was made: plan again",
     errno.ENOENT: "it has gone since the plan was made: plan again",
     errno.ENOTEMPTY: "move or delete what is in the namespace, then plan again",
+    errno.ESTALE: "plan again",
     errno.ENETUNREACH: "the gateway is not reachable through this device: add a route to it, or `onlink: true`",
     errno.ENOBUFS: "the kernel ran out of memory for it",
 }

@@ -14,7 +14,7 @@ from nkform.kernel.netlink import RECEIVE_BYTES, KernelError, Socket
 from nkform.kernel.netns import Namespaces
 from nkform.kernel.qdiscs import FILTER_PREFIX, has_filter, with_clsact
 from nkform.model import ROOT, Attrs, Device, Endpoint, Namespace, Node, Room, owner_of
-from nkform.observe.namespaces import Contents, identify, read
+from nkform.observe.namespaces import LOOPBACK, Contents, identify, read
 
 PAIRS = ("netkit", "veth")
 _DEVICE_WIDE = frozenset(a.name for a in ATTRIBUTES if a.place == "device")
@@ -122,7 +122,7 @@ def _read(
 
         def matters(found: Mapping[int, links.Link], key: str = key, nsid: int = nsid) -> Collection[int]:
             there = key in named or nsid in partners or owner_of(Contents(found).alias) == node
-            return found if there else ()
+            return found.keys() - {LOOPBACK} if there else ()
 
         try:
             with namespaces.open(key) as fd, namespaces.entered(fd, key):
