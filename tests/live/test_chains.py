@@ -164,10 +164,6 @@ def test_default_drop_drops_what_falls_through(node: Node, site: Site, engine: s
 def test_blackhole_holds_while_the_chain_is_empty(node: Node, site: Site, engine: str) -> None:
     """And only then: nkform warns of a chain behind which nothing drops."""
     blackhole: dict[str, Any] = {"policy": "blackhole"} if site.hook == "primary" else {"peer": {"policy": "blackhole"}}
-    if site.kind == "veth":  # a veth has no policy, so a spec may only say so of what may become one
-        blackhole |= {"kind": "auto", "mode": "l2"}
-    if "netkit" in features() and site.kind == "veth":
-        pytest.skip("`auto` is netkit here; the stand-in for policies needs a kernel without it")
     node.apply(site.spec(None, engine, **blackhole))
     with Packets(site) as packets:
         assert packets.passing() == set()
