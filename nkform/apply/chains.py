@@ -137,7 +137,7 @@ class Chains:
         device, hook, index = action.device, action.hook, indexes[0]
         attach_type = TYPES[device.kind, hook]
         direction = DIRECTIONS.get(attach_type)
-        now = read_links(index, attach_type, read_pins(self._node, self._base).get((device.name, hook), {}))
+        now = read_links(index, attach_type, self._pinned(device.name, hook))
         links = Links(bpffs.Pin(self._node, device.name, hook, ""), index, attach_type, self._base)
         original = self._originals.pop((index, hook), None)
         with ExitStack() as stack:
@@ -169,6 +169,10 @@ class Chains:
                     self._restore(way, present, before)
             if filters is not None and device.kind == "external":
                 filters.release()
+
+    def _pinned(self, device: str, hook: str) -> Mapping[int, tuple[str, str]]:
+        """Name and digest of our programs at a hook, by link id."""
+        return read_pins(bpffs.pins_at(self._node, device, hook, self._base)).get((device, hook), {})
 
     def _change(
         self, action: SetChain, way: Way, present: Sequence[Attached], chain: Chain, indexes: tuple[int, int]
@@ -325,7 +329,7 @@ class Links:
         self._base = base
 
     def present(self) -> tuple[Attached, ...]:
-        pins = read_pins(self._where.node, self._base)
+        pins = read_pins(bpffs.pins_at(self._where.node, self._where.device, self._where.hook, self._base))
         return read_links(self._index, self._attach_type, pins.get((self._where.device, self._where.hook), {})).linked
 
     def roomier(self, present: Sequence[Attached]) -> bpf_links.Position:  # noqa: ARG002

@@ -158,6 +158,20 @@ def pins(node: str, base: str = BASE) -> Iterator[Pin]:
                     yield Pin(node, decode(device.name), decode(hook.name), decode(entry.name))
 
 
+def pins_at(node: str, device: str, hook: str, base: str = BASE) -> Iterator[Pin]:
+    """The pins of one hook: of a node with thousands, only these few are looked at. Raises KernelError."""
+    where = Pin(node, device, hook, "-")
+    folders = where.folders(base)
+    for folder in reversed(folders):
+        try:
+            _check(folder)
+        except FileNotFoundError:
+            return
+    for entry in _entries(folders[0]):
+        if entry.is_file(follow_symlinks=False):
+            yield Pin(node, device, hook, decode(entry.name))
+
+
 def has_node(node: str, base: str = BASE) -> bool:
     """Whether a node may have pins here."""
     return os.path.lexists(f"{base}/{FOLDER}/{encode(node)}")

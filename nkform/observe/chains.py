@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from nkform.kernel import bpffs
@@ -47,10 +47,10 @@ def filter_name(node: str, name: str, digest: str) -> str:
     return f"{node}@{name}@{digest}"
 
 
-def read_pins(node: str, base: str = bpffs.BASE) -> Pins:
-    """Our pins, read from their names. Raises KernelError."""
+def read_pins(pins: Iterable[bpffs.Pin]) -> Pins:
+    """What pins say by their names."""
     found: dict[tuple[str, str], dict[int, tuple[str, str]]] = {}
-    for pin in bpffs.pins(node, base):
+    for pin in pins:
         parts = pin.entry.rsplit("@", 2)
         if len(parts) == 3 and parts[2].isdigit():
             found.setdefault((pin.device, pin.hook), {})[int(parts[2])] = (parts[0], parts[1])
@@ -64,7 +64,7 @@ def with_hooks(
 
     `indexes` are the ifindexes of all devices by name, `legacy` those that have a clsact qdisc. Raises KernelError.
     """
-    pins = read_pins(node, base)
+    pins = read_pins(bpffs.pins(node, base))
     left = {name for name, _ in pins} | _filtered(node, indexes, legacy)
     others = {
         name: Device(name, "external", {}, Endpoint(name), index=indexes[name])
