@@ -6,7 +6,7 @@ Layouts: include/uapi/linux/if_link.h, rtnetlink(7); netkit's attributes: enum I
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from nkform.attributes import ATTRIBUTES, Attribute, Flag, Form, Ifla, NetkitData
@@ -297,7 +297,3 @@ def delete_group(group: int) -> Request:
 
 def delete(index: int, name: str) -> Request:
     return Request(RTM_DELLINK, 0, IFINFOMSG.pack(0, 0, index, 0, 0), f"delete {name}")
-
-
-def names_of(links: Sequence[Link]) -> dict[str, Link]:
-    return {link.name: link for link in links}
