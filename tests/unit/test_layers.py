@@ -10,24 +10,38 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "nkform"
-ALLOWED = {
+ALLOWED: dict[str, set[str]] = {
     "model": set(),
     "problem": set(),
     "features": set(),
     "data": set(),
+    "serial": set(),
     "attributes": {"model"},
     "kernel": {"model", "attributes", "features"},
     "bpf": {"model", "problem", "data", "kernel", "features", "spec"},
     "spec": {"model", "attributes", "features", "problem", "data"},
-    "observe": {"model", "attributes", "kernel"},
+    "observe": {"model", "attributes", "kernel", "serial"},
     "plan": {"model", "attributes", "features", "problem"},
-    "apply": {"model", "problem", "kernel", "observe", "plan", "bpf"},
-    "report": {"model", "attributes", "problem", "plan"},
-    "cli": {"model", "features", "problem", "data", "kernel", "observe", "plan", "apply", "spec", "report", "bpf"},
+    "apply": {"model", "problem", "serial", "kernel", "observe", "plan", "bpf"},
+    "report": {"model", "attributes", "problem", "plan", "serial"},
+    "cli": {
+        "model",
+        "features",
+        "problem",
+        "data",
+        "serial",
+        "kernel",
+        "observe",
+        "plan",
+        "apply",
+        "spec",
+        "report",
+        "bpf",
+    },
     "__main__": {"cli"},
     "__init__": set(),
-}
-PURE = ("model", "problem", "features", "attributes", "plan")
+}  # fmt: skip
+PURE = ("model", "problem", "features", "attributes", "plan", "serial")
 SYSTEM = {
     "os",
     "socket",

@@ -1,0 +1,46 @@
+"""What was last applied here, and when: it tells a changed spec from a changed kernel.
+
+Explanations only: a plan compares the spec with the kernel and never looks here. It vanishes at reboot, as links do.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from nkform import serial
+from nkform.kernel import rundir
+from nkform.kernel.place import place
+from nkform.model import Node
+
+FILE = "applied.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """An apply that succeeded: when (seconds since 1970), from which files, and what its devices then were to be.
+
+    `node` is as the plan resolved it: its devices have all defaults and digests. `features` are those that the plan
+    was made with. `place` is where it was applied.
+    """
+
+    when: float
+    files: tuple[str, ...]
+    node: Node
+    features: tuple[str, ...]
+    place: str
+
+
+def read(node: str) -> Record | None:
+    """The last apply of a node in this network namespace. Raises KernelError where the folder cannot be trusted."""
+    text = rundir.read(node, FILE)
+    try:
+        found = serial.read(Record, json.loads(text)) if text else None
+    except ValueError:
+        return None  # written by another version
+    return found if found and found.place == place() else None
+
+
+def note(record: Record) -> None:
+    """Raises KernelError."""
+    rundir.write(record.node.name, FILE, serial.dumps(record))
