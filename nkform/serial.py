@@ -38,14 +38,15 @@ def _parts(value: Any) -> dict[str, Any]:
     """What the encoder cannot write by itself."""
     if isinstance(value, Mapping):
         return dict(value)
-    if not dataclasses.is_dataclass(value):
+    if not _is_class(value):
         raise TypeError(f"no object of the model: {type(value).__name__}")
-    return {"type": type(value).__name__, **{name: getattr(value, name) for name in _names(type(value))}}
+    kind: Any = type(value)
+    return {"type": type(value).__name__, **{name: getattr(value, name) for name in _names(kind)}}
 
 
 @cache
-def _names(kind: Any) -> tuple[str, ...]:
-    return tuple(field.name for field in dataclasses.fields(kind))
+def _names(kind: Hashable) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(cast(Any, kind)))
 
 
 def _reader(kind: Any) -> Reader:
@@ -86,7 +87,7 @@ def _checked(fits: Callable[[Any], bool], said: str) -> Reader:
     return reader
 
 
-def _class(kind: type[Any]) -> Reader:
+def _class(kind: Any) -> Reader:
     hints = get_type_hints(kind)
     needed = {f.name for f in dataclasses.fields(kind) if _needed(f)}
     readers: dict[str, Reader] = {}
