@@ -1,14 +1,15 @@
 """Carries out changes of chains. What replaces something is attached before what it replaces goes.
 
 Programs that go are held open until the transaction is over, so that undoing it can attach them again as they were,
-with their maps and between the same programs of others.
+with their maps and between the same programs of others. They are also pinned, below a folder of their own, so that
+going back is possible when this process is gone.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -99,6 +100,27 @@ class Chains:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def recall(self, anew: Iterable[str]) -> None:
+        """Takes up the programs that earlier runs held. The devices `anew` come back with other ifindexes."""
+        self._gone |= set(anew)
+        for pin in bpffs.pins(self._node, self._base, bpffs.HELD):
+            name, digest, number = _parts(pin.entry)
+            if number not in self._by_id:
+                self._by_id[number] = bpf.get(pin.path(self._base))
+            self._held.setdefault((pin.device, pin.hook, name, digest), self._by_id[number])
+
+    def release(self, kept: Iterable[Device]) -> None:
+        """Lets go of held programs but those that these devices, as observed, ran."""
+        needed = {
+            (device.name, hook, entry.program_id)
+            for device in kept
+            for hook, found in device.hooks.items()
+            for entry in found.ours
+        }
+        for pin in list(bpffs.pins(self._node, self._base, bpffs.HELD)):
+            if (pin.device, pin.hook, _parts(pin.entry)[2]) not in needed:
+                bpffs.remove(pin, self._base)
 
     def hold(self, device: str, hooks: Mapping[str, Hook]) -> None:
         """Keeps our programs of a device alive, which is about to go."""
@@ -255,7 +277,12 @@ class Chains:
     def _hold(self, device: str, hook: str, entry: Attached) -> None:
         if entry.program_id not in self._by_id:
             self._by_id[entry.program_id] = bpf.prog_fd(entry.program_id)
-        self._held[device, hook, entry.name, entry.digest] = self._by_id[entry.program_id]
+        fd = self._by_id[entry.program_id]
+        self._held[device, hook, entry.name, entry.digest] = fd
+        said = entry_name(entry.name, entry.digest, entry.program_id)
+        pin = bpffs.Pin(self._node, device, hook, said, bpffs.HELD)
+        if not os.path.lexists(pin.path(self._base)):
+            bpf.pin(fd, bpffs.prepare(pin, self._base))
 
     def _load(
         self,
@@ -272,13 +299,14 @@ class Chains:
         For a device that is made anew it is a new one if it can be: programs know the ifindexes of their device.
         """
         held = self._held.get((device.name, hook, program.name, program.digest))
-        if device.name in self._gone and self._programs is not None:
+        if held is None or device.name in self._gone:
             program = self._explained(program)
         anew = device.name in self._gone and program.template and self._programs is not None
         if held is not None and not anew and prog_info(held).id not in running:
             return os.dup(held)
-        if self._programs is None:
-            raise KernelError(errno.ENOENT, f"find the program {program.name} of {device.name}")
+        if self._programs is None or not program.template:
+            told = "it is not loaded any more, and nobody knows what it was made of"
+            raise KernelError(errno.ENOENT, f"find the program {program.name} of {device.name}", told)
         source = old.program_id if old else self._predecessor(device.name, hook, program.name)
         maps = _maps_of(source) if source else {}
         try:
@@ -303,6 +331,12 @@ class Chains:
             if (its_device, its_hook, its_name) == (device, hook, name):
                 return prog_info(fd).id
         return 0
+
+
+def _parts(entry: str) -> tuple[str, str, int]:
+    """Name, digest and number in the name of a pin."""
+    name, digest, number = entry.rsplit("@", 2)
+    return name, digest, int(number)
 
 
 def _unshared(load: Loader, use: Callable[[int], T]) -> T:

@@ -7,10 +7,10 @@ ends before whatever must not happen then: raising a link, opening a policy.
 from __future__ import annotations
 
 import errno
-import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
 from typing import Protocol
 
@@ -43,7 +43,24 @@ from nkform.plan.actions import (
 PAIRS_AT_ONCE = 200
 """Each open peer namespace costs a file descriptor while a batch of pairs is made."""
 
-Done = Callable[[Action], None]
+AT_ONCE = ("create namespace", "create pair", "set chain")
+"""Kinds of batches that take so long that each part of them is told of by itself."""
+
+
+class Steps(Protocol):
+    """What is told of the steps of a run, and may stop it by raising."""
+
+    group: int
+    """The link group of devices that are not marked yet, and of those that are about to go."""
+
+    def ahead(self, count: int) -> None:
+        """So many more actions will be carried out now."""
+
+    def done(self, action: Action) -> None:
+        """An action took effect, wholly or in part; told in order, so that all can be undone."""
+
+    def lent(self, namespace: str, interface: str, key: str, value: str) -> None:
+        """A sysctl is about to change for the time of one request; its value until now."""
 
 
 class Chains(Protocol):
@@ -57,21 +74,20 @@ class Chains(Protocol):
 
 
 class Executor:
-    """Carries out actions on behalf of a node.
+    """Carries out actions on behalf of a node, and tells `steps` of each."""
 
-    `done` is told of each action that took effect, wholly or in part, in order; so that it can be undone when a
-    later one raises KernelError.
-    """
-
-    def __init__(self, namespaces: Namespaces, node: str, done: Done, chains: Chains | None = None) -> None:
+    def __init__(self, namespaces: Namespaces, node: str, steps: Steps, chains: Chains | None = None) -> None:
         self._namespaces = namespaces
         self._node = node
-        self._done = done
+        self._steps = steps
+        self._done = steps.done
         self._chains = chains
 
     def run(self, actions: Sequence[Action]) -> None:
         for (kind, key), group in groupby(actions, lambda a: (_batch_kind(a), namespace_of(a))):
             some = tuple(group)
+            if kind not in AT_ONCE:
+                self._steps.ahead(len(some))
             match kind:
                 case "create namespace":
                     self._create_namespaces(some)
@@ -93,6 +109,7 @@ class Executor:
 
         for action in actions:
             assert isinstance(action, CreateNamespace)
+            self._steps.ahead(1)
             self._namespaces.create(action.name, inside)
             self._done(action)
 
@@ -115,19 +132,20 @@ class Executor:
         with Socket() as socket:
             for start in range(0, len(actions), PAIRS_AT_ONCE):
                 some = actions[start : start + PAIRS_AT_ONCE]
+                self._steps.ahead(len(some))
                 with ExitStack() as stack:
                     requests = []
                     for action in some:
                         assert action.device.peer is not None
                         key = action.device.peer.namespace
                         fd = None if key == ROOT else stack.enter_context(self._namespaces.open(key))
-                        requests.append(links.create(action.device, fd))
+                        requests.append(links.create(action.device, fd, self._steps.group))
                     outcomes, _ = socket.ask(requests)
                 made = [action for action, outcome in zip(some, outcomes, strict=True) if outcome is None]
                 for action in made:
                     self._done(action)
                 _raise_first(outcomes)
-                _check(socket, [links.set_mark(action.device.name, self._node) for action in made])
+                _check(socket, [links.claim(action.device.name, self._node) for action in made])
 
     def _delete_pairs(self, actions: Sequence[DeletePair]) -> None:
         """Removes pairs together, through a group that they are put into for the purpose."""
@@ -147,16 +165,22 @@ class Executor:
             if len(gone) == 1:
                 _check(socket, [links.delete(gone[0].index, gone[0].name)])
             else:
-                taken = {link.group for link in there.values()}
-                group = next(
-                    number for number in iter(lambda: random.randrange(1 << 20, 1 << 31), 0) if number not in taken
-                )
-                _check(socket, [links.set_group(link.index, link.name, group) for link in gone])
-                _check(socket, [links.delete_group(group)])
+                self._delete_together(socket, gone, there.values())
         for action in actions:
             self._done(action)
             if self._chains:
                 self._chains.forget(action.device.name, action.device.hooks)
+
+    def _delete_together(self, socket: Socket, gone: Sequence[links.Link], there: Collection[links.Link]) -> None:
+        group = self._steps.group
+        if any(link.group == group for link in there):
+            raise KernelError(errno.EEXIST, f"delete {len(gone)} devices through the group {group}, which is in use")
+        try:
+            _check(socket, [links.set_group(link.index, link.name, group) for link in gone])
+            _check(socket, [links.delete_group(group)])
+        except KernelError:
+            socket.ask([links.set_group(link.index, link.name, link.group) for link in gone])
+            raise
 
     def _set_chains(self, actions: Sequence[SetChain]) -> None:
         """Programs attach through the primary, in the namespace nkform runs in."""
@@ -168,6 +192,7 @@ class Executor:
         found = {name: links.decode(answers[place][0]) for place, name in enumerate(names)}
         for action in actions:
             link = found[action.device.name]
+            self._steps.ahead(1)
             # Half a change of a chain is undone like a whole one.
             self._done(action)
             self._chains.set(action, (link.index, link.link))
@@ -175,20 +200,22 @@ class Executor:
     def _visit(self, key: str, actions: Sequence[Action]) -> None:
         if key == ROOT:
             with Socket() as socket:
-                _Visit(self._namespaces, self._node, socket, self._done).run(actions)
+                _Visit(self._namespaces, self._node, key, socket, self._steps).run(actions)
             return
         with self._namespaces.open(key) as fd, self._namespaces.entered(fd, key), Socket() as socket:
-            _Visit(self._namespaces, self._node, socket, self._done).run(actions)
+            _Visit(self._namespaces, self._node, key, socket, self._steps).run(actions)
 
 
 class _Visit:
     """Actions on links of one namespace, which the thread is in."""
 
-    def __init__(self, namespaces: Namespaces, node: str, socket: Socket, done: Done) -> None:
+    def __init__(self, namespaces: Namespaces, node: str, key: str, socket: Socket, steps: Steps) -> None:
         self._namespaces = namespaces
         self._node = node
+        self._key = key
         self._socket = socket
-        self._done = done
+        self._steps = steps
+        self._done = steps.done
         self._pending: list[tuple[Action, Request]] = []
         self._indexes: dict[str, int] = {}
 
@@ -232,7 +259,7 @@ class _Visit:
                 self._send(action, inet.add_address(self._indexes[end.name], end.name, address, replace=again))
             case DeleteAddress(end, address):
                 self._flush()
-                with _SiblingsKept(end.name, address.text):
+                with _SiblingsKept(end.name, address.text, partial(self._steps.lent, self._key)):
                     self._send(action, inet.delete_address(self._indexes[end.name], end.name, address))
                     self._flush()
             case AddRoute(end, route):
@@ -326,12 +353,14 @@ class _SiblingsKept:
 
     KEY = "ipv4.promote_secondaries"
 
-    def __init__(self, interface: str, address: str) -> None:
+    def __init__(self, interface: str, address: str, lent: Callable[[str, str, str], None]) -> None:
         self._interface = interface
+        self._lent = lent
         self._needed = ":" not in address and sysctl.read(interface, self.KEY) == "0"
 
     def __enter__(self) -> None:
         if self._needed:
+            self._lent(self._interface, self.KEY, "0")
             sysctl.write(self._interface, self.KEY, "1")
 
     def __exit__(self, *_: object) -> None:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import replace
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nkform.apply.executor import Executor
+from nkform.apply.interrupt import Interrupted, Interrupts
+from nkform.apply.journal import STATES, Journal, State, find
+from nkform.kernel import bpffs
 from nkform.kernel.netlink import KernelError
 from nkform.kernel.netns import Namespaces
-from nkform.model import Device, Endpoint, Hook, Node
+from nkform.kernel.rundir import Lock
+from nkform.model import Node
 from nkform.observe.node import observe
-from nkform.plan.actions import Action, DeletePair, SetChain, undo
+from nkform.plan import restore
+from nkform.plan.actions import Action, CreatePair, DeletePair, SetChain, undo
 from nkform.plan.plan import Change, Plan, build
 from nkform.problem import NkformError, Problem
 
@@ -33,63 +38,139 @@ HINTS: Mapping[int, str] = {
     errno.ESTALE: "plan again",
     errno.ENETUNREACH: "the gateway is not reachable through this device: add a route to it, or `onlink: true`",
     errno.ENOBUFS: "the kernel ran out of memory for it",
+    errno.ENOMEM: "the kernel, or the limit on this process's memory (`ulimit -a`), has no more memory for it",
+    errno.EMFILE: "this process may not open more files: raise `ulimit -n`",
+    errno.ENOSPC: "make room where it says, then run nkform again",
 }
+RECOVER = "run `nkform recover` once the cause is mended; `nkform plan` shows what differs from the spec"
 
 
-def apply(
-    plan: Plan,
-    desired: Node,
-    before: Node,
-    namespaces: Namespaces,
-    *,
-    features: Collection[str],
-    programs: Programs | None = None,
-    targets: Collection[str] = (),
-    progress: Progress | None = None,
-) -> Node:
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What a run works with. The lock is there so that no run can be without it.
+
+    `settles` is what its journal becomes once the run is done; None: it goes, and the way back stays what it was.
+    `returns`: the run goes back, to programs that earlier runs held.
+    """
+
+    lock: Lock
+    namespaces: Namespaces
+    features: Collection[str]
+    journal: Journal
+    interrupts: Interrupts
+    programs: Programs | None = None
+    progress: Progress | None = None
+    settles: State | None = "previous"
+    returns: bool = False
+
+
+class _Steps:
+    """Writes each step into the journal before it is taken, stops between steps, and remembers what was done."""
+
+    def __init__(self, means: Means, total: int) -> None:
+        self._means = means
+        self._total = total
+        self._ahead = 0
+        self.actions: list[Action] = []
+        self.group = means.journal.entry.group
+
+    def ahead(self, count: int) -> None:
+        self._means.interrupts.check()
+        self._ahead += count
+        self._means.journal.reach(self._ahead)
+
+    def done(self, action: Action) -> None:
+        self.actions.append(action)
+        if self._means.progress is not None:
+            self._means.progress(len(self.actions), self._total)
+
+    def lent(self, namespace: str, interface: str, key: str, value: str) -> None:
+        self._means.journal.lend(namespace, interface, key, value)
+
+
+class _Back:
+    """The steps of an undoing: nothing stops them, and nothing undoes them."""
+
+    def __init__(self, means: Means) -> None:
+        self._means = means
+        self.group = means.journal.entry.group
+
+    def ahead(self, count: int) -> None:
+        pass
+
+    def done(self, action: Action) -> None:
+        pass
+
+    def lent(self, namespace: str, interface: str, key: str, value: str) -> None:
+        self._means.journal.lend(namespace, interface, key, value)
+
+
+def apply(plan: Plan, desired: Node, before: Node, means: Means, targets: Collection[str] = ()) -> Node:
     """Carries a plan out and returns the live node after it.
 
     Raises NkformError when the kernel refuses an action or does not keep what it accepted; the node is then as before,
-    or the error says what is not.
+    or the error says what is not and the journal stays. Interrupted, after undoing all, when somebody asked to stop.
     """
-    done: list[Action] = []
+    means.journal.write()
+    steps = _Steps(means, len(plan.actions))
+    try:
+        with ExitStack() as stack:
+            chains = _chains(plan, means, stack)
+            try:
+                Executor(means.namespaces, plan.node, steps, chains).run(plan.actions)
+                live = observe(means.namespaces, plan.node, desired)
+                _verify(build(desired, live, features=means.features, targets=targets, resolved=plan.devices))
+                means.interrupts.check()
+                _settle(means, chains)
+                return live
+            except KernelError as error:
+                problem = Problem("NK0501", f"could not {error}", hint=HINTS.get(error.errno or 0, ""))
+                raise NkformError(problem, *_undone(steps, before, desired, means, chains)) from error
+            except MemoryError as error:
+                problem = Problem("NK0501", "this process ran out of memory", hint=HINTS[errno.ENOMEM])
+                raise NkformError(problem, *_undone(steps, before, desired, means, chains)) from error
+            except NkformError as error:
+                raise NkformError(*error.problems, *_undone(steps, before, desired, means, chains)) from error
+            except Interrupted as error:
+                said = Problem("NK0507", f"stopped by {error}")
+                raise NkformError(said, *_undone(steps, before, desired, means, chains)) from error
+            except Exception:
+                _undone(steps, before, desired, means, chains)
+                raise
+    finally:
+        means.journal.close()
 
-    def note(action: Action) -> None:
-        done.append(action)
-        if progress is not None:
-            progress(len(done), len(plan.actions))
 
-    with ExitStack() as stack:
-        chains = _chains(plan, programs, stack)
-
-        def back() -> list[Problem]:
-            return roll_back(done, before, desired, namespaces, chains)
-
-        try:
-            Executor(namespaces, plan.node, note, chains).run(plan.actions)
-            live = observe(namespaces, plan.node, desired)
-            _verify(build(desired, live, features=features, targets=targets, resolved=plan.devices))
-            if chains is not None:
-                chains.sweep()
-            return live
-        except KernelError as error:
-            problem = Problem("NK0501", f"could not {error}", hint=HINTS.get(error.errno or 0, ""))
-            raise NkformError(problem, *back()) from error
-        except NkformError as error:
-            raise NkformError(*error.problems, *back()) from error
-        except BaseException:
-            back()
-            raise
-
-
-def _chains(plan: Plan, programs: Programs | None, stack: ExitStack) -> Chains | None:
+def _chains(plan: Plan, means: Means, stack: ExitStack) -> Chains | None:
     """What attaches programs, where the plan has any."""
     for action in plan.actions:
         if isinstance(action, SetChain) or (isinstance(action, DeletePair) and action.device.hooks):
             from nkform.apply.chains import Chains
 
-            return stack.enter_context(Chains(plan.node, programs))
+            chains = stack.enter_context(Chains(plan.node, means.programs))
+            if means.returns:
+                chains.recall([a.device.name for a in plan.actions if isinstance(a, CreatePair)])
+            return chains
     return None
+
+
+def _settle(means: Means, chains: Chains | None) -> None:
+    """The run is done: what only going back to before it needs stays, what older ways back needed goes."""
+    if chains is not None:
+        chains.sweep()
+    means.journal.settle(means.settles)
+    release(means.journal.entry.before.name)
+
+
+def release(node: str) -> None:
+    """Lets go of the programs that chains lost, but for those that a way back needs. Raises KernelError."""
+    if not bpffs.has_node(node, top=bpffs.HELD):
+        return
+    from nkform.apply.chains import Chains
+
+    ways = [found.entry.before for state in STATES if (found := find(node, state))]
+    with Chains(node, None) as chains:
+        chains.release([device for before in ways for device in before.devices.values()])
 
 
 def _verify(again: Plan) -> None:
@@ -113,27 +194,47 @@ def _differences(change: Change) -> list[Problem]:
     ]
 
 
-def roll_back(
-    done: Sequence[Action], before: Node, desired: Node, namespaces: Namespaces, chains: Chains | None = None
-) -> list[Problem]:
-    """Undoes actions, last first, and compares with the state before; returns what to tell.
+def _undone(steps: _Steps, before: Node, desired: Node, means: Means, chains: Chains | None) -> list[Problem]:
+    """Undoes what was done, last first, and compares with the state before; returns what to tell.
 
-    Goes on past what cannot be undone, so that as much as possible is.
+    Goes on past what cannot be undone, so that as much as possible is; what is left then is gone about by comparison.
+    The journal goes if the node is as before, and stays if it is not, or if this raises.
     """
     failed: list[Problem] = []
-    executor = Executor(namespaces, before.name, lambda _: None, chains)
+    done = list(steps.actions)
+    executor = Executor(means.namespaces, before.name, _Back(means), chains)
     for actions in _runs([step for action in reversed(done) for step in undo(action)]):
         try:
             executor.run(actions)
         except KernelError as error:
             failed.append(Problem("NK0503", f"while undoing, could not {error}"))
-    left = [] if not done else unlike(before, observe(namespaces, before.name, desired))
+    left = _left(before, desired, means) if done else []
     if left:
-        hint = "run `nkform plan` to see what is left, and `nkform apply` once the cause is mended"
-        failed.append(Problem("NK0504", f"not as before: {', '.join(left)}", hint=hint))
-    elif done:
-        failed = [Problem("NK0505", f"all {len(done)} actions were undone: the node is as before", severity="note")]
-    return failed
+        _compare(before, executor, means)
+        left = _left(before, desired, means)
+    if left:
+        failed.append(Problem("NK0504", f"not as before: {', '.join(left)}", hint=RECOVER))
+        return failed
+    means.journal.undone()
+    release(before.name)
+    if not done:
+        return []
+    return [Problem("NK0505", f"all {len(done)} actions were undone: the node is as before", severity="note")]
+
+
+def _left(before: Node, desired: Node, means: Means) -> list[str]:
+    """What is not as before."""
+    try:
+        return restore.unlike(before, observe(means.namespaces, before.name, desired))
+    except KernelError as error:
+        return [f"what cannot be seen, could not {error}"]
+
+
+def _compare(before: Node, executor: Executor, means: Means) -> None:
+    """A second way back: by what differs, whatever was done."""
+    with suppress(KernelError, NkformError):  # what is left then says more than why
+        live = observe(means.namespaces, before.name, before)
+        executor.run(restore.plan(before, live, means.features).actions)
 
 
 def _runs(actions: Sequence[Action]) -> list[list[Action]]:
@@ -145,43 +246,3 @@ def _runs(actions: Sequence[Action]) -> list[list[Action]]:
         else:
             runs.append([action])
     return runs
-
-
-def _unordered(end: Endpoint) -> Endpoint:
-    """An end whose addresses and routes compare whatever their order: what is put back comes last."""
-    addresses = tuple(sorted(end.addresses, key=lambda address: address.text))
-    return replace(end, addresses=addresses, routes=tuple(sorted(end.routes, key=repr)))
-
-
-def _renumbered(hook: Hook) -> Hook:
-    """A hook without the numbers that attaching something again changes."""
-    linked, filters = (
-        tuple(replace(entry, place=0, program_id=0 if entry.ours else entry.program_id) for entry in entries)
-        for entries in (hook.linked, hook.filters)
-    )
-    return Hook(linked, filters)
-
-
-def unlike(before: Node, after: Node) -> list[str]:
-    """The names of objects that are not the same in both; numbers that the kernel gives anew do not count."""
-
-    def known(device: Device) -> Device:
-        primary = _unordered(device.primary)
-        hooks = {name: _renumbered(hook) for name, hook in device.hooks.items()}
-        return replace(device, index=0, primary=primary, peer=device.peer and _unordered(device.peer), hooks=hooks)
-
-    devices = {
-        name
-        for name in {*before.devices, *after.devices}
-        if name not in before.devices
-        or name not in after.devices
-        or known(before.devices[name]) != known(after.devices[name])
-    }
-    namespaces = {
-        name
-        for name in {*before.namespaces, *after.namespaces}
-        if before.namespaces.get(name) != after.namespaces.get(name)
-    }
-    return [f"device {name}" for name in sorted(devices)] + [
-        f"namespace {name or 'root'}" for name in sorted(namespaces)
-    ]

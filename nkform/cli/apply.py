@@ -9,12 +9,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from nkform.cli.common import Look, look, place_all, placed, programs_of, read_spec, timed, warn
+from nkform.cli.writing import Writer, seconds, stopped, writing
 from nkform.model import Node
 from nkform.problem import NkformError, Problem
 from nkform.report.colour import Paint, wanted
 from nkform.report.plan_text import render
 
 if TYPE_CHECKING:
+    from nkform.apply.guardian import Guardian
+    from nkform.apply.journal import State
     from nkform.bpf.programs import Programs
     from nkform.kernel.netns import Namespaces
     from nkform.plan.plan import Plan
@@ -26,18 +29,30 @@ def run(options: argparse.Namespace) -> int:
     from nkform.kernel.netns import Namespaces
 
     spec = read_spec(options)
-    with Namespaces() as namespaces, placed(spec), programs_of(spec, options) as programs:
+    node = spec.node.name
+    confirm = seconds(options.confirm, "--confirm") if options.confirm else 0.0
+    with (
+        Namespaces() as namespaces,
+        placed(spec),
+        programs_of(spec, options) as programs,
+        writing(options, "apply", node, namespaces) as writer,
+    ):
         found = look(namespaces, spec.node, programs=programs, adopt=options.adopt, targets=options.target)
         warn(place_all(found.plan.warnings, spec), options)
-        _show(found.plan, options)
+        show_plan(found.plan, options)
         if found.plan.empty:
+            _nothing(node, writer)
             return 0
-        if not _agreed(options, "apply"):
+        if not agreed(options, "apply"):
             return 1
-        _carry_out(found, spec.node, namespaces, programs, options.target)
+        guardian = carry_out(found, spec.node, namespaces, writer, programs, options.target, trial=confirm)
     added, changed, destroyed = found.plan.count()
-    print(f"\nApply complete! Objects: {added} added, {changed} changed, {destroyed} destroyed.")
-    return 0
+    print(f"\nApply complete! Objects: {added} added, {changed} changed, {destroyed} destroyed.", flush=True)
+    if guardian is None:
+        return 0
+    from nkform.cli.confirm import wait
+
+    return wait(node, guardian, confirm, detach=options.detach)
 
 
 def destroy(options: argparse.Namespace) -> int:
@@ -46,26 +61,28 @@ def destroy(options: argparse.Namespace) -> int:
     if bool(options.spec) == bool(options.node):
         raise NkformError(Problem("NK0602", "destroy takes spec files or --node NAME, one of them"))
     empty = Node(options.node or read_spec(options).node.name)
-    with Namespaces() as namespaces:
+    with Namespaces() as namespaces, writing(options, "destroy", empty.name, namespaces) as writer:
         found = look(namespaces, empty)
         warn(found.plan.warnings, options)
-        _show(found.plan, options)
+        show_plan(found.plan, options)
         if found.plan.empty:
+            _forget(empty.name)
             return 0
-        if not _agreed(options, "destroy"):
+        if not agreed(options, "destroy"):
             return 1
-        _carry_out(found, empty, namespaces)
+        carry_out(found, empty, namespaces, writer, settles=None)
+        _forget(empty.name)
     print(f"\nDestroy complete! Objects: {found.plan.count()[2]} destroyed.")
     return 0
 
 
-def _show(plan: Plan, options: argparse.Namespace) -> None:
+def show_plan(plan: Plan, options: argparse.Namespace) -> None:
     paint = Paint(wanted(sys.stdout, options.no_color))
     sys.stdout.write(render(plan, paint, summary_only=options.summary))
     sys.stdout.flush()
 
 
-def _agreed(options: argparse.Namespace, verb: str) -> bool:
+def agreed(options: argparse.Namespace, verb: str) -> bool:
     """Asks, where somebody can answer."""
     if options.yes:
         return True
@@ -80,33 +97,83 @@ def _agreed(options: argparse.Namespace, verb: str) -> bool:
     return True
 
 
-def _carry_out(
+def carry_out(
     found: Look,
     desired: Node,
     namespaces: Namespaces,
+    writer: Writer,
     programs: Programs | None = None,
     targets: Sequence[str] = (),
-) -> None:
-    from nkform.apply.transaction import apply
+    *,
+    settles: State | None = "previous",
+    trial: float = 0,
+) -> Guardian | None:
+    """Carries a plan out. `trial`: seconds until it goes back if nobody confirms it, 0 if it is for good; then a
+    guardian sees to that. Raises NkformError, KernelError.
+    """
+    from nkform.apply import journal
+    from nkform.apply.interrupt import Interrupted
+    from nkform.apply.transaction import Means, apply
 
-    with timed("apply"):
-        live = apply(
-            found.plan,
-            desired,
-            found.live,
-            namespaces,
-            features=found.features,
-            programs=programs,
-            targets=targets,
-            progress=_Progress(),
-        )
+    origin = writer.earlier.entry.before if writer.earlier else found.live
+    record = journal.begin("apply", origin, found.plan.actions, seconds=trial, earlier=writer.earlier)
+    means = Means(
+        writer.lock,
+        namespaces,
+        found.features,
+        record,
+        writer.interrupts,
+        programs,
+        Progress(),
+        settles=journal.UNCONFIRMED if trial else settles,
+    )
+    guardian = _guardian(desired.name, record.entry.token, trial, writer) if trial else None
+    try:
+        with timed("apply"):
+            live = apply(found.plan, desired, found.live, means, targets)
+    except Interrupted as error:
+        raise stopped(desired.name) from error
+    except NkformError:
+        if guardian and not journal.find(desired.name, journal.JOURNAL):
+            guardian.dismiss()
+        raise
+    if guardian:
+        guardian.applied()
     if programs is not None:
         from nkform.observe import explanations
 
         explanations.note(live, found.plan.devices, programs.templates())
+    return guardian
 
 
-class _Progress:
+def _guardian(node: str, token: str, seconds: float, writer: Writer) -> Guardian:
+    from nkform.apply import guardian
+
+    return guardian.start(node, token, seconds, writer.lock.leave)
+
+
+def _nothing(node: str, writer: Writer) -> None:
+    """The node is as the spec says. If a run that was killed got that far, it is done now."""
+    if writer.earlier:
+        from nkform.apply import journal
+        from nkform.apply.transaction import release
+
+        journal.complete(node)
+        release(node)
+
+
+def _forget(node: str) -> None:
+    """Nothing of a node is left, nor a way back."""
+    from nkform.apply import journal
+    from nkform.apply.transaction import release
+    from nkform.observe import explanations
+
+    journal.forget(node, *journal.STATES)
+    release(node)
+    explanations.forget(node)
+
+
+class Progress:
     """Says on stderr how far a long run is, at most once a second."""
 
     def __init__(self) -> None:

@@ -38,7 +38,7 @@ def _later(module: str, function: str = "run") -> Callable[[argparse.Namespace],
     return run
 
 
-def _parser() -> Parser:
+def _parser() -> Parser:  # noqa: PLR0915
     parser = Parser(
         prog="nkform",
         description="Declares netkit and veth pairs in YAML and makes a node so.",
@@ -76,7 +76,16 @@ def _parser() -> Parser:
     def json_option(sub: Parser) -> None:
         sub.add_argument("--json", action="store_true", help="print JSON")
 
+    def locking(sub: Parser) -> None:
+        sub.add_argument(
+            "--lock-timeout",
+            default="60s",
+            metavar="TIME",
+            help="how long to wait for another run to end; 0 fails at once (default: 60s)",
+        )
+
     def changing(sub: Parser) -> None:
+        locking(sub)
         sub.add_argument("-y", "--yes", action="store_true", help="do not ask before changing the node")
         sub.add_argument("--summary", action="store_true", help="only say how many objects change")
 
@@ -89,6 +98,12 @@ def _parser() -> Parser:
 
     apply = command("apply", "make the node as the spec says, or leave it as it was", "apply", specs="+")
     changing(apply)
+    apply.add_argument(
+        "--confirm", metavar="TIME", help="go back unless somebody confirms within this time, as 60s or 5m"
+    )
+    apply.add_argument(
+        "--detach", action="store_true", help="with --confirm: do not wait here, `nkform confirm` will be run"
+    )
     for sub in (plan, apply):
         sub.add_argument("--adopt", action="store_true", help="take over devices and namespaces that exist unmarked")
         sub.add_argument(
@@ -102,6 +117,15 @@ def _parser() -> Parser:
     destroy = command("destroy", "remove all that carries the node's mark", "apply", specs="*", function="destroy")
     changing(destroy)
     destroy.add_argument("--node", metavar="NAME", help="the node's name, instead of a spec")
+
+    for name, help, module, function, options in (
+        ("confirm", "keep what `apply --confirm` did", "confirm", "run", locking),
+        ("rollback", "go back to what the node was before the last apply", "recover", "rollback", changing),
+        ("recover", "take back a run that was killed", "recover", "run", changing),
+    ):
+        sub = command(name, help, module, function=function)
+        options(sub)
+        sub.add_argument("--node", metavar="NAME", help="which node, if there are several")
 
     status = command("status", "tell what devices and programs are doing", "status")
     status.add_argument("--node", metavar="NAME", help="which node's, if there are several")

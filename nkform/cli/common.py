@@ -124,6 +124,15 @@ def only_node(namespaces: Namespaces, name: str | None) -> str:
     return found[0]
 
 
+def chosen_node(found: Sequence[str], name: str | None) -> str:
+    """The node that is meant, of those that come into question, of which there is at least one. Raises NkformError."""
+    if name is not None and name not in found:
+        raise fail("NK0605", f"there is no such run on the node {name}", hint=f"there is one on: {', '.join(found)}")
+    if name is None and len(found) > 1:
+        raise fail("NK0604", f"several nodes come into question: {', '.join(found)}", hint="name one with --node")
+    return name or found[0]
+
+
 @contextmanager
 def placed(spec: Spec) -> Iterator[None]:
     """Problems that leave the block know where in the spec they are."""

@@ -24,6 +24,8 @@ from nkform.kernel.netlink import KernelError
 
 BASE = "/sys/fs/bpf"
 FOLDER = "nkform"
+HELD = "nkform-held"
+"""Where programs are pinned that a chain lost, and that going back to it would need."""
 MAGIC = 0xCAFE4A11
 """BPF_FS_MAGIC, include/uapi/linux/magic.h."""
 
@@ -96,15 +98,16 @@ def decode(written: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """A pin of ours: whose it is, where its program runs, and which one of the chain it is."""
+    """A pin of ours: whose it is, where its program runs, and which one of the chain it is. `top`: FOLDER or HELD."""
 
     node: str
     device: str
     hook: str
     entry: str
+    top: str = FOLDER
 
     def path(self, base: str = BASE) -> str:
-        return "/".join((base, FOLDER, *map(encode, (self.node, self.device, self.hook, self.entry))))
+        return "/".join((base, self.top, *map(encode, (self.node, self.device, self.hook, self.entry))))
 
     def folders(self, base: str = BASE) -> tuple[str, str, str, str]:
         """The folders of the hook, the device, the node and nkform: from below."""
@@ -140,13 +143,13 @@ def _make(folder: str) -> None:
         raise _refused(error, f"make folder {folder}") from error
 
 
-def pins(node: str, base: str = BASE) -> Iterator[Pin]:
+def pins(node: str, base: str = BASE, top: str = FOLDER) -> Iterator[Pin]:
     """All pins of a node, in no particular order. What has a name that nkform never gives is left out.
 
     Raises KernelError where something that is no folder of ours stands in place of one.
     """
-    top = f"{base}/{FOLDER}"
-    for folder in (top, f"{top}/{encode(node)}"):
+    above = f"{base}/{top}"
+    for folder in (above, f"{above}/{encode(node)}"):
         try:
             _check(folder)
         except FileNotFoundError:
@@ -155,7 +158,7 @@ def pins(node: str, base: str = BASE) -> Iterator[Pin]:
         for hook in _entries(device.path):
             for entry in _entries(hook.path):
                 if entry.is_file(follow_symlinks=False):
-                    yield Pin(node, decode(device.name), decode(hook.name), decode(entry.name))
+                    yield Pin(node, decode(device.name), decode(hook.name), decode(entry.name), top)
 
 
 def pins_at(node: str, device: str, hook: str, base: str = BASE) -> Iterator[Pin]:
@@ -172,9 +175,9 @@ def pins_at(node: str, device: str, hook: str, base: str = BASE) -> Iterator[Pin
             yield Pin(node, device, hook, decode(entry.name))
 
 
-def has_node(node: str, base: str = BASE) -> bool:
+def has_node(node: str, base: str = BASE, top: str = FOLDER) -> bool:
     """Whether a node may have pins here."""
-    return os.path.lexists(f"{base}/{FOLDER}/{encode(node)}")
+    return os.path.lexists(f"{base}/{top}/{encode(node)}")
 
 
 def nodes(base: str = BASE) -> tuple[str, ...]:

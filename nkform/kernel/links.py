@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nkform.attributes import ATTRIBUTES, Attribute, Flag, Form, Ifla, NetkitData
 from nkform.kernel.netlink import (
@@ -202,8 +202,11 @@ def _own_attributes(values: Attrs) -> bytes:
     return b"".join(_encode(attr, values[attr.name]) for attr in ATTRIBUTES if attr.name in values)
 
 
-def create(device: Device, peer_namespace: int | None) -> Request:
-    """Makes a pair, both ends down, the peer right in its namespace (a file descriptor; None: the caller's)."""
+def create(device: Device, peer_namespace: int | None, group: int = 0) -> Request:
+    """Makes a pair, both ends down, the peer right in its namespace (a file descriptor; None: the caller's).
+
+    `group`: the link group that the primary is in until `claim` marks it.
+    """
     assert device.peer is not None
     peer = IFINFOMSG.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, device.peer.name) + _own_attributes(device.peer.attrs)
     if peer_namespace is not None:
@@ -214,6 +217,7 @@ def create(device: Device, peer_namespace: int | None) -> Request:
     body = (
         IFINFOMSG.pack(0, 0, 0, 0, 0)
         + text(IFLA_IFNAME, device.name)
+        + (u32(IFLA_GROUP, group) if group else b"")
         + _own_attributes(device.primary.attrs)
         + nested(IFLA_LINKINFO, text(IFLA_INFO_KIND, device.kind), nested(IFLA_INFO_DATA, *data))
     )
@@ -268,6 +272,12 @@ def set_alias(name: str, alias: str) -> Request:
 
 def set_mark(name: str, node: str) -> Request:
     return set_alias(name, mark(node))
+
+
+def claim(name: str, node: str) -> Request:
+    """Marks a device that is new, and takes it out of the group that it was made in."""
+    request = set_mark(name, node)
+    return replace(request, body=request.body + u32(IFLA_GROUP, 0))
 
 
 def rename(index: int, old: str, new: str) -> Request:

@@ -1,14 +1,17 @@
-"""Small files below /run/nkform/<node>: what may vanish at reboot, and nothing that a diff depends on.
+"""Small files below /run/nkform/<node>, and the lock beside them: what may vanish at reboot.
 
 The folders must be ours alone: whoever could write there could lie to us, and a symbolic link would lead elsewhere.
+Everything here raises KernelError.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from nkform.kernel.netlink import KernelError
@@ -16,58 +19,166 @@ from nkform.kernel.netlink import KernelError
 RUN = Path("/run/nkform")
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600
+LOCK = "@lock"
+"""No node has this name: theirs have no @."""
+
+_OPEN = os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def _open_folder(path: Path) -> int:
-    """A folder of ours, made if it is not there. Raises KernelError (EPERM: somebody else could write there)."""
+    """A folder of ours, made if it is not there. EPERM: somebody else could write there."""
     asked = f"use the folder {path}"
     try:
         with contextlib.suppress(FileExistsError):
             os.mkdir(path, FOLDER_MODE)
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | _OPEN)
     except OSError as error:
-        raise KernelError(error.errno or errno.EIO, asked) from error
-    state = os.fstat(fd)
-    if state.st_uid != os.geteuid() or stat.S_IMODE(state.st_mode) & 0o022:
+        told = "it is a symbolic link or a file, which nkform never made; remove it"
+        raise KernelError(
+            error.errno or errno.EIO, asked, told if error.errno in (errno.ELOOP, errno.ENOTDIR) else ""
+        ) from error
+    try:
+        _check(os.fstat(fd), asked)
+    except KernelError:
         os.close(fd)
-        raise KernelError(errno.EPERM, asked, "it does not belong to us, or others may write there")
+        raise
     return fd
 
 
-def _folder(node: str, base: Path) -> int:
+def _check(state: os.stat_result, asked: str) -> None:
+    if state.st_uid != os.geteuid() or stat.S_IMODE(state.st_mode) & 0o022:
+        told = f"it belongs to user {state.st_uid}, mode {stat.S_IMODE(state.st_mode):o}: others could write to it"
+        raise KernelError(errno.EPERM, asked, told)
+
+
+@contextlib.contextmanager
+def _folder(node: str, base: Path, asked: str) -> Iterator[int]:
+    """The folder of a node, as a file descriptor. What fails within says what was asked."""
     os.close(_open_folder(base))
-    return _open_folder(base / node)
+    fd = _open_folder(base / node)
+    try:
+        yield fd
+    except KernelError:
+        raise
+    except OSError as error:
+        raise KernelError(error.errno or errno.EIO, asked) from error
+    finally:
+        os.close(fd)
 
 
 def read(node: str, name: str, base: Path = RUN) -> str | None:
-    """A file's text; None where there is none. Raises KernelError for a folder that cannot be trusted."""
-    if not (base / node).is_dir():
+    """A file's text; None where there is none."""
+    if not os.path.lexists(base / node):
         return None
-    folder = _folder(node, base)
-    try:
-        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise KernelError(error.errno or errno.EIO, f"read {base / node / name}") from error
-    finally:
-        os.close(folder)
-    with os.fdopen(fd, encoding="utf-8", errors="surrogateescape") as file:
-        return file.read()
+    asked = f"read {base / node / name}"
+    with _folder(node, base, asked) as folder:
+        try:
+            fd = os.open(name, os.O_RDONLY | _OPEN, dir_fd=folder)
+        except FileNotFoundError:
+            return None
+        with os.fdopen(fd, encoding="utf-8", errors="surrogateescape") as file:
+            _check(os.fstat(fd), asked)
+            return file.read()
 
 
 def write(node: str, name: str, text: str, base: Path = RUN) -> None:
-    """Puts a file in place, whole or not at all. Raises KernelError."""
-    folder = _folder(node, base)
+    """Puts a file in place, whole or not at all, and waits until it is."""
     draft = f".{name}.{os.getpid()}"
-    try:
-        fd = os.open(
-            draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE, dir_fd=folder
-        )
+    with _folder(node, base, f"write {base / node / name}") as folder:
+        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _OPEN, FILE_MODE, dir_fd=folder)
         with os.fdopen(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(text)
+            file.flush()
+            os.fsync(fd)
         os.rename(draft, name, src_dir_fd=folder, dst_dir_fd=folder)
+        os.fsync(folder)
+
+
+def append(node: str, name: str, base: Path = RUN) -> int:
+    """A file that is there, open for adding to it; the file descriptor is the caller's."""
+    asked = f"write {base / node / name}"
+    with _folder(node, base, asked) as folder:
+        return os.open(name, os.O_WRONLY | os.O_APPEND | _OPEN, dir_fd=folder)
+
+
+def stamp(node: str, name: str, base: Path = RUN) -> tuple[int, int] | None:
+    """A file's inode and when it was last written (ns); None where there is none."""
+    try:
+        state = os.lstat(base / node / name)
+    except OSError:
+        return None
+    return state.st_ino, state.st_mtime_ns
+
+
+def rename(node: str, old: str, new: str, base: Path = RUN) -> None:
+    """Renames a file, over one that has the new name already."""
+    with _folder(node, base, f"rename {base / node / old} to {new}") as folder:
+        os.rename(old, new, src_dir_fd=folder, dst_dir_fd=folder)
+        os.fsync(folder)
+
+
+def remove(node: str, *names: str, base: Path = RUN) -> None:
+    """Removes files if they are there, and the node's folder if that leaves it empty."""
+    if not os.path.lexists(base / node):
+        return
+    with _folder(node, base, f"remove files in {base / node}") as folder:
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=folder)
+    with contextlib.suppress(OSError):
+        os.rmdir(base / node)
+
+
+def nodes(base: Path = RUN) -> list[str]:
+    """The names of all nodes that have a folder here."""
+    try:
+        return sorted(entry.name for entry in os.scandir(base) if entry.is_dir(follow_symlinks=False))
+    except FileNotFoundError:
+        return []
+
+
+class Lock:
+    """The right to change this machine: one process has it at a time. Release it, or let the process end."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def release(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def leave(self) -> None:
+        """For a forked child, which has not got the lock: closes its copy without giving up its parent's."""
+        self.release()  # the lock belongs to the open file, which lives as long as the parent has it
+
+    def __enter__(self) -> Lock:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+def lock(words: str, base: Path = RUN) -> Lock | str:
+    """Takes the machine's lock, or tells who has it: `words` say so of us."""
+    asked = f"lock {base / LOCK}"
+    folder = _open_folder(base)
+    try:
+        fd = os.open(LOCK, os.O_RDWR | os.O_CREAT | _OPEN, FILE_MODE, dir_fd=folder)
     except OSError as error:
-        raise KernelError(error.errno or errno.EIO, f"write {base / node / name}") from error
+        raise KernelError(error.errno or errno.EIO, asked) from error
     finally:
         os.close(folder)
+    try:
+        _check(os.fstat(fd), asked)
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(fd, 500, 0).decode(errors="replace").strip()
+        os.close(fd)
+        return holder or "another process"
+    except BaseException:
+        os.close(fd)
+        raise
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, words.encode(errors="surrogateescape"), 0)
+    return Lock(fd)

@@ -54,3 +54,8 @@ def note(live: Node, devices: Mapping[str, Device], templates: Mapping[str, tupl
     attached = {entry.digest for d in live.devices.values() for hook in d.hooks.values() for entry in hook.ours}
     kept = {digest: asdict(explanation) for digest, explanation in known.items() if digest in attached}
     rundir.write(live.name, FILE, json.dumps(kept, indent=1))
+
+
+def forget(node: str) -> None:
+    """Raises KernelError."""
+    rundir.remove(node, FILE)

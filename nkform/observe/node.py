@@ -71,10 +71,11 @@ def _with_hooks(
 
 
 def _named(desired: Node | None) -> set[str]:
-    """The keys of all namespaces that a spec names, the root one aside."""
+    """The keys of all namespaces that a spec names, the root one aside; one without a name cannot be asked for."""
     if desired is None:
         return set()
-    return (set(desired.namespaces) | {end.namespace for d in desired.devices.values() for end in d.ends}) - {ROOT}
+    keys = set(desired.namespaces) | {end.namespace for d in desired.devices.values() for end in d.ends}
+    return {key for key in keys if key != ROOT and not key.startswith("nsid:")}
 
 
 def _sysctls(devices: Iterable[Device]) -> dict[str, dict[str, tuple[str, ...]]]:

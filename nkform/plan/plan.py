@@ -194,7 +194,7 @@ def _obstacles(
             )
         elif found is not None and namespace.create and found.owner != node:
             yield from _foreign(f"namespace {name}", found.owner, path, adopt)
-    there = {ROOT, *live.namespaces, *wanted}
+    there = {ROOT, *live.namespaces, *wanted, *(d.peer.namespace for d in live.devices.values() if d.peer)}
     for name, device in devices.items():
         yield from _device_obstacles(node, device, live, adopt)
         if device.peer and device.peer.namespace not in there:

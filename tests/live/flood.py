@@ -49,7 +49,7 @@ class Flood:
 
     def __init__(self, site: Site) -> None:
         acquaint(site)
-        self._into = {port: _counting(udp(site.receiver, port)) for port in (OPEN, SHUT)}
+        self._into = {port: counting(udp(site.receiver, port)) for port in (OPEN, SHUT)}
         self._shared = mmap.mmap(-1, _PAGE)  # byte 0: stop; then each sender's count
         self._out = []
         for port in self._into:
@@ -89,11 +89,17 @@ class Flood:
         return Tally(sent, self._arrived(OPEN), forbidden, self._arrived(SHUT))
 
     def _arrived(self, port: int) -> int:
-        numbers = self._into[port].getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 36)
-        return int(struct.unpack_from("=9I", numbers)[SK_MEMINFO_DROPS])
+        return arrived(self._into[port])
 
 
-def _counting(made: socket.socket) -> socket.socket:
+def arrived(counting: socket.socket) -> int:
+    """How many packets arrived at such a socket."""
+    numbers = counting.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 36)
+    return int(struct.unpack_from("=9I", numbers)[SK_MEMINFO_DROPS])
+
+
+def counting(made: socket.socket) -> socket.socket:
+    """The socket, which from now on counts what arrives and keeps nothing of it."""
     code = ctypes.create_string_buffer(RETURN, len(RETURN))
     made.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", 1, ctypes.addressof(code)))
     return made

@@ -1,0 +1,174 @@
+"""What is written down before a node is changed, so that the change can be taken back whatever happens to us.
+
+A journal holds the node as it was and all actions, each of which carries what undoes it; it is on disk before the first
+one. While they are carried out, how far they got is added to it. A run that ends, whole or undone, takes its journal
+away; one that is found by the next writer, who alone has the lock, is that of a run that was killed.
+
+After a successful run the journal becomes the way back (`nkform rollback`), at once or when the run is confirmed.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+import time
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from nkform import __version__, serial
+from nkform.kernel import rundir
+from nkform.kernel.netlink import KernelError
+from nkform.kernel.place import place
+from nkform.model import Node
+from nkform.plan.actions import Action
+from nkform.problem import fail
+
+JOURNAL: Final = "journal"
+UNCONFIRMED: Final = "unconfirmed"
+PREVIOUS: Final = "previous"
+
+State = Literal["journal", "unconfirmed", "previous"]
+"""Under way or interrupted; done and waiting to be confirmed; done: the way back."""
+
+STATES: tuple[State, ...] = (JOURNAL, UNCONFIRMED, PREVIOUS)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A run: what it set out to do, and from where.
+
+    `before` is the live node before it. `group`: the link group (IFLA_GROUP) that devices of this run are in until they
+    carry the node's mark, and those that are about to go. `when` in seconds since 1970. `seconds`: how long it waits to
+    be confirmed, 0 if it need not be; `token` tells the runs of a node apart.
+    """
+
+    nkform: str
+    place: str
+    command: str
+    when: float
+    pid: int
+    group: int
+    token: str
+    seconds: float
+    before: Node
+    actions: tuple[Action, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A journal that was left.
+
+    `reached`: how many of its actions may have been carried out. `lent`: sysctls that were to change for a moment only:
+    namespace, interface, key and value.
+    """
+
+    entry: Entry
+    reached: int
+    lent: tuple[tuple[str, str, str, str], ...] = ()
+
+
+class Journal:
+    """The journal of a run under way. `earlier`: the interrupted run that it follows, whose journal it takes over."""
+
+    def __init__(self, entry: Entry, earlier: Found | None) -> None:
+        self.entry = entry
+        self._earlier = earlier
+        self._fd = -1
+
+    def write(self) -> None:
+        """Writes it down. Raises KernelError."""
+        node = self.entry.before.name
+        rundir.write(node, JOURNAL, serial.dumps(self.entry) + "\n")
+        self._fd = rundir.append(node, JOURNAL)
+
+    def reach(self, count: int) -> None:
+        """Notes that the first `count` actions may be carried out from now on. Raises KernelError."""
+        self._add(count)
+
+    def lend(self, namespace: str, interface: str, key: str, value: str) -> None:
+        """Notes the value of a sysctl that changes for a moment. Raises KernelError."""
+        self._add((namespace, interface, key, value))
+
+    def _add(self, line: object) -> None:
+        try:
+            os.write(self._fd, json.dumps(line).encode() + b"\n")
+            os.fsync(self._fd)
+        except OSError as error:
+            raise KernelError(error.errno or errno.EIO, "write the journal") from error
+
+    def close(self) -> None:
+        """Leaves it where it is."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def undone(self) -> None:
+        """The node is as before the run, which may be what an interrupted run left."""
+        self.close()
+        if self._earlier:
+            rundir.write(self.entry.before.name, JOURNAL, _text(self._earlier))
+        else:
+            rundir.remove(self.entry.before.name, JOURNAL)
+
+    def settle(self, state: State | None) -> None:
+        """The run is done: its journal becomes the way back, now or once it is confirmed, or goes."""
+        self.close()
+        if state is None:
+            rundir.remove(self.entry.before.name, JOURNAL)
+        else:
+            rundir.rename(self.entry.before.name, JOURNAL, state)
+
+
+def begin(
+    command: str, before: Node, actions: tuple[Action, ...], *, seconds: float = 0, earlier: Found | None = None
+) -> Journal:
+    """The journal of a new run, not written yet. `before` is what its way back leads to."""
+    group = random.randrange(1 << 20, 1 << 31)
+    token = f"{os.getpid()}-{random.randrange(1 << 48):x}"
+    now, pid = time.time(), os.getpid()
+    return Journal(Entry(__version__, place(), command, now, pid, group, token, seconds, before, actions), earlier)
+
+
+def find(node: str, state: State) -> Found | None:
+    """A journal of a node in this network namespace. Raises KernelError, NkformError (it cannot be read)."""
+    text = rundir.read(node, state)
+    if text is None:
+        return None
+    first, *others = text.split("\n")
+    try:
+        entry = serial.read(Entry, json.loads(first))
+        # The last line may have been cut off in the middle.
+        lines = [json.loads(line) for line in others[:-1]]
+    except ValueError as error:
+        raise fail(
+            "NK0510",
+            f"the record {rundir.RUN / node / state} of an earlier run cannot be read: {error}",
+            hint="it was written by another version of nkform: remove it, then `nkform plan` shows what is to do",
+        ) from error
+    if entry.place != place():
+        return None
+    reached = max((line for line in lines if isinstance(line, int)), default=0)
+    lent = tuple((line[0], line[1], line[2], line[3]) for line in lines if isinstance(line, list))
+    return Found(entry, reached, lent)
+
+
+def _text(found: Found) -> str:
+    lines = [serial.dumps(found.entry), json.dumps(found.reached), *map(json.dumps, found.lent)]
+    return "\n".join(lines) + "\n"
+
+
+def forget(node: str, *states: State) -> None:
+    """Raises KernelError."""
+    rundir.remove(node, *states)
+
+
+def confirm(node: str) -> None:
+    """What waits to be confirmed becomes the way back. Raises KernelError (ENOENT)."""
+    rundir.rename(node, UNCONFIRMED, PREVIOUS)
+
+
+def complete(node: str) -> None:
+    """A run that was killed has done all that it was to do: its journal becomes the way back. Raises KernelError."""
+    rundir.rename(node, JOURNAL, PREVIOUS)

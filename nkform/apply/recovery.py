@@ -1,0 +1,150 @@
+"""Going back to a node as it was: after a run that was killed, one that nobody confirmed, or one that is regretted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nkform.apply.interrupt import Interrupts
+from nkform.apply.journal import JOURNAL, Entry, Found, State, begin, forget
+from nkform.apply.transaction import Means, apply, release
+from nkform.kernel import bpffs, links, sysctl
+from nkform.kernel.netlink import KernelError, Socket
+from nkform.kernel.netns import Namespaces
+from nkform.kernel.probe import probe
+from nkform.kernel.rundir import Lock
+from nkform.model import Node, owner_of
+from nkform.observe import explanations
+from nkform.observe.namespaces import identify
+from nkform.observe.node import observe
+from nkform.plan import restore
+from nkform.plan.actions import CreateNamespace, CreatePair, SetChain
+from nkform.plan.plan import Plan
+from nkform.problem import NkformError, Problem
+
+if TYPE_CHECKING:
+    from nkform.bpf.programs import Programs
+
+
+@dataclass(frozen=True, slots=True)
+class WayBack:
+    """The live node, what it shall be again, and the plan that leads there."""
+
+    before: Node
+    live: Node
+    desired: Node
+    plan: Plan
+    features: frozenset[str]
+
+
+def tidy(found: Found, namespaces: Namespaces) -> None:
+    """Makes what a killed run left fit to be planned against: what it made is marked, what it lent is given back.
+
+    Changes nothing else. Raises KernelError.
+    """
+    for namespace, interface, key, value in found.lent:
+        with suppress(KernelError), namespaces.open(namespace) as fd, namespaces.entered(fd, namespace):
+            sysctl.write(interface, key, value)
+    _claim(found.entry)
+    for action in found.entry.actions:
+        if isinstance(action, CreateNamespace):
+            _unname(action.name, namespaces)
+    node = found.entry.before.name
+    _release_qdiscs(found.entry)
+    if bpffs.has_node(node):
+        from nkform.apply.chains import Chains
+
+        with Chains(node, None) as chains:
+            chains.sweep()
+
+
+def _claim(entry: Entry) -> None:
+    """Devices in the run's group are those that it made and had not marked, or was about to delete."""
+    made = {action.device.name for action in entry.actions if isinstance(action, CreatePair)}
+    with Socket() as socket:
+        for link in list(links.dump(socket)):
+            if link.group == entry.group:
+                ours = owner_of(link.alias) == entry.before.name
+                claimed = not link.alias and link.name in made
+                if ours or claimed:
+                    socket.ask([links.claim(link.name, entry.before.name)])
+
+
+def _unname(name: str, namespaces: Namespaces) -> None:
+    """Removes the name of a namespace that did not come to be: a plain file."""
+    path = Path(namespaces.path(name))
+    if path.exists() and not path.is_mount() and name not in identify(namespaces, [name]):
+        with suppress(OSError):
+            path.unlink()
+
+
+def _release_qdiscs(entry: Entry) -> None:
+    """A clsact qdisc that the run made for programs on a device of others, and that has none."""
+    devices = {
+        action.device.name
+        for action in entry.actions
+        if isinstance(action, SetChain) and action.device.kind == "external" and (action.legacy or action.filters)
+    }
+    if not devices:
+        return
+    from nkform.kernel.clsact import Tc
+
+    with Socket() as socket, Tc() as tc:
+        for link in list(links.dump(socket)):
+            if link.name in devices:
+                tc.release(link.index)
+
+
+def way_back(before: Node, namespaces: Namespaces) -> WayBack:
+    """Raises KernelError, NkformError (something of others is in the way)."""
+    features = probe(namespaces, {"tcx"})
+    live = observe(namespaces, before.name, before)
+    desired = restore.declared(before, live)
+    return WayBack(before, live, desired, restore.plan(before, live, features), features)
+
+
+def go_back(way: WayBack, means: Means) -> None:
+    """Takes the way back, whole or not at all, and compares with what was. Raises NkformError, KernelError."""
+    if way.plan.actions:
+        apply(way.plan, way.desired, way.live, replace(means, returns=True))
+    left = restore.unlike(way.before, observe(means.namespaces, way.before.name, way.before))
+    if left:
+        raise NkformError(
+            Problem(
+                "NK0506",
+                f"gone back, but not all is as before: {', '.join(left)}",
+                hint="it was changed by others, or cannot be had again; `nkform plan` shows what differs from the spec",
+            )
+        )
+
+
+def revert(node: str, state: State, found: Found, lock: Lock, interrupts: Interrupts) -> None:
+    """Goes back to before a run that was killed or not confirmed. Raises NkformError, KernelError.
+
+    Until it is done the run's record stays, so that it can be tried again.
+    """
+    with Namespaces() as namespaces, programs(node) as loading:
+        if state == JOURNAL:
+            tidy(found, namespaces)
+        way = way_back(found.entry.before, namespaces)
+        earlier = found if state == JOURNAL else None
+        journal = begin("rollback", found.entry.before, way.plan.actions, earlier=earlier)
+        go_back(way, Means(lock, namespaces, way.features, journal, interrupts, loading, settles=None))
+        forget(node, state)
+        release(node)
+
+
+def programs(node: str) -> Programs:
+    """What loads programs again that are not loaded any more, from what is on record of them."""
+    from nkform.bpf.programs import Programs, Source
+
+    return Programs(Source(tuple(_folders(explanations.read(node).values()))))
+
+
+def _folders(known: Iterable[explanations.Explanation]) -> list[Path]:
+    """The folders of templates of the user's own that are still there."""
+    folders = {Path(each.folder).parent for each in known if not each.builtin}
+    return sorted(folder for folder in folders if folder.is_dir())

@@ -1,0 +1,80 @@
+"""`nkform apply --confirm` and `nkform confirm`: a change that goes unless somebody says that it may stay."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import select
+import sys
+from typing import TYPE_CHECKING
+
+from nkform.apply import journal
+from nkform.apply.guardian import outcome
+from nkform.cli.common import chosen_node
+from nkform.cli.writing import locked, say
+from nkform.kernel import rundir
+from nkform.problem import NkformError, Problem, fail
+
+if TYPE_CHECKING:
+    from nkform.apply.guardian import Guardian, Outcome
+
+PAUSE = 0.2
+"""Seconds between two looks at whether somebody confirmed."""
+
+
+def run(options: argparse.Namespace) -> int:
+    with locked(options, "confirm"):
+        waiting = [name for name in rundir.nodes() if journal.find(name, journal.UNCONFIRMED)]
+        if not waiting:
+            raise fail("NK0612", "nothing waits to be confirmed", hint="it may have gone back already: `nkform plan`")
+        node = chosen_node(waiting, options.node)
+        journal.confirm(node)
+    print(f"Confirmed: {node} stays as it is.")
+    return 0
+
+
+def wait(node: str, guardian: Guardian, seconds: float, *, detach: bool) -> int:
+    """Waits until somebody confirms, here or elsewhere, or the guardian has gone back. Raises NkformError."""
+    record = rundir.stamp(node, journal.UNCONFIRMED)
+    here = sys.stdin.isatty() and not detach
+    ways = "press Enter, or run `nkform confirm`" if here else "run `nkform confirm`"
+    say(f"To keep this, {ways} within {seconds:g} s; otherwise {node} goes back to what it was.")
+    if detach:
+        return 0
+    token = guardian.token
+    while rundir.stamp(node, journal.UNCONFIRMED) == record:
+        if (found := outcome(node, token)) is not None:
+            raise _stuck(found)
+        try:
+            if here and select.select([sys.stdin], [], [], PAUSE)[0]:
+                if os.read(sys.stdin.fileno(), 4096):
+                    return _confirm(node, record)
+                here = False  # the terminal is gone
+            elif not here:
+                select.select([], [], [], PAUSE)
+        except KeyboardInterrupt:
+            say("going back")
+            guardian.revert()
+            here = False
+    if rundir.stamp(node, journal.PREVIOUS) == record:
+        print("Confirmed.")
+        return 0
+    raise fail("NK0509", f"nobody confirmed: {node} is as it was before")
+
+
+def _confirm(node: str, record: tuple[int, int] | None) -> int:
+    from nkform.apply.lock import take
+
+    with take("confirm", 60, say):
+        if rundir.stamp(node, journal.UNCONFIRMED) == record:
+            journal.confirm(node)
+            print("Confirmed.")
+            return 0
+    raise fail("NK0509", f"too late: {node} is as it was before")
+
+
+def _stuck(found: Outcome) -> NkformError:
+    return NkformError(
+        Problem("NK0513", "nobody confirmed, and the node cannot go back", hint="`nkform recover` tries again"),
+        *(Problem("NK0503", text) for text in found.problems),
+    )

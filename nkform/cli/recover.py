@@ -1,0 +1,69 @@
+"""`nkform recover` and `nkform rollback`: back to what the node was."""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+from nkform.apply import journal
+from nkform.apply.journal import Found, State
+from nkform.apply.recovery import revert, tidy, way_back
+from nkform.cli.apply import agreed, show_plan
+from nkform.cli.common import chosen_node, warn
+from nkform.cli.writing import interrupted, locked, stopped
+from nkform.kernel import rundir
+from nkform.kernel.netns import Namespaces
+from nkform.problem import fail
+
+
+def run(options: argparse.Namespace) -> int:
+    """Takes back a run that was killed, or that nobody confirmed."""
+    return _back(options, "recover", (journal.JOURNAL, journal.UNCONFIRMED))
+
+
+def rollback(options: argparse.Namespace) -> int:
+    """Takes back the last apply, or the one that waits to be confirmed."""
+    return _back(options, "rollback", (journal.UNCONFIRMED, journal.PREVIOUS))
+
+
+def _back(options: argparse.Namespace, command: str, states: tuple[State, State]) -> int:
+    from nkform.apply.interrupt import Interrupted
+
+    with locked(options, command) as (lock, interrupts):
+        nodes = [name for name in rundir.nodes() if any(journal.find(name, state) for state in states)]
+        if not nodes:
+            return _nothing(command)
+        node = chosen_node(nodes, options.node)
+        if command == "rollback" and journal.find(node, journal.JOURNAL):
+            raise fail("NK0514", f"a run on {node} was killed and comes first", hint="`nkform recover` takes it back")
+        state, found = next((state, found) for state in states if (found := journal.find(node, state)))
+        _tell(found, state, options)
+        with Namespaces() as namespaces:
+            if state == journal.JOURNAL:
+                tidy(found, namespaces)
+            way = way_back(found.entry.before, namespaces)
+        show_plan(way.plan, options)
+        if way.plan.actions and not agreed(options, command):
+            return 1
+        try:
+            revert(node, state, found, lock, interrupts)
+        except Interrupted as error:
+            raise stopped(node) from error
+    print(f"\n{node} is as it was before.")
+    return 0
+
+
+def _nothing(command: str) -> int:
+    if command == "recover":
+        print("Nothing to recover: no run was killed, none waits to be confirmed.")
+        return 0
+    raise fail("NK0515", "there is no apply to go back from", hint="the way back is lost at reboot and by `destroy`")
+
+
+def _tell(found: Found, state: State, options: argparse.Namespace) -> None:
+    entry = found.entry
+    if state == journal.JOURNAL:
+        warn([interrupted(found, "it is taken back")], options)
+    else:
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.when))
+        print(f"Going back to before the {entry.command} of {when} on {entry.before.name}.")

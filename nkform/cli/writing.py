@@ -1,0 +1,104 @@
+"""What commands that change the node share: the machine's lock, and what an earlier run left behind."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nkform.cli.common import warn
+from nkform.problem import NkformError, Problem, fail
+
+if TYPE_CHECKING:
+    from nkform.apply.interrupt import Interrupts
+    from nkform.apply.journal import Found
+    from nkform.kernel.netns import Namespaces
+    from nkform.kernel.rundir import Lock
+
+UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """The right to change the node; `earlier` is the run that was killed before, if one was."""
+
+    lock: Lock
+    interrupts: Interrupts
+    earlier: Found | None
+
+
+def seconds(text: str, option: str) -> float:
+    """A duration as `90`, `90s`, `5m` or `1h`, in seconds. Raises NkformError."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if found is None:
+        raise fail("NK0602", f"{option} {text}: expected a number of seconds, or 90s, 5m, 1h")
+    return float(found[1]) * UNITS[found[2]]
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def locked(options: argparse.Namespace, command: str) -> Iterator[tuple[Lock, Interrupts]]:
+    """The lock, and signals that stop a run between its steps. Raises NkformError, KernelError."""
+    from nkform.apply.interrupt import Interrupts
+    from nkform.apply.lock import take
+    from nkform.kernel.probe import require_root
+
+    require_root()
+    wait = seconds(options.lock_timeout, "--lock-timeout")
+    with take(command, wait, say) as lock, Interrupts(_asked) as interrupts:
+        yield lock, interrupts
+
+
+@contextmanager
+def writing(options: argparse.Namespace, command: str, node: str, namespaces: Namespaces) -> Iterator[Writer]:
+    """The right to change a node, once what an earlier run left is fit to be planned against.
+
+    Raises NkformError (NK0611: an earlier run waits to be confirmed), KernelError.
+    """
+    from nkform.apply import journal
+    from nkform.apply.recovery import tidy
+
+    with locked(options, command) as (lock, interrupts):
+        if journal.find(node, journal.UNCONFIRMED):
+            raise fail(
+                "NK0611",
+                f"an apply of {node} waits to be confirmed",
+                hint="`nkform confirm` keeps it, `nkform rollback` takes it back",
+            )
+        earlier = journal.find(node, journal.JOURNAL)
+        if earlier:
+            warn([interrupted(earlier, f"this {command} goes on from there")], options)
+            tidy(earlier, namespaces)
+        yield Writer(lock, interrupts, earlier)
+
+
+def interrupted(found: Found, hint: str) -> Problem:
+    """What to tell of a run that was killed."""
+    entry = found.entry
+    return Problem(
+        "NK0511",
+        f"nkform {entry.command} (process {entry.pid}) was killed after about {found.reached} of"
+        f" {len(entry.actions)} actions on {entry.before.name}",
+        hint=hint,
+        severity="warning",
+    )
+
+
+def _asked(name: str) -> None:
+    say(f"{name}: stopping after this step, and undoing; once more stops at once")
+
+
+def stopped(node: str) -> NkformError:
+    """What to say when a second signal stopped a run at once."""
+    return fail(
+        "NK0508",
+        f"stopped at once: {node} is between before and after",
+        hint="`nkform recover` takes back what was done, `nkform apply` goes on",
+    )

@@ -1,0 +1,142 @@
+"""Going back: a node as it was, as if a spec declared it, and the plan that leads there. Pure.
+
+It needs to know nothing of what happened since; so it takes back a run that was killed anywhere, and can itself be
+killed and run again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from nkform.model import ROOT, After, Device, Endpoint, First, Hook, Last, Namespace, Node, Position
+from nkform.plan.actions import SetMark, chain_of
+from nkform.plan.compare import FieldChange
+from nkform.plan.plan import Change, Plan, build
+
+
+def declared(before: Node, live: Node) -> Node:
+    """The node as it was, as a spec would have it; what was not ours and is not ours now is left out."""
+    namespaces = {
+        name: Namespace(name, create=found.owner == before.name)
+        for name, found in before.namespaces.items()
+        if name != ROOT and (found.owner == before.name or name in live.namespaces)
+    }
+    devices = {
+        name: _declared(device, live.devices.get(name))
+        for name, device in before.devices.items()
+        if _concerns(device, live.devices.get(name), before.name)
+    }
+    return Node(before.name, namespaces, devices)
+
+
+def plan(before: Node, live: Node, features: Collection[str]) -> Plan:
+    """What leads back. Raises NkformError where something of others is in the way."""
+    desired = declared(before, live)
+    found = build(desired, live, features=features, resolved=desired.devices)
+    freed = [
+        name
+        for name, device in before.devices.items()
+        if name in desired.devices and device.kind != "external" and device.owner is None
+    ]
+    marks = tuple(SetMark(ROOT, name, False) for name in freed)
+    return replace(found, changes=_marked(found.changes, freed, before), actions=(*found.actions, *marks))
+
+
+def _concerns(device: Device, live: Device | None, node: str) -> bool:
+    """Whether a device is to be restored: ours, one that was adopted since, or one of others with programs of ours."""
+    if device.kind == "external":
+        return live is not None
+    return device.owner == node or (device.owner is None and live is not None and live.owner == node)
+
+
+def _declared(device: Device, live: Device | None) -> Device:
+    hooks = live.hooks if live else {}
+    chains = {
+        name: replace(chain_of(hook), position=_position(hook, hooks.get(name, Hook())))
+        for name, hook in device.hooks.items()
+        if hook.ours
+    }
+    return replace(
+        device,
+        primary=_own(device.primary) if live else device.primary,
+        peer=_own(device.peer) if live and device.peer else device.peer,
+        chains=chains,
+        attach="tc" if device.hooks_legacy else "auto",
+        hooks={},
+    )
+
+
+def _own(end: Endpoint) -> Endpoint:
+    """Without the addresses of others, which stay where their device does."""
+    return replace(end, addresses=tuple(address for address in end.addresses if address.ours))
+
+
+def _position(before: Hook, live: Hook) -> Position | None:
+    """Where our programs stood among those of others, as far as those are still there."""
+    entries = before.filters if before.legacy else before.linked
+    ours = [place for place, entry in enumerate(entries) if entry.ours]
+    others = [place for place, entry in enumerate(entries) if not entry.ours]
+    if not ours or not others:
+        return None
+    if max(ours) < min(others):
+        return First()
+    if min(ours) > max(others):
+        return Last()
+    ahead = entries[ours[0] - 1].program_id if ours[0] else 0
+    there = {entry.program_id for entry in (live.filters if before.legacy else live.linked)}
+    return After(ahead) if ahead in there and max(ours) - min(ours) < len(ours) else None
+
+
+def _marked(changes: tuple[Change, ...], freed: Collection[str], before: Node) -> tuple[Change, ...]:
+    """The changes with those of ownership told."""
+    owner = FieldChange(("owner",), before.name, None)
+    told = [
+        replace(change, fields=(owner, *change.fields)) if change.kind == "device" and change.name in freed else change
+        for change in changes
+    ]
+    there = {change.name for change in changes if change.kind == "device"}
+    told += [
+        Change("update", "device", name, (owner,), after=before.devices[name]) for name in freed if name not in there
+    ]
+    return tuple(told)
+
+
+def unlike(before: Node, after: Node) -> list[str]:
+    """The names of objects that are not the same in both; numbers that the kernel gives anew do not count."""
+    devices = {
+        name
+        for name in {*before.devices, *after.devices}
+        if _known(before.devices.get(name)) != _known(after.devices.get(name))
+    }
+    namespaces = {
+        name
+        for name in {*before.namespaces, *after.namespaces}
+        if before.namespaces.get(name) != after.namespaces.get(name)
+    }
+    return [f"device {name}" for name in sorted(devices)] + [
+        f"namespace {name or 'root'}" for name in sorted(namespaces)
+    ]
+
+
+def _known(device: Device | None) -> Device | None:
+    if device is None:
+        return None
+    hooks = {name: _renumbered(hook) for name, hook in device.hooks.items()}
+    primary, peer = _unordered(device.primary), device.peer and _unordered(device.peer)
+    return replace(device, index=0, primary=primary, peer=peer, hooks=hooks)
+
+
+def _unordered(end: Endpoint) -> Endpoint:
+    """An end whose addresses and routes compare whatever their order: what is put back comes last."""
+    addresses = tuple(sorted(end.addresses, key=lambda address: address.text))
+    return replace(end, addresses=addresses, routes=tuple(sorted(end.routes, key=repr)))
+
+
+def _renumbered(hook: Hook) -> Hook:
+    """A hook without the numbers that attaching something again changes."""
+    linked, filters = (
+        tuple(replace(entry, place=0, program_id=0 if entry.ours else entry.program_id) for entry in entries)
+        for entries in (hook.linked, hook.filters)
+    )
+    return Hook(linked, filters)
