@@ -270,7 +270,8 @@ class _Visit:
                 self._send(action, inet.delete_route(self._indexes[end.name], end.name, route))
             case SetSysctl(end, key, _, after):
                 self._flush()
-                sysctl.write(end.name, key, after)
+                if sysctl.read(end.name, key) != after:
+                    sysctl.write(end.name, key, after)
                 self._done(action)
             case MoveEnd(before, after):
                 self._flush()

@@ -121,12 +121,15 @@ class Journal:
             rundir.rename(self.entry.before.name, JOURNAL, state)
 
 
+def new_token() -> str:
+    return f"{os.getpid()}-{random.randrange(1 << 48):x}"
+
+
 def begin(
-    command: str, before: Node, actions: tuple[Action, ...], *, seconds: float = 0, earlier: Found | None = None
+    command: str, before: Node, actions: tuple[Action, ...], token: str, seconds: float, earlier: Found | None
 ) -> Journal:
     """The journal of a new run, not written yet. `before` is what its way back leads to."""
     group = random.randrange(1 << 20, 1 << 31)
-    token = f"{os.getpid()}-{random.randrange(1 << 48):x}"
     now, pid = time.time(), os.getpid()
     return Journal(Entry(__version__, place(), command, now, pid, group, token, seconds, before, actions), earlier)
 

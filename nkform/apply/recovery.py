@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nkform.apply.interrupt import Interrupts
-from nkform.apply.journal import JOURNAL, Entry, Found, State, begin, forget
-from nkform.apply.transaction import Means, apply, release
+from nkform.apply.journal import JOURNAL, Entry, Found, State, forget, new_token
+from nkform.apply.transaction import Means, Run, apply, release
 from nkform.kernel import bpffs, links, sysctl
 from nkform.kernel.netlink import KernelError, Socket
 from nkform.kernel.netns import Namespaces
@@ -106,10 +106,10 @@ def way_back(before: Node, namespaces: Namespaces) -> WayBack:
     return WayBack(before, live, desired, restore.plan(before, live, features), features)
 
 
-def go_back(way: WayBack, means: Means) -> None:
+def go_back(way: WayBack, run: Run, means: Means) -> None:
     """Takes the way back, whole or not at all, and compares with what was. Raises NkformError, KernelError."""
     if way.plan.actions:
-        apply(way.plan, way.desired, way.live, replace(means, returns=True))
+        apply(way.plan, way.desired, way.live, run, means)
     left = restore.unlike(way.before, observe(means.namespaces, way.before.name, way.before))
     if left:
         raise NkformError(
@@ -131,8 +131,8 @@ def revert(node: str, state: State, found: Found, lock: Lock, interrupts: Interr
             tidy(found, namespaces)
         way = way_back(found.entry.before, namespaces)
         earlier = found if state == JOURNAL else None
-        journal = begin("rollback", found.entry.before, way.plan.actions, earlier=earlier)
-        go_back(way, Means(lock, namespaces, way.features, journal, interrupts, loading, settles=None))
+        run = Run("rollback", new_token(), found.entry.before, earlier, settles=None, returns=True)
+        go_back(way, run, Means(lock, namespaces, way.features, interrupts, loading))
         forget(node, state)
         release(node)
 

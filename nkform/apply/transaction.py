@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from nkform.apply.executor import Executor
 from nkform.apply.interrupt import Interrupted, Interrupts
-from nkform.apply.journal import STATES, Journal, State, find
+from nkform.apply.journal import STATES, Found, Journal, State, begin, find
+from nkform.apply.losses import noted
 from nkform.kernel import bpffs
 from nkform.kernel.netlink import KernelError
 from nkform.kernel.netns import Namespaces
@@ -46,38 +47,51 @@ RECOVER = "run `nkform recover` once the cause is mended; `nkform plan` shows wh
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
-    """What a run works with. The lock is there so that no run can be without it.
+class Run:
+    """What is run, for its journal.
 
-    `settles` is what its journal becomes once the run is done; None: it goes, and the way back stays what it was.
-    `returns`: the run goes back, to programs that earlier runs held.
+    `origin` is what its way back leads to, None for the node as it is now. `earlier` is an interrupted run that this
+    one follows, which a failure leaves as it was. `settles` is what the journal becomes once the run is done; None: it
+    goes, and the way back stays what it was. `seconds`: how long it then waits to be confirmed. `returns`: the run goes
+    back, to programs that earlier runs held.
     """
+
+    command: str
+    token: str
+    origin: Node | None = None
+    earlier: Found | None = None
+    settles: State | None = "previous"
+    seconds: float = 0
+    returns: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What a run works with. The lock is there so that no run can be without it."""
 
     lock: Lock
     namespaces: Namespaces
     features: Collection[str]
-    journal: Journal
     interrupts: Interrupts
     programs: Programs | None = None
     progress: Progress | None = None
-    settles: State | None = "previous"
-    returns: bool = False
 
 
 class _Steps:
     """Writes each step into the journal before it is taken, stops between steps, and remembers what was done."""
 
-    def __init__(self, means: Means, total: int) -> None:
+    def __init__(self, means: Means, journal: Journal, total: int) -> None:
         self._means = means
+        self._journal = journal
         self._total = total
         self._ahead = 0
         self.actions: list[Action] = []
-        self.group = means.journal.entry.group
+        self.group = journal.entry.group
 
     def ahead(self, count: int) -> None:
         self._means.interrupts.check()
         self._ahead += count
-        self._means.journal.reach(self._ahead)
+        self._journal.reach(self._ahead)
 
     def done(self, action: Action) -> None:
         self.actions.append(action)
@@ -85,15 +99,15 @@ class _Steps:
             self._means.progress(len(self.actions), self._total)
 
     def lent(self, namespace: str, interface: str, key: str, value: str) -> None:
-        self._means.journal.lend(namespace, interface, key, value)
+        self._journal.lend(namespace, interface, key, value)
 
 
 class _Back:
     """The steps of an undoing: nothing stops them, and nothing undoes them."""
 
-    def __init__(self, means: Means) -> None:
-        self._means = means
-        self.group = means.journal.entry.group
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self.group = journal.entry.group
 
     def ahead(self, count: int) -> None:
         pass
@@ -102,64 +116,68 @@ class _Back:
         pass
 
     def lent(self, namespace: str, interface: str, key: str, value: str) -> None:
-        self._means.journal.lend(namespace, interface, key, value)
+        self._journal.lend(namespace, interface, key, value)
 
 
-def apply(plan: Plan, desired: Node, before: Node, means: Means, targets: Collection[str] = ()) -> Node:
+def apply(plan: Plan, desired: Node, before: Node, run: Run, means: Means, targets: Collection[str] = ()) -> Node:
     """Carries a plan out and returns the live node after it.
 
-    Raises NkformError when the kernel refuses an action or does not keep what it accepted; the node is then as before,
-    or the error says what is not and the journal stays. Interrupted, after undoing all, when somebody asked to stop.
+    Raises NkformError when the kernel refuses an action or does not keep what it accepted, and when somebody asked to
+    stop; the node is then as before, or the error says what is not and the journal stays. Interrupted when somebody
+    asked again: the node is then in between, and the journal stays.
     """
-    means.journal.write()
-    steps = _Steps(means, len(plan.actions))
+    complete, origin = noted(plan, before, means.namespaces)
+    journal = begin(run.command, run.origin or origin, complete.actions, run.token, run.seconds, run.earlier)
+    journal.write()
+    steps = _Steps(means, journal, len(plan.actions))
     try:
         with ExitStack() as stack:
-            chains = _chains(plan, means, stack)
+            chains = _chains(complete, run, means, stack)
             try:
-                Executor(means.namespaces, plan.node, steps, chains).run(plan.actions)
+                Executor(means.namespaces, plan.node, steps, chains).run(complete.actions)
                 live = observe(means.namespaces, plan.node, desired)
                 _verify(build(desired, live, features=means.features, targets=targets, resolved=plan.devices))
                 means.interrupts.check()
-                _settle(means, chains)
+                if chains is not None:
+                    chains.sweep()
+                journal.settle(run.settles)
+                release(plan.node)
                 return live
-            except KernelError as error:
-                problem = Problem("NK0501", f"could not {error}", hint=HINTS.get(error.errno or 0, ""))
-                raise NkformError(problem, *_undone(steps, before, desired, means, chains)) from error
-            except MemoryError as error:
-                problem = Problem("NK0501", "this process ran out of memory", hint=HINTS[errno.ENOMEM])
-                raise NkformError(problem, *_undone(steps, before, desired, means, chains)) from error
-            except NkformError as error:
-                raise NkformError(*error.problems, *_undone(steps, before, desired, means, chains)) from error
-            except Interrupted as error:
-                said = Problem("NK0507", f"stopped by {error}")
-                raise NkformError(said, *_undone(steps, before, desired, means, chains)) from error
+            except (KernelError, MemoryError, NkformError, Interrupted) as error:
+                undone = _undone(steps, before, desired, journal, means, chains)
+                raise NkformError(*_told(error), *undone) from error
             except Exception:
-                _undone(steps, before, desired, means, chains)
+                _undone(steps, before, desired, journal, means, chains)
                 raise
     finally:
-        means.journal.close()
+        journal.close()
 
 
-def _chains(plan: Plan, means: Means, stack: ExitStack) -> Chains | None:
+def _told(error: BaseException) -> Sequence[Problem]:
+    """Why a run failed."""
+    match error:
+        case NkformError():
+            return error.problems
+        case Interrupted():
+            return [Problem("NK0507", f"stopped by {error}")]
+        case MemoryError():
+            return [Problem("NK0501", "this process ran out of memory", hint=HINTS[errno.ENOMEM])]
+        case KernelError():
+            return [Problem("NK0501", f"could not {error}", hint=HINTS.get(error.errno or 0, ""))]
+    raise AssertionError(error)
+
+
+def _chains(plan: Plan, run: Run, means: Means, stack: ExitStack) -> Chains | None:
     """What attaches programs, where the plan has any."""
     for action in plan.actions:
         if isinstance(action, SetChain) or (isinstance(action, DeletePair) and action.device.hooks):
             from nkform.apply.chains import Chains
 
             chains = stack.enter_context(Chains(plan.node, means.programs))
-            if means.returns:
+            if run.returns:
                 chains.recall([a.device.name for a in plan.actions if isinstance(a, CreatePair)])
             return chains
     return None
-
-
-def _settle(means: Means, chains: Chains | None) -> None:
-    """The run is done: what only going back to before it needs stays, what older ways back needed goes."""
-    if chains is not None:
-        chains.sweep()
-    means.journal.settle(means.settles)
-    release(means.journal.entry.before.name)
 
 
 def release(node: str) -> None:
@@ -194,7 +212,9 @@ def _differences(change: Change) -> list[Problem]:
     ]
 
 
-def _undone(steps: _Steps, before: Node, desired: Node, means: Means, chains: Chains | None) -> list[Problem]:
+def _undone(
+    steps: _Steps, before: Node, desired: Node, journal: Journal, means: Means, chains: Chains | None
+) -> list[Problem]:
     """Undoes what was done, last first, and compares with the state before; returns what to tell.
 
     Goes on past what cannot be undone, so that as much as possible is; what is left then is gone about by comparison.
@@ -202,7 +222,7 @@ def _undone(steps: _Steps, before: Node, desired: Node, means: Means, chains: Ch
     """
     failed: list[Problem] = []
     done = list(steps.actions)
-    executor = Executor(means.namespaces, before.name, _Back(means), chains)
+    executor = Executor(means.namespaces, before.name, _Back(journal), chains)
     for actions in _runs([step for action in reversed(done) for step in undo(action)]):
         try:
             executor.run(actions)
@@ -215,7 +235,7 @@ def _undone(steps: _Steps, before: Node, desired: Node, means: Means, chains: Ch
     if left:
         failed.append(Problem("NK0504", f"not as before: {', '.join(left)}", hint=RECOVER))
         return failed
-    means.journal.undone()
+    journal.undone()
     release(before.name)
     if not done:
         return []

@@ -113,24 +113,16 @@ def carry_out(
     """
     from nkform.apply import journal
     from nkform.apply.interrupt import Interrupted
-    from nkform.apply.transaction import Means, apply
+    from nkform.apply.transaction import Means, Run, apply
 
-    origin = writer.earlier.entry.before if writer.earlier else found.live
-    record = journal.begin("apply", origin, found.plan.actions, seconds=trial, earlier=writer.earlier)
-    means = Means(
-        writer.lock,
-        namespaces,
-        found.features,
-        record,
-        writer.interrupts,
-        programs,
-        Progress(),
-        settles=journal.UNCONFIRMED if trial else settles,
-    )
-    guardian = _guardian(desired.name, record.entry.token, trial, writer) if trial else None
+    token = journal.new_token()
+    origin = writer.earlier.entry.before if writer.earlier else None
+    run = Run("apply", token, origin, writer.earlier, journal.UNCONFIRMED if trial else settles, trial)
+    means = Means(writer.lock, namespaces, found.features, writer.interrupts, programs, Progress())
+    guardian = _guardian(desired.name, token, trial, writer) if trial else None
     try:
         with timed("apply"):
-            live = apply(found.plan, desired, found.live, means, targets)
+            live = apply(found.plan, desired, found.live, run, means, targets)
     except Interrupted as error:
         raise stopped(desired.name) from error
     except NkformError:

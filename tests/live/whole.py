@@ -23,8 +23,9 @@ from nkform.kernel.qdiscs import with_clsact
 
 RTM_GETLINK, RTM_GETADDR, RTM_GETROUTE, RTM_GETRULE, RTM_GETQDISC = 18, 22, 26, 34, 38
 
-# include/uapi/linux/if_link.h: indexes, operational state, statistics, carrier counters and the like
-LINK_MOVING = {5, 7, 16, 23, 26, 33, 35, 36, 37, 47, 48, 57}
+# include/uapi/linux/if_link.h: indexes, operational state, statistics, carrier counters, the qdisc (which a link gets
+# when it first comes up) and the like
+LINK_MOVING = {5, 6, 7, 16, 23, 26, 33, 35, 36, 37, 47, 48, 57}
 IFNAME, LINKINFO, ADDRESS, PERM_ADDRESS, MASTER = 3, 18, 1, 54, 10
 UP, RUNNING, LOWER_UP = 1, 1 << 6, 1 << 16
 
@@ -47,6 +48,17 @@ def whole() -> Whole:
     return found
 
 
+def differences(before: Whole, after: Whole) -> list[str]:
+    """What went and what came, line by line."""
+    return [
+        f"{sign} {part}: {line}"
+        for part in sorted({*before, *after})
+        for sign, some, others in (("-", before, after), ("+", after, before))
+        for line in some.get(part, [])
+        if line not in others.get(part, [])
+    ]
+
+
 def held() -> list[str]:
     """The pins of programs that chains lost."""
     return [pin.entry for pin in _pins(bpffs.HELD)]
@@ -61,9 +73,9 @@ def _pins(top: str) -> Iterator[bpffs.Pin]:
 def _inside(where: str) -> Whole:
     with Socket() as socket:
         links = dict(_links(socket))
-        names = {index: name for index, (name, _) in links.items()}
+        names = {index: lines[0].split()[0] for index, lines in links.items()}
         parts = {
-            "links": sorted(line for _, line in links.values()),
+            "links": sorted(line for lines in links.values() for line in lines),
             "addresses": sorted(_addresses(socket, names)),
             "routes": sorted(_routes(socket, names)),
             "rules": sorted(_rules(socket)),
@@ -74,17 +86,20 @@ def _inside(where: str) -> Whole:
     return {f"{where}: {part}": lines for part, lines in parts.items()}
 
 
-def _links(socket: Socket) -> Iterator[tuple[int, tuple[str, str]]]:
+def _links(socket: Socket) -> Iterator[tuple[int, list[str]]]:
+    """By ifindex, a line for each attribute."""
     for message in socket.dump(Request(RTM_GETLINK, 0, struct.pack("=BxHiII", 0, 0, 0, 0, 0), "list links")):
         _, kind, index, flags, _ = struct.unpack_from("=BxHiII", message.buffer, message.start)
         found = walk(message.buffer, message.start + 16, message.end)
         name = bytes(found[IFNAME]).rstrip(b"\0").decode()
         data = walk(found[LINKINFO], 0, len(found[LINKINFO])) if LINKINFO in found else {}
-        parts = {number: bytes(value).hex() for number, value in found.items() if number not in LINK_MOVING}
+        parts: dict[object, str] = {n: bytes(value).hex() for n, value in found.items() if n not in LINK_MOVING}
         for moving in (LINKINFO, ADDRESS, PERM_ADDRESS):  # random where nobody chose one
             parts.pop(moving, None)
         info = {number: bytes(value).hex() for number, value in data.items() if number not in (3, 5)}
-        yield index, (name, f"{name} {kind} {flags & ~(RUNNING | LOWER_UP):x} {parts} {info}")
+        parts |= {f"info {number}": value for number, value in info.items()}
+        own = [f"{name} attribute {number} = {value}" for number, value in parts.items()]
+        yield index, [f"{name} {kind} flags {flags & ~(RUNNING | LOWER_UP):x}", *own]
 
 
 def _addresses(socket: Socket, names: dict[int, str]) -> Iterator[str]:
