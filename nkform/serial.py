@@ -152,3 +152,45 @@ def _mapping(value: Any) -> Reader:
         return {str(key): one(item) for key, item in data.items()}
 
     return reader
+
+
+def schema(kind: object, definitions: dict[str, Any]) -> dict[str, Any]:
+    """The JSON Schema of what `dumps` writes of a type; classes are put into `definitions`."""
+    if kind is Any or kind is object:
+        return {}
+    if _is_class(kind):
+        return _class_schema(kind, definitions)
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        return {"anyOf": [schema(one, definitions) for one in arguments]}
+    if origin is Literal:
+        return {"enum": list(arguments)}
+    if origin is tuple and arguments[1:] == (Ellipsis,):
+        return {"type": "array", "items": schema(arguments[0], definitions)}
+    if origin is tuple:
+        several = [schema(one, definitions) for one in arguments]
+        return {"type": "array", "prefixItems": several, "minItems": len(several), "maxItems": len(several)}
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return {"type": "object", "additionalProperties": schema(arguments[1], definitions)}
+    return {"type": _JSON_TYPES[kind]}
+
+
+_JSON_TYPES: Mapping[object, str] = {
+    str: "string", int: "integer", bool: "boolean", float: "number", NoneType: "null",
+}  # fmt: skip
+
+
+def _class_schema(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
+    name = kind.__name__
+    if name not in definitions:
+        definitions[name] = {}  # a class may refer to itself
+        hints = get_type_hints(kind)
+        properties = {field: schema(hints[field], definitions) for field in _names(kind)}
+        said = (kind.__doc__ or "").split("\n\n")[0]
+        definitions[name] = {
+            "type": "object",
+            "properties": {"type": {"const": name}, **properties},
+            "required": ["type", *properties],
+            **({} if said.startswith(f"{name}(") or not said else {"description": " ".join(said.split())}),
+        }
+    return {"$ref": f"#/$defs/{name}"}

@@ -6,6 +6,7 @@ It belongs to no terminal, no process group and no control group of the caller, 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import select
@@ -33,6 +34,10 @@ STALLED = 30.0
 
 TRIES = 5
 FOREVER = 1e9
+
+NAME = b"nkform-guardian"
+PR_SET_NAME = 15
+"""include/uapi/linux/prctl.h; at most 15 bytes, which `ps` shows."""
 
 APPLIED, DISMISSED, REVERT = b"a", b"d", b"r"
 
@@ -105,6 +110,7 @@ def _detach() -> None:
     """Leaves the caller's terminal and control group, and heeds no signals that are meant for it."""
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
+    ctypes.CDLL(None).prctl(PR_SET_NAME, NAME, 0, 0, 0)
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)

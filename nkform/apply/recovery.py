@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nkform.apply.interrupt import Interrupts
-from nkform.apply.journal import JOURNAL, Entry, Found, State, forget, new_token
+from nkform.apply.journal import JOURNAL, PREVIOUS, Entry, Found, State, forget, new_token
 from nkform.apply.transaction import Means, Run, apply, release
 from nkform.kernel import bpffs, links, sysctl
 from nkform.kernel.netlink import KernelError, Socket
@@ -122,7 +122,7 @@ def go_back(way: WayBack, run: Run, means: Means) -> None:
 
 
 def revert(node: str, state: State, found: Found, lock: Lock, interrupts: Interrupts) -> None:
-    """Goes back to before a run that was killed or not confirmed. Raises NkformError, KernelError.
+    """Goes back to before a run. Raises NkformError, KernelError.
 
     Until it is done the run's record stays, so that it can be tried again.
     """
@@ -130,11 +130,19 @@ def revert(node: str, state: State, found: Found, lock: Lock, interrupts: Interr
         if state == JOURNAL:
             tidy(found, namespaces)
         way = way_back(found.entry.before, namespaces)
-        earlier = found if state == JOURNAL else None
-        run = Run("rollback", new_token(), found.entry.before, earlier, settles=None, returns=True)
+        run = _returning(state, found)
         go_back(way, run, Means(lock, namespaces, way.features, interrupts, loading))
-        forget(node, state)
+        if state != PREVIOUS:
+            forget(node, state)
         release(node)
+
+
+def _returning(state: State, found: Found) -> Run:
+    """The way back from the last apply leads to it again; that from a run which was killed or not confirmed ends."""
+    if state == PREVIOUS:
+        return Run("rollback", new_token(), returns=True)
+    earlier = found if state == JOURNAL else None
+    return Run("rollback", new_token(), found.entry.before, earlier, settles=None, returns=True)
 
 
 def programs(node: str) -> Programs:

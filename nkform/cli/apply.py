@@ -6,11 +6,14 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nkform.cli.common import Look, look, place_all, placed, programs_of, read_spec, timed, warn
 from nkform.cli.writing import Writer, seconds, stopped, writing
 from nkform.model import Node
+from nkform.plan.saved import check_live, check_plan
 from nkform.problem import NkformError, Problem
 from nkform.report.colour import Paint, wanted
 from nkform.report.plan_text import render
@@ -26,9 +29,14 @@ PROGRESS_SECONDS = 1.0
 
 
 def run(options: argparse.Namespace) -> int:
+    from nkform.cli.saved import as_spec, load
     from nkform.kernel.netns import Namespaces
 
-    spec = read_spec(options)
+    kept = load(options)
+    spec = as_spec(kept.basis) if kept else read_spec(options)
+    if kept:
+        options.adopt, options.target = kept.basis.adopt, list(kept.basis.targets)
+        options.objects = Path(kept.basis.objects) if kept.basis.objects else None
     node = spec.node.name
     confirm = seconds(options.confirm, "--confirm") if options.confirm else 0.0
     with (
@@ -37,13 +45,22 @@ def run(options: argparse.Namespace) -> int:
         programs_of(spec, options) as programs,
         writing(options, "apply", node, namespaces) as writer,
     ):
-        found = look(namespaces, spec.node, programs=programs, adopt=options.adopt, targets=options.target)
+        found = look(
+            namespaces,
+            spec.node,
+            programs=programs,
+            adopt=options.adopt,
+            targets=options.target,
+            seen=partial(check_live, kept.basis) if kept else lambda _: None,
+        )
+        if kept:
+            check_plan(kept, found.plan)
         warn(place_all(found.plan.warnings, spec), options)
         show_plan(found.plan, options)
         if found.plan.empty:
             _nothing(node, writer)
             return 0
-        if not agreed(options, "apply"):
+        if not kept and not agreed(options, "apply"):
             return 1
         guardian = carry_out(found, spec.node, namespaces, writer, programs, options.target, trial=confirm)
     added, changed, destroyed = found.plan.count()

@@ -96,6 +96,10 @@ def _parser() -> Parser:  # noqa: PLR0915
     plan.add_argument("--detailed-exitcode", action="store_true", help="exit 2 if there is something to do")
     plan.add_argument("--summary", action="store_true", help="only say how many objects change")
 
+    plan.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="keep the plan in a file that `apply` carries out"
+    )
+
     apply = command("apply", "make the node as the spec says, or leave it as it was", "apply", specs="+")
     changing(apply)
     apply.add_argument(
@@ -159,5 +163,6 @@ def _parser() -> Parser:  # noqa: PLR0915
     json_option(show)
 
     json_option(command("doctor", "tell what this kernel and machine can do, and what to install", "doctor"))
-    command("schema", "print the JSON Schema of the spec", "schema")
+    schema = command("schema", "print the JSON Schema of the spec, or of plans", "schema")
+    schema.add_argument("of", nargs="?", choices=("spec", "plan"), default="spec")
     return parser

@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,8 +74,10 @@ def look(
     programs: Programs | None = None,
     adopt: bool = False,
     targets: Collection[str] = (),
+    seen: Callable[[Node], None] = lambda _: None,
 ) -> Look:
-    """Observes and plans. Raises NkformError with paths into the spec, KernelError."""
+    """Observes and plans; `seen` gets the live node between the two. Raises NkformError with paths into the spec,
+    KernelError."""
     from nkform.kernel.probe import probe, require_root
     from nkform.observe.node import observe
     from nkform.plan.plan import build
@@ -86,6 +88,7 @@ def look(
         features = probe(namespaces, needed_features(desired))
     with timed("observe"):
         live = observe(namespaces, desired.name, desired)
+    seen(live)
     with timed("plan"):
         plan = build(desired, live, features=features, programs=programs, adopt=adopt, targets=targets)
     return Look(live, features, plan)

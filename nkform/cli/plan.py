@@ -16,8 +16,13 @@ def run(options: argparse.Namespace) -> int:
 
     spec = read_spec(options)
     with Namespaces() as namespaces, placed(spec), programs_of(spec, options) as programs:
-        plan = look(namespaces, spec.node, programs=programs, adopt=options.adopt, targets=options.target).plan
+        found = look(namespaces, spec.node, programs=programs, adopt=options.adopt, targets=options.target)
+    plan = found.plan
     warn(place_all(plan.warnings, spec), options)
+    if options.output:
+        from nkform.cli.saved import save
+
+        save(options.output, found, spec, options)
     with timed("report"):
         if options.json:
             from nkform.report.plan_json import render as render_json
@@ -29,4 +34,6 @@ def run(options: argparse.Namespace) -> int:
 
             paint = Paint(wanted(sys.stdout, options.no_color))
             sys.stdout.write(render(plan, paint, summary_only=options.summary))
+            if options.output:
+                print(f"\nSaved: `nkform apply {options.output}` carries out exactly this, or says what has changed.")
     return CHANGES if options.detailed_exitcode and not plan.empty else 0

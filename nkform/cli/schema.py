@@ -1,4 +1,4 @@
-"""`nkform schema`: the JSON Schema of the spec, for editors and other tools."""
+"""`nkform schema`: the JSON Schemas of the spec and of plans, for editors and other tools."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import argparse
 import sys
 
 
-def run(_: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     from nkform.data import data_path
 
-    sys.stdout.write(data_path("schemas/spec.v1.json").read_text(encoding="utf-8"))
+    sys.stdout.write(data_path(f"schemas/{options.of}.v1.json").read_text(encoding="utf-8"))
     return 0

@@ -105,8 +105,14 @@ class AddAddress:
 
 @dataclass(frozen=True, slots=True)
 class DeleteAddress:
+    """`behind`: addresses of ours in the same subnet that stand behind it, and shall do so again when it is back.
+
+    The first of a subnet is the one that packets leave with.
+    """
+
     end: End
     address: Address
+    behind: tuple[Address, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,8 +238,9 @@ def undo(action: Action) -> tuple[Action, ...]:
             return (back, *configure(device, before)) if before.namespace != after.namespace else (back,)
         case AddAddress(end, address):
             return (DeleteAddress(end, address),)
-        case DeleteAddress(end, address):
-            return (AddAddress(end, address),)
+        case DeleteAddress(end, address, behind):
+            again = (step for one in behind for step in (DeleteAddress(end, one), AddAddress(end, one)))
+            return (AddAddress(end, address), *again)
         case AddRoute(end, route):
             return (DeleteRoute(end, route),)
         case ReplaceRoute(end, before, after):

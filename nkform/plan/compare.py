@@ -148,7 +148,7 @@ def end_actions(device: str, desired: Endpoint, live: Endpoint) -> Iterator[Acti
     yield from (DeleteRoute(end, route) for route in flushed)
     yield from (DeleteRoute(end, before) for before, after in routes if before and not after)
     yield from (AddAddress(end, address) for address in new if not _is_ipv6(address))
-    yield from (DeleteAddress(end, address) for address in gone)
+    yield from (DeleteAddress(end, address, _behind(address, live.addresses)) for address in gone)
     lost: tuple[Address, ...] = ()
     if up is False and was_up:
         lost = tuple(address for address in desired.addresses if ":" in address.text and address in live.addresses)
@@ -177,6 +177,22 @@ def end_actions(device: str, desired: Endpoint, live: Endpoint) -> Iterator[Acti
 
 def _is_ipv6(address: Address) -> bool:
     return ":" in address.text
+
+
+def _behind(address: Address, there: Sequence[Address]) -> tuple[Address, ...]:
+    """Addresses of ours in an IPv4 address's subnet that stand behind it; IPv6 knows no such order."""
+    if _is_ipv6(address):
+        return ()
+    subnet = _subnet(address)
+    later = there[list(there).index(address) + 1 :]
+    return tuple(one for one in later if one.ours and not _is_ipv6(one) and _subnet(one) == subnet)
+
+
+def _subnet(address: Address) -> tuple[int, int]:
+    """The bits of an IPv4 address's network, and how many they are."""
+    host, _, length = address.text.partition("/")
+    value = int.from_bytes(bytes(int(part) for part in host.split(".")))
+    return value >> (32 - int(length)), int(length)
 
 
 def _loses_ipv4(gone: Sequence[Address], new: Sequence[Address], live: Endpoint) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from nkform.plan.plan import Plan
 from nkform.serial import dumps
 
@@ -10,6 +12,11 @@ FORMAT = "1.0"
 
 
 def render(plan: Plan) -> str:
+    return dumps(document(plan), indent=2) + "\n"
+
+
+def document(plan: Plan) -> dict[str, Any]:
+    """What schemas/plan.v1.json describes, but for what only a file has."""
     added, changed, destroyed = plan.count()
     changes = [
         {
@@ -31,7 +38,7 @@ def render(plan: Plan) -> str:
         }
         for change in plan.changes
     ]
-    document = {
+    return {
         "format_version": FORMAT,
         "node": plan.node,
         "changes": changes,
@@ -39,4 +46,3 @@ def render(plan: Plan) -> str:
         "warnings": [{"code": w.code, "message": w.message, "hint": w.hint} for w in plan.warnings],
         "actions": plan.actions,
     }
-    return dumps(document, indent=2) + "\n"

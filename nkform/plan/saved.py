@@ -1,0 +1,156 @@
+"""Plans that are kept in a file and carried out later: what they were made from, and whether that still holds. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from nkform import serial
+from nkform.model import Namespace, Node
+from nkform.plan.actions import Action
+from nkform.plan.plan import Plan
+from nkform.problem import NkformError, Problem, fail
+
+FORMAT = "nkform-plan"
+SHOWN = 8
+"""How many differences a refusal names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """What a plan was made from: enough to make it again, and to tell whether it still would be the same.
+
+    `nkform` is the version, `place` the boot and network namespace, `when` seconds since 1970, `files` the spec's,
+    `spec` its digest, `desired` what it declares. `templates`, `engine` and `objects` are where programs come from;
+    `adopt` and `targets` the options of those names. `live` is the node as it was, as far as the plan depends on it,
+    revisions of chains included.
+    """
+
+    nkform: str
+    place: str
+    when: float
+    files: tuple[str, ...]
+    spec: str
+    desired: Node
+    templates: tuple[str, ...]
+    engine: str
+    objects: str
+    adopt: bool
+    targets: tuple[str, ...]
+    live: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A plan out of a file."""
+
+    basis: Basis
+    actions: tuple[Action, ...]
+
+
+def relevant(live: Node) -> Node:
+    """The live node without what no plan depends on: devices of others that come and go beside ours."""
+    namespaces = {key: Namespace(key, owner=found.owner) for key, found in live.namespaces.items()}
+    return replace(live, namespaces=namespaces, rooms={})
+
+
+def write(document: Mapping[str, Any], basis: Basis) -> str:
+    """The text of a plan file: a plan's JSON, what it was made from, and a checksum over both."""
+    data = json.loads(serial.dumps({"format": FORMAT, **document, "basis": basis}))
+    return json.dumps({**data, "checksum": _checksum(data)}, indent=1) + "\n"
+
+
+def _checksum(data: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def is_plan(text: str) -> bool:
+    """Whether a file holds a plan, whole or not, rather than a spec."""
+    return text.lstrip().startswith("{") and f'"format": "{FORMAT}"' in text[:200]
+
+
+def read(text: str, name: str) -> Saved:
+    """Raises NkformError for a plan that is not as it was written."""
+    try:
+        data = json.loads(text)
+        found = data.pop("checksum", None)
+        if found == _checksum(data):
+            actions = serial.read_any(tuple[Action, ...], data["actions"])
+            return Saved(serial.read(Basis, data["basis"]), actions)
+        told = "it was changed after it was made"
+    except (ValueError, KeyError, AttributeError) as error:
+        told = str(error)
+    raise fail("NK0621", f"{name} is not a plan as nkform wrote it: {told}", hint="plan again: nkform plan -o FILE")
+
+
+def check_origin(basis: Basis, version: str, place: str) -> None:
+    """Raises NkformError for a plan that was made elsewhere."""
+    if basis.nkform != version:
+        what = f"nkform {basis.nkform} made this plan, and this is {version}"
+    elif basis.place != place:
+        what = "this plan was made on another machine, in another network namespace, or before a reboot"
+    else:
+        return
+    raise fail("NK0622", what, hint="plan again")
+
+
+def check_live(basis: Basis, live: Node) -> None:
+    """Raises NkformError, saying what changed, if the node is not as it was when the plan was made."""
+    found = list(differences(basis.live, relevant(live)))
+    if not found:
+        return
+    told = [
+        Problem("NK0620", f"stale plan: {'.'.join(path)} was {_said(before)} and is {_said(after)}", hint="plan again")
+        for path, before, after in found[:SHOWN]
+    ]
+    if len(found) > SHOWN:
+        told.append(Problem("NK0620", f"stale plan: {len(found) - SHOWN} more differences"))
+    raise NkformError(*told)
+
+
+def check_plan(saved: Saved, plan: Plan) -> None:
+    """Raises NkformError if the same spec and node now give another plan."""
+    if saved.actions != plan.actions:
+        raise fail(
+            "NK0623",
+            "from the same spec and node comes another plan now: its templates or the kernel have changed",
+            hint="plan again",
+        )
+
+
+def differences(
+    before: object, after: object, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], object, object]]:
+    """Where two objects of the model differ: path, before and after; None stands for what is not there."""
+    if before == after:
+        return
+    some, others = _parts(before), _parts(after)
+    if some is None or others is None or type(before) is not type(after):
+        yield path, before, after
+        return
+    for name in {**some, **others}:
+        yield from differences(some.get(name), others.get(name), (*path, name))
+
+
+def _parts(value: object) -> dict[str, object] | None:
+    if isinstance(value, Mapping):
+        return {str(key): item for key, item in value.items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.compare}
+    return None
+
+
+def _said(value: object) -> str:
+    """A value in a few words."""
+    if value is None:
+        return "not there"
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_said, value))}]"
+    for name in ("text", "to", "name"):
+        if hasattr(value, name):
+            return str(getattr(value, name))
+    return str(value)

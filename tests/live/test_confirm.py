@@ -1,0 +1,263 @@
+"""`apply --confirm`: what nobody confirms goes back, whatever becomes of terminal, process and connection."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+from nkform.cli.main import main
+from nkform.kernel.netns import Namespaces
+from tests.live.support import Node, ip, link, pings
+from tests.live.test_pairs import veth
+from tests.live.whole import differences, held, whole
+
+PATIENCE = 60.0 if "NKFORM_LAB" in os.environ else 15.0
+"""Seconds that a thing may take that must happen; emulated kernels are slow."""
+
+
+def changed(**device: Any) -> dict[str, Any]:
+    spec = veth()
+    spec["devices"]["to-a"].update(device)
+    return spec
+
+
+def until(holds: Callable[[], Any]) -> Any:
+    """Waits for something that must come to be."""
+    end = time.monotonic() + PATIENCE
+    while not (found := holds()):
+        assert time.monotonic() < end, "it never came to be"
+        time.sleep(0.05)
+    return found
+
+
+def guardians() -> list[str]:
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (process / "comm").read_text().strip() == "nkform-guardian":
+                found.append(process.name)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays_behind() -> Iterator[None]:
+    yield
+    until(lambda: not guardians())
+
+
+def alone(*words: str) -> NoReturn:
+    """Runs nkform in a process that was forked for it, with its own standard files rather than the test's."""
+    code = 99
+    with contextlib.suppress(BaseException):
+        sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w")
+        code = main(list(words))
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
+
+
+class Apply:
+    """`nkform apply -y --confirm` in a process of its own, in a session and with a terminal of its own."""
+
+    def __init__(self, node: Node, spec: dict[str, Any], seconds: float) -> None:
+        node.write(spec)
+        self.pid, self.terminal = pty.fork()
+        if not self.pid:
+            alone("apply", "-y", "--confirm", f"{seconds}s", str(node.path))
+        self.said = ""
+
+    def hears(self, word: str) -> None:
+        end = time.monotonic() + PATIENCE
+        while word not in self.said:
+            assert time.monotonic() < end, self.said
+            if select.select([self.terminal], [], [], 0.1)[0]:
+                self.said += os.read(self.terminal, 4096).decode()
+
+    def ended(self) -> int:
+        """Its exit code; what it still says is heard."""
+        while True:
+            with contextlib.suppress(OSError):
+                if select.select([self.terminal], [], [], 0.05)[0]:
+                    self.said += os.read(self.terminal, 4096).decode()
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                return os.waitstatus_to_exitcode(status)
+
+
+def test_enter_confirms(node: Node) -> None:
+    node.apply(veth())
+    run = Apply(node, changed(mtu=1400), PATIENCE)
+    run.hears("press Enter")
+    assert link("to-a")["mtu"] == 1400
+    os.write(run.terminal, b"\n")
+    assert run.ended() == 0
+    assert "Confirmed" in run.said
+    assert node.changes(changed(mtu=1400)) == []
+
+
+def test_confirm_elsewhere_confirms(node: Node) -> None:
+    node.apply(veth())
+    run = Apply(node, changed(mtu=1400), PATIENCE)
+    run.hears("nkform confirm")
+    assert "NK0611" in node.refused(changed(mtu=1300), command="apply")
+    outcome = node.run("confirm")
+    assert outcome.code == 0, outcome.err
+    assert run.ended() == 0
+    assert link("to-a")["mtu"] == 1400
+    assert "NK0612" in node.run("confirm").err
+
+
+def test_without_a_word_the_node_goes_back(node: Node) -> None:
+    node.apply(veth())
+    before = whole()
+    run = Apply(node, changed(mtu=1400, addresses=["10.0.0.254/32", "192.0.2.1/32"]), 1)
+    run.hears("otherwise")
+    assert link("to-a")["mtu"] == 1400
+    assert run.ended() == 1
+    assert "NK0509" in run.said
+    assert differences(before, whole()) == []
+    node.apply(changed(mtu=1400))
+
+
+def test_ctrl_c_goes_back_at_once(node: Node) -> None:
+    node.apply(veth())
+    before = whole()
+    run = Apply(node, changed(mtu=1400), 10 * PATIENCE)
+    run.hears("otherwise")
+    os.write(run.terminal, b"\x03")
+    assert run.ended() == 1
+    assert differences(before, whole()) == []
+
+
+def test_rollback_goes_back_too(node: Node) -> None:
+    node.apply(veth())
+    before = whole()
+    run = Apply(node, changed(mtu=1400), 10 * PATIENCE)
+    run.hears("otherwise")
+    outcome = node.run("rollback", "-y")
+    assert outcome.code == 0, outcome.err
+    assert run.ended() == 1
+    assert differences(before, whole()) == []
+
+
+def test_the_terminal_is_closed(node: Node) -> None:
+    node.apply(veth())
+    before = whole()
+    run = Apply(node, changed(mtu=1400), 2)
+    run.hears("otherwise")
+    os.close(run.terminal)
+    os.waitpid(run.pid, 0)
+    assert link("to-a")["mtu"] == 1400
+    until(lambda: not differences(before, whole()))
+
+
+@pytest.mark.parametrize("when", ["while it waits", "half-way"])
+def test_the_process_group_is_killed(node: Node, when: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    node.apply(veth())
+    before = whole()
+    if when == "half-way":
+        from nkform.apply.executor import Executor
+
+        genuine = Executor.run
+
+        def slow(self: Executor, actions: Any) -> None:
+            if os.getpid() != os.getsid(0):  # the guardian, which goes back
+                genuine(self, actions)
+                return
+            genuine(self, actions[:1])
+            print("half-way", flush=True)
+            time.sleep(PATIENCE)
+
+        monkeypatch.setattr(Executor, "run", slow)
+    run = Apply(node, changed(mtu=1400, peer={**veth()["devices"]["to-a"]["peer"], "name": "net9"}), 2)
+    monkeypatch.undo()
+    run.hears("otherwise" if when == "while it waits" else "half-way")
+    assert os.getpgid(run.pid) == run.pid
+    os.killpg(run.pid, signal.SIGKILL)
+    os.waitpid(run.pid, 0)
+    until(lambda: not differences(before, whole()))
+    until(lambda: not guardians())
+    node.apply(changed(mtu=1400))
+
+
+def test_the_connection_that_it_came_through_is_the_one_it_breaks(node: Node) -> None:
+    """A workload runs nkform on its node over TCP, and takes its own link down."""
+    node.apply(veth())
+    before = whole()
+    near = veth()["devices"]["to-a"]["addresses"][0].partition("/")[0]
+    listener = socket.create_server((near, 0))
+    with Namespaces() as namespaces, namespaces.open("a") as fd, namespaces.entered(fd, "a"):
+        client = socket.create_connection((near, listener.getsockname()[1]))
+    served, _ = listener.accept()
+    node.write(changed(up=False))
+    run = os.fork()
+    if not run:
+        os.setsid()
+        for number in (0, 1, 2):
+            os.dup2(served.fileno(), number)
+        alone("apply", "-y", "--confirm", "2s", str(node.path))
+    served.close()
+    until(lambda: "UP" not in link("to-a")["flags"])
+    assert not pings("a", near)
+    until(lambda: not differences(before, whole()))
+    assert pings("a", near)
+    client.settimeout(PATIENCE)
+    heard = b""
+    while b"NK0509" not in heard:
+        heard += client.recv(4096)
+    assert os.waitstatus_to_exitcode(os.waitpid(run, 0)[1]) == 1
+
+
+def test_a_run_that_fails_needs_no_confirmation(node: Node) -> None:
+    node.apply(veth())
+    before = whole()
+    spec = changed(mtu=1400)
+    spec["devices"]["to-b"]["peer"]["routes"] = [{"to": "default", "via": "203.0.113.1"}]
+    node.write(spec)
+    outcome = node.run("apply", "-y", "--confirm", "600s", str(node.path))
+    assert outcome.code == 1
+    assert "NK0505" in outcome.err
+    assert differences(before, whole()) == []
+    until(lambda: not guardians())
+
+
+def test_detached_it_does_not_wait(node: Node) -> None:
+    node.apply(veth())
+    node.write(changed(mtu=1400))
+    outcome = node.run("apply", "-y", "--confirm", "600s", "--detach", str(node.path))
+    assert outcome.code == 0
+    assert "nkform confirm" in outcome.err
+    assert node.run("confirm").code == 0
+    assert node.changes() == []
+
+
+def test_rollback_goes_to_before_the_last_apply_and_back_again(node: Node) -> None:
+    node.apply(veth())
+    before = whole()
+    spec = changed(mtu=1400)
+    del spec["devices"]["to-b"]
+    node.apply(spec)
+    assert node.run("rollback", "-y").code == 0
+    assert differences(before, whole()) == []
+    assert node.run("rollback", "-y").code == 0
+    assert node.changes(spec) == []
+    node.destroy()
+    assert held() == []
+    assert "NK0515" in node.run("rollback", "-y").err
+
+
+def test_an_impossible_time_is_a_usage_error(node: Node) -> None:
+    node.write(veth())
+    assert "NK0602" in node.run("apply", "-y", "--confirm", "soon", str(node.path)).err
+    assert ip("netns").strip() == ""
