@@ -12,15 +12,15 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(BaseException):
-    """Asked to stop, by the signal of this name. The number of a shell's exit code is 128 + the signal's."""
+    """Asked to stop, by the signal of this name; what was done is to be taken back."""
 
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.exit_code = 128 + number
+
+class Stopped(BaseException):
+    """Asked again: nothing more is to be done, not even that."""
 
 
 class Interrupts:
-    """Within the block, the first signal is kept until `check` is called; the second raises Interrupted at once.
+    """Within the block, the first signal is kept until `check` is called; the second raises Stopped at once.
 
     Elsewhere than in the main thread it does nothing: signals never arrive there.
     """
@@ -44,10 +44,10 @@ class Interrupts:
     def check(self) -> None:
         """Raises Interrupted if somebody asked."""
         if self._asked:
-            raise Interrupted(self._asked)
+            raise Interrupted(signal.Signals(self._asked).name)
 
     def _arrived(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         if self._asked:
-            raise Interrupted(number)
+            raise Stopped(signal.Signals(number).name)
         self._asked = number
         self._told(signal.Signals(number).name)

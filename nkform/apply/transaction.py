@@ -123,7 +123,7 @@ def apply(plan: Plan, desired: Node, before: Node, run: Run, means: Means, targe
     """Carries a plan out and returns the live node after it.
 
     Raises NkformError when the kernel refuses an action or does not keep what it accepted, and when somebody asked to
-    stop; the node is then as before, or the error says what is not and the journal stays. Interrupted when somebody
+    stop; the node is then as before, or the error says what is not and the journal stays. Stopped when somebody
     asked again: the node is then in between, and the journal stays.
     """
     complete, origin = noted(plan, before, means.namespaces)

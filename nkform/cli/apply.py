@@ -129,7 +129,7 @@ def carry_out(
     guardian sees to that. Raises NkformError, KernelError.
     """
     from nkform.apply import journal
-    from nkform.apply.interrupt import Interrupted
+    from nkform.apply.interrupt import Stopped
     from nkform.apply.transaction import Means, Run, apply
 
     token = journal.new_token()
@@ -140,7 +140,7 @@ def carry_out(
     try:
         with timed("apply"):
             live = apply(found.plan, desired, found.live, run, means, targets)
-    except Interrupted as error:
+    except Stopped as error:
         raise stopped(desired.name) from error
     except NkformError:
         if guardian and not journal.find(desired.name, journal.JOURNAL):

@@ -16,6 +16,7 @@ from nkform.model import Node
 from nkform.problem import NkformError, Problem, fail
 
 if TYPE_CHECKING:
+    from nkform.apply.journal import Found
     from nkform.bpf.programs import Programs
     from nkform.kernel.netns import Namespaces
     from nkform.plan.plan import Plan
@@ -125,6 +126,27 @@ def only_node(namespaces: Namespaces, name: str | None) -> str:
     if not found:
         raise fail("NK0605", "nothing here carries a mark of nkform", hint="`nkform apply SPEC` makes what a spec says")
     return found[0]
+
+
+def warn_interrupted(node: str, options: argparse.Namespace) -> None:
+    """Says so if a run on the node was killed; one that is under way is nobody's concern here."""
+    from nkform.apply import journal
+
+    found = journal.find(node, journal.JOURNAL)
+    if found and not Path(f"/proc/{found.entry.pid}").exists():
+        warn([interrupted(found, "`nkform recover` takes back what it did, `nkform apply` goes on")], options)
+
+
+def interrupted(found: Found, hint: str) -> Problem:
+    """What to tell of a run that was killed."""
+    entry = found.entry
+    return Problem(
+        "NK0511",
+        f"nkform {entry.command} (process {entry.pid}) was killed after about {found.reached} of"
+        f" {len(entry.actions)} actions on {entry.before.name}",
+        hint=hint,
+        severity="warning",
+    )
 
 
 def chosen_node(found: Sequence[str], name: str | None) -> str:

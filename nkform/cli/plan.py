@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from nkform.cli.common import look, place_all, placed, programs_of, read_spec, timed, warn
+from nkform.cli.common import look, place_all, placed, programs_of, read_spec, timed, warn, warn_interrupted
 
 CHANGES = 2
 """Exit code of --detailed-exitcode when there is something to do."""
@@ -15,6 +15,7 @@ def run(options: argparse.Namespace) -> int:
     from nkform.kernel.netns import Namespaces
 
     spec = read_spec(options)
+    warn_interrupted(spec.node.name, options)
     with Namespaces() as namespaces, placed(spec), programs_of(spec, options) as programs:
         found = look(namespaces, spec.node, programs=programs, adopt=options.adopt, targets=options.target)
     plan = found.plan

@@ -9,8 +9,8 @@ from nkform.apply import journal
 from nkform.apply.journal import Found, State
 from nkform.apply.recovery import revert, tidy, way_back
 from nkform.cli.apply import agreed, show_plan
-from nkform.cli.common import chosen_node, warn
-from nkform.cli.writing import interrupted, locked, stopped
+from nkform.cli.common import chosen_node, interrupted, warn
+from nkform.cli.writing import locked, stopped
 from nkform.kernel import rundir
 from nkform.kernel.netns import Namespaces
 from nkform.problem import fail
@@ -27,7 +27,7 @@ def rollback(options: argparse.Namespace) -> int:
 
 
 def _back(options: argparse.Namespace, command: str, states: tuple[State, State]) -> int:
-    from nkform.apply.interrupt import Interrupted
+    from nkform.apply.interrupt import Stopped
 
     with locked(options, command) as (lock, interrupts):
         nodes = [name for name in rundir.nodes() if any(journal.find(name, state) for state in states)]
@@ -47,7 +47,7 @@ def _back(options: argparse.Namespace, command: str, states: tuple[State, State]
             return 1
         try:
             revert(node, state, found, lock, interrupts)
-        except Interrupted as error:
+        except Stopped as error:
             raise stopped(node) from error
     print(f"\n{node} is as it was before.")
     return 0

@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 
-from nkform.cli.common import only_node, warn
+from nkform.cli.common import only_node, warn, warn_interrupted
 
 
 def run(options: argparse.Namespace) -> int:
@@ -21,6 +21,7 @@ def run(options: argparse.Namespace) -> int:
     with Namespaces() as namespaces:
         name = only_node(namespaces, options.node)
         live = with_sysctls(namespaces, observe(namespaces, name))
+    warn_interrupted(name, options)
     known = explanations.read(name)
     told = {digest: (each.template, each.params, "" if each.builtin else each.folder) for digest, each in known.items()}
     warn(unexplained(live, told), options)

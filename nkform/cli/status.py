@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from nkform.cli.common import only_node
+from nkform.cli.common import only_node, warn_interrupted
 from nkform.model import Attached, Device, Hook
 from nkform.observe.explanations import Explanation, Explanations
 from nkform.report.status_text import DeviceStatus, ProgramStatus, render, render_json
@@ -23,6 +23,7 @@ def run(options: argparse.Namespace) -> int:
     with Namespaces() as namespaces:
         node = only_node(namespaces, options.node)
         live = observe(namespaces, node)
+    warn_interrupted(node, options)
     known = explanations.read(node)
     devices = [_device(device, known) for device in live.devices.values()]
     if options.json:

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nkform.cli.common import warn
-from nkform.problem import NkformError, Problem, fail
+from nkform.cli.common import interrupted, warn
+from nkform.problem import NkformError, fail
 
 if TYPE_CHECKING:
     from nkform.apply.interrupt import Interrupts
@@ -77,18 +77,6 @@ def writing(options: argparse.Namespace, command: str, node: str, namespaces: Na
             warn([interrupted(earlier, f"this {command} goes on from there")], options)
             tidy(earlier, namespaces)
         yield Writer(lock, interrupts, earlier)
-
-
-def interrupted(found: Found, hint: str) -> Problem:
-    """What to tell of a run that was killed."""
-    entry = found.entry
-    return Problem(
-        "NK0511",
-        f"nkform {entry.command} (process {entry.pid}) was killed after about {found.reached} of"
-        f" {len(entry.actions)} actions on {entry.before.name}",
-        hint=hint,
-        severity="warning",
-    )
 
 
 def _asked(name: str) -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from nkform.kernel import inet, links
 from nkform.kernel.netlink import KernelError, Socket, first_error
@@ -85,7 +86,21 @@ def _netkit(socket: Socket) -> set[str]:
     return found
 
 
+CAPABILITIES: Mapping[str, int] = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
+"""What entering namespaces, mounting bpffs and changing links needs (include/uapi/linux/capability.h)."""
+
+
+def missing_capabilities() -> list[str]:
+    """The names of capabilities that this process needs and has not got (proc_pid_status(5), CapEff)."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapEff:"):
+            held = int(line.split()[1], 16)
+            return [name for name, bit in CAPABILITIES.items() if not held >> bit & 1]
+    return []
+
+
 def require_root() -> None:
     """Raises KernelError where the process cannot administer the network."""
-    if os.geteuid() != 0:
-        raise KernelError(errno.EPERM, "read and change network namespaces")
+    missing = missing_capabilities()
+    if missing:
+        raise KernelError(errno.EPERM, "read and change network namespaces", f"without {', '.join(missing)}")

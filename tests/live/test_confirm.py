@@ -8,37 +8,24 @@ import pty
 import select
 import signal
 import socket
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 
-from nkform.cli.main import main
 from nkform.kernel.netns import Namespaces
+from tests.live.processes import PATIENCE, alone, until
 from tests.live.support import Node, ip, link, pings
 from tests.live.test_pairs import veth
 from tests.live.whole import differences, held, whole
-
-PATIENCE = 60.0 if "NKFORM_LAB" in os.environ else 15.0
-"""Seconds that a thing may take that must happen; emulated kernels are slow."""
 
 
 def changed(**device: Any) -> dict[str, Any]:
     spec = veth()
     spec["devices"]["to-a"].update(device)
     return spec
-
-
-def until(holds: Callable[[], Any]) -> Any:
-    """Waits for something that must come to be."""
-    end = time.monotonic() + PATIENCE
-    while not (found := holds()):
-        assert time.monotonic() < end, "it never came to be"
-        time.sleep(0.05)
-    return found
 
 
 def guardians() -> list[str]:
@@ -54,17 +41,6 @@ def guardians() -> list[str]:
 def _nothing_stays_behind() -> Iterator[None]:
     yield
     until(lambda: not guardians())
-
-
-def alone(*words: str) -> NoReturn:
-    """Runs nkform in a process that was forked for it, with its own standard files rather than the test's."""
-    code = 99
-    with contextlib.suppress(BaseException):
-        sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w")
-        code = main(list(words))
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(code)
 
 
 class Apply:

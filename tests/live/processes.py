@@ -1,0 +1,63 @@
+"""nkform in processes of their own, forked from the test's: to start Python anew takes seconds in the lab."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from nkform.cli.main import main
+
+PATIENCE = 120.0 if "NKFORM_LAB" in os.environ else 20.0
+"""Seconds that a thing may take that must happen; emulated kernels are slow."""
+
+
+def until(holds: Callable[[], Any]) -> Any:
+    """Waits for something that must come to be."""
+    end = time.monotonic() + PATIENCE
+    while not (found := holds()):
+        assert time.monotonic() < end, "it never came to be"
+        time.sleep(0.05)
+    return found
+
+
+def alone(*words: str) -> NoReturn:
+    """Runs nkform in a process that was forked for it, with its own standard files rather than the test's."""
+    code = 99
+    with contextlib.suppress(BaseException):
+        sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w")
+        code = main(list(words))
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
+
+
+class Process:
+    """nkform in the background; `prepare` is called in its process before it begins."""
+
+    def __init__(self, *words: str, prepare: Callable[[], object] = lambda: None) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115
+        self.pid = os.fork()
+        if not self.pid:
+            os.setsid()
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            os.dup2(self._file.fileno(), 1)
+            os.dup2(self._file.fileno(), 2)
+            prepare()
+            alone(*words)
+
+    @property
+    def said(self) -> str:
+        size = os.fstat(self._file.fileno()).st_size
+        return os.pread(self._file.fileno(), size, 0).decode()
+
+    def hears(self, word: str) -> None:
+        until(lambda: word in self.said)
+
+    def ended(self) -> int:
+        """Its exit code, negative for a signal."""
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
