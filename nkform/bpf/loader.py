@@ -20,6 +20,7 @@ from nkform.entries import VALUE, keys
 from nkform.kernel import bpf_maps
 from nkform.kernel.bpf_maps import BPF_F_RDONLY_PROG, MapInfo, MapType, map_create, map_info
 from nkform.kernel.bpf_programs import VerifierError, prog_load
+from nkform.model import Contents
 from nkform.problem import NkformError, Problem
 
 LOAD_IMMEDIATE = 0x18
@@ -116,15 +117,15 @@ class Loader:
         maps: Mapping[str, int] | None = None,
         *,
         alone: bool = False,
-        keep: bool = False,
+        contents: Contents | None = None,
     ) -> Loaded:
         """Loads a program with its values and with its maps filled.
 
         `maps` are maps of an earlier program, by name: one that has the layout that is asked for is taken over (the
-        caller's file descriptor stays the caller's). One that a parameter fills must hold just its entries, else there
-        is a new one: packets then meet the old entries or the new, never some of each. `keep`: whatever it holds is
-        right, for a program that is to be as it was. A program without maps is loaded once for all who want the same,
-        unless it is to be `alone`: a hook does not take the same program twice.
+        caller's file descriptor stays the caller's). One that `contents` names (None: as the parameters say) must hold
+        just that, else there is a new one: packets then meet the old entries or the new, never some of each. A program
+        without maps is loaded once for all who want the same, unless it is to be `alone`: a hook does not take the same
+        program twice.
         Raises NkformError (the verifier refuses it, a fact is unknown), KernelError, ValueError (the object is of
         another program).
         """
@@ -135,7 +136,7 @@ class Loader:
         if prototype is None:
             prototype = self._prototypes[built.key] = built.prototype(rendered)
         if prototype.maps or alone:
-            return self._fresh(built, prototype, rendered, packed, maps or {}, keep=keep)
+            return self._fresh(built, prototype, rendered, packed, maps or {}, contents)
         shared = self._shared.pop((built.key, packed), -1)
         if shared < 0:
             shared = self._fresh(built, prototype, rendered, packed, {}).prog_fd
@@ -165,18 +166,18 @@ class Loader:
         rendered: Rendered,
         packed: bytes,
         old: Mapping[str, int],
-        *,
-        keep: bool = False,
+        contents: Contents | None = None,
     ) -> Loaded:
-        contents = {each.map: keys(each) for some in rendered.contents.values() for each in some}
+        said = _keys(rendered.contents)
+        exactly = said if contents is None else _keys(contents)
         with contextlib.ExitStack() as undo:
             maps: dict[str, int] = {}
             fresh = set()
             for definition in prototype.maps:
-                wanted = contents.get(definition.name)
-                fd = _take_over(definition, old, None if keep else wanted)
+                wanted = exactly.get(definition.name)
+                fd = _take_over(definition, old, wanted)
                 if fd < 0:
-                    fd = _made(definition, prototype.btf_fd, wanted)
+                    fd = _made(definition, prototype.btf_fd, said.get(definition.name) if wanted is None else wanted)
                     fresh.add(definition.name)
                 maps[definition.name] = fd
                 undo.callback(os.close, fd)
@@ -194,6 +195,11 @@ class Loader:
                     raise verifier_error(rendered, error.log, error.last_line) from error
             undo.pop_all()
         return Loaded(prog_fd, maps, frozenset(fresh))
+
+
+def _keys(contents: Contents) -> dict[str, frozenset[bytes]]:
+    """What maps hold, by their names."""
+    return {each.map: keys(each) for some in contents.values() for each in some}
 
 
 def _take_over(definition: MapDefinition, old: Mapping[str, int], wanted: Collection[bytes] | None) -> int:

@@ -146,13 +146,12 @@ class Programs:
         indexes: tuple[int, int],
         *,
         alone: bool,
-        keep: bool = False,
     ) -> Loaded:
         """Compiles if need be, and loads; takes over maps of an older version that still fit.
 
-        `indexes` are the ifindexes of primary and peer. `alone`: not shared with other hooks. `keep`: what maps hold is
-        right, whatever the parameters say. Raises NkformError (it
-        does not compile, the verifier refuses it), KernelError.
+        `indexes` are the ifindexes of primary and peer. `alone`: not shared with other hooks. Maps that the program's
+        `contents` do not name, because nobody looked into them, are taken over with what they hold.
+        Raises NkformError (it does not compile, the verifier refuses it), KernelError.
         """
         facts = replace(facts_of(device, hook), ifindex=indexes[0], peer_ifindex=indexes[1])
         rendered = self._render(program, facts)
@@ -160,7 +159,7 @@ class Programs:
             rendered = self._render(program, _with_macs(facts, indexes))
         if self._engine is None:
             self._engine = make(self._source.engine, objects=self._source.objects)
-        return self._loader.load(self._engine.build(rendered), rendered, maps, alone=alone, keep=keep)
+        return self._loader.load(self._engine.build(rendered), rendered, maps, alone=alone, contents=program.contents)
 
 
 def _overfull(program: Program, rendered: Rendered) -> Iterator[Problem]:
@@ -171,7 +170,7 @@ def _overfull(program: Program, rendered: Rendered) -> Iterator[Problem]:
             if len(each.entries) > most:
                 yield Problem(
                     "NK0425",
-                    f"`{name}` of {program.name} has {len(each.entries)} entries for the map {each.map} of {most}",
+                    f"`{name}` of {program.name} has {len(each.entries)} entries, and the map {each.map} takes {most}",
                     path=_place(program, (name,)),
                     hint=f"`nkform templates {program.template}` tells which parameter makes it larger",
                 )

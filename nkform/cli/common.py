@@ -60,8 +60,9 @@ def warn(problems: Sequence[Problem], options: argparse.Namespace) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One look at the kernel, and the plan that came of it."""
+    """One look at the kernel, and the plan that came of it. `desired` says what to look for in the maps of programs."""
 
+    desired: Node
     live: Node
     features: frozenset[str]
     plan: Plan
@@ -82,13 +83,15 @@ def look(
     from nkform.plan.resolve import needed_features
 
     require_root()
+    if programs is not None:
+        desired = programs.declared(desired)
     with timed("probe"):
         features = probe(namespaces, needed_features(desired))
     with timed("observe"):
         live = observe(namespaces, desired.name, desired)
     with timed("plan"):
         plan = build(desired, live, features=features, programs=programs, adopt=adopt, targets=targets)
-    return Look(live, features, plan)
+    return Look(desired, live, features, plan)
 
 
 @contextmanager
