@@ -121,6 +121,23 @@ HOOKS: Mapping[str, tuple[str, ...]] = {
 """The hooks of each kind of device: `primary` is what the primary transmits, `peer` what the peer transmits."""
 
 
+Entry = int | str
+"""An entry of a map that a spec sets: a number, or an address, prefix or MAC address in canonical text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """A map by its name in the kernel, and the entries in it. `layout` names how they are keys (nkform.entries)."""
+
+    map: str
+    layout: str
+    entries: tuple[Entry, ...] = ()
+
+
+Contents = Mapping[str, tuple[Filled, ...]]
+"""By parameter, the maps that it fills: one, or one for each family of addresses."""
+
+
 @dataclass(frozen=True, slots=True)
 class Program:
     """One program of a chain.
@@ -128,6 +145,7 @@ class Program:
     `name` is unique in its chain. `digest` tells it from any other program that a template could become; it is empty
     until the device that it is for is known. A program that was only observed has neither template nor parameters.
     `places` are the paths in the spec of its parameters, of its `template`, and (by the empty name) of itself.
+    `contents` is what its maps shall hold, as far as parameters say; it is no part of the digest.
     """
 
     name: str
@@ -135,6 +153,7 @@ class Program:
     params: Mapping[str, object] = field(default_factory=dict)
     digest: str = ""
     places: Mapping[str, tuple[str | int, ...]] = field(default_factory=dict, compare=False)
+    contents: Contents = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +173,8 @@ class Chain:
 class Attached:
     """A program at a hook, as observed. `place` is its link's id, or its filter's priority (`way` of the chain).
 
-    Ours have the name and the digest that their pin or filter says, others the kernel's name.
+    Ours have the name and the digest that their pin or filter says, others the kernel's name. `contents` is what those
+    of its maps hold that the spec's program of this name sets.
     """
 
     program_id: int
@@ -162,6 +182,7 @@ class Attached:
     name: str
     digest: str = ""
     ours: bool = False
+    contents: Contents = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

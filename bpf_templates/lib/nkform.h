@@ -151,6 +151,18 @@ struct nk_ipv6_prefix {
 	__be64 mask_low;
 };
 
+/* Keys of tries: what is looked up has the length of a whole address. The trie wants the two next to each other. */
+struct nk_ipv4_lpm {
+	__u32 length;
+	__be32 address;
+};
+
+struct nk_ipv6_lpm {
+	__u32 length;
+	__be64 high;
+	__be64 low;
+} __attribute__((packed, aligned(4)));
+
 /* A MAC address in three parts: Ethernet headers are only aligned to two bytes. */
 struct nk_mac {
 	__be16 a;

@@ -15,19 +15,19 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol, TypeVar
 
+from nkform.apply.maps import fill as set_entries
 from nkform.bpf.loader import Loaded
 from nkform.kernel import bpf, bpf_links, bpffs
 from nkform.kernel.bpf import BpfError
 from nkform.kernel.bpf_links import AttachType
-from nkform.kernel.bpf_maps import map_info
 from nkform.kernel.bpf_programs import prog_info
 from nkform.kernel.clsact import PRIORITY_END, Direction, Tc
 from nkform.kernel.netlink import KernelError
-from nkform.model import After, Attached, Before, Chain, Device, First, Hook, Last, Program
-from nkform.observe import explanations
+from nkform.model import After, Attached, Before, Chain, Contents, Device, First, Hook, Last, Program
+from nkform.observe import contents, explanations
 from nkform.observe.chains import DIRECTIONS, TYPES, entry_name, filter_name, read_filters, read_links, read_pins
 from nkform.plan import chains as plan
-from nkform.plan.actions import SetChain
+from nkform.plan.actions import SetChain, SetMap
 
 T = TypeVar("T")
 
@@ -83,7 +83,7 @@ class Chains:
         self._node = node
         self._programs = programs
         self._base = base
-        self._held: dict[tuple[str, str, str, str], int] = {}
+        self._held: dict[tuple[str, str, str, str], list[int]] = {}
         self._by_id: dict[int, int] = {}
         self._gone: set[str] = set()
         self._originals: dict[tuple[int, str], Hook] = {}
@@ -108,7 +108,7 @@ class Chains:
             name, digest, number = _parts(pin.entry)
             if number not in self._by_id:
                 self._by_id[number] = bpf.get(pin.path(self._base))
-            self._held.setdefault((pin.device, pin.hook, name, digest), self._by_id[number])
+            self._keep((pin.device, pin.hook, name, digest), self._by_id[number])
 
     def release(self, kept: Iterable[Device]) -> None:
         """Lets go of held programs but those that these devices, as observed, ran."""
@@ -169,7 +169,7 @@ class Chains:
                 now = replace(now, filters=filters.present())
             if action.revision and (now.revision, now.filters) != (
                 action.revision,
-                action.before.filters if filters else (),
+                _bare(action.before.filters) if filters else (),
             ):
                 asked = f"change the chain {hook} of {device.name}"
                 raise KernelError(errno.ESTALE, asked, "somebody changed it since the plan was made")
@@ -191,6 +191,21 @@ class Chains:
                     self._restore(way, present, before)
             if filters is not None and device.kind == "external":
                 filters.release()
+
+    def fill(self, action: SetMap, index: int) -> None:
+        """Makes a map of an attached program hold exactly what the action says. Raises KernelError (ESTALE)."""
+        name, hook, wanted = action.device.name, action.hook, action.after.map
+        attach_type = TYPES[action.device.kind, hook]
+        now = read_links(index, attach_type, self._pinned(name, hook))
+        if attach_type in DIRECTIONS:
+            now = replace(now, filters=read_filters(index, DIRECTIONS[attach_type], self._node))
+        found = [entry.program_id for entry in now.ours if entry.name == action.program]
+        with ExitStack() as stack:
+            maps = _maps_of(found[0], stack) if len(found) == 1 else {}
+            if wanted not in maps:
+                asked = f"change the map {wanted} of {action.program} at {hook} of {name}"
+                raise KernelError(errno.ESTALE, asked, "the program is not there as it was when the plan was made")
+            set_entries(maps[wanted], action.before, action.after)
 
     def _pinned(self, device: str, hook: str) -> Mapping[int, tuple[str, str]]:
         """Name and digest of our programs at a hook, by link id."""
@@ -219,7 +234,8 @@ class Chains:
     ) -> None:
         """Takes the steps. `elsewhere`: where all of the chain is attached anew, for want of room between its parts."""
         device, hook = action.device, action.hook
-        ours = [entry for entry in present if entry.ours]
+        maps = contents.declared_maps(chain.programs)
+        ours = contents.with_entries([entry for entry in present if entry.ours], maps)
         for entry in ours:
             self._hold(device.name, hook, entry)
         moved = bool(chain.programs) and (elsewhere is not None or plan.misplaced(present, chain.position))
@@ -278,11 +294,17 @@ class Chains:
         if entry.program_id not in self._by_id:
             self._by_id[entry.program_id] = bpf.prog_fd(entry.program_id)
         fd = self._by_id[entry.program_id]
-        self._held[device, hook, entry.name, entry.digest] = fd
+        self._keep((device, hook, entry.name, entry.digest), fd)
         said = entry_name(entry.name, entry.digest, entry.program_id)
         pin = bpffs.Pin(self._node, device, hook, said, bpffs.HELD)
         if not os.path.lexists(pin.path(self._base)):
             bpf.pin(fd, bpffs.prepare(pin, self._base))
+
+    def _keep(self, what: tuple[str, str, str, str], fd: int) -> None:
+        """Of one digest there may be several, whose maps hold different entries."""
+        fds = self._held.setdefault(what, [])
+        if fd not in fds:
+            fds.append(fd)
 
     def _load(
         self,
@@ -296,25 +318,26 @@ class Chains:
     ) -> int:
         """A file descriptor of a program: the very one that was there before, or a new one with what maps still fit.
 
-        For a device that is made anew it is a new one if it can be: programs know the ifindexes of their device.
+        For a device that is made anew it is a new one if it can be: programs know the ifindexes of their device. So is
+        one whose maps the spec fills, since the one that went keeps what they held, for going back.
         """
-        held = self._held.get((device.name, hook, program.name, program.digest))
+        fds = self._held.get((device.name, hook, program.name, program.digest), ())
+        held = next((fd for fd in fds if prog_info(fd).id not in running), None)
+        refilled = program.template and program.contents
         if held is None or device.name in self._gone:
             program = self._explained(program)
         anew = device.name in self._gone and program.template and self._programs is not None
-        if held is not None and not anew and prog_info(held).id not in running:
+        if held is not None and not anew and not refilled:
+            _refill(held, program.contents)
             return os.dup(held)
         if self._programs is None or not program.template:
             told = "it is not loaded any more, and nobody knows what it was made of"
             raise KernelError(errno.ENOENT, f"find the program {program.name} of {device.name}", told)
         source = old.program_id if old else self._predecessor(device.name, hook, program.name)
-        maps = _maps_of(source) if source else {}
-        try:
+        with ExitStack() as stack:
+            maps = _maps_of(source, stack) if source else {}
             with self._programs.load(device, hook, program, maps, indexes, alone=alone or old is not None) as loaded:
                 return os.dup(loaded.prog_fd)
-        finally:
-            for fd in maps.values():
-                os.close(fd)
 
     def _explained(self, program: Program) -> Program:
         """A program that was only observed, with the template and parameters that are on record for it, if any are."""
@@ -327,9 +350,9 @@ class Chains:
 
     def _predecessor(self, device: str, hook: str, name: str) -> int:
         """The program of that name that went in this transaction, on a device that is replaced; 0 if there was none."""
-        for (its_device, its_hook, its_name, _), fd in self._held.items():
+        for (its_device, its_hook, its_name, _), fds in self._held.items():
             if (its_device, its_hook, its_name) == (device, hook, name):
-                return prog_info(fd).id
+                return prog_info(fds[-1]).id
         return 0
 
 
@@ -461,14 +484,22 @@ def _anchor(present: Sequence[Attached], program: str | int) -> int:
     return present[place].program_id
 
 
-def _maps_of(program: int) -> dict[str, int]:
-    """The maps of a loaded program, by name."""
-    fd = bpf.prog_fd(program)
-    try:
-        found = {}
-        for number in prog_info(fd).map_ids:
-            map_fd = bpf.map_fd(number)
-            found[map_info(map_fd).name] = map_fd
-        return found
-    finally:
-        os.close(fd)
+def _maps_of(program: int, stack: ExitStack) -> dict[str, int]:
+    """The maps of a loaded program, by name, as long as the stack lasts."""
+    maps = contents.maps_of(program)
+    for fd in maps.values():
+        stack.callback(os.close, fd)
+    return maps
+
+
+def _refill(program_fd: int, known: Contents) -> None:
+    """Gives the maps of a program that runs nowhere what they held when it ran."""
+    with ExitStack() as stack:
+        maps = _maps_of(prog_info(program_fd).id, stack) if known else {}
+        for each in (filled for some in known.values() for filled in some):
+            set_entries(maps[each.map], None, each)
+
+
+def _bare(entries: Sequence[Attached]) -> tuple[Attached, ...]:
+    """Attached programs without what their maps hold, as looking at a hook alone finds them."""
+    return tuple(replace(entry, contents={}) for entry in entries)

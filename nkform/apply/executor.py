@@ -32,6 +32,7 @@ from nkform.plan.actions import (
     ReplaceRoute,
     SetChain,
     SetLink,
+    SetMap,
     SetMark,
     SetPolicy,
     SetSysctl,
@@ -68,6 +69,8 @@ class Chains(Protocol):
 
     def set(self, action: SetChain, indexes: tuple[int, int]) -> None: ...
 
+    def fill(self, action: SetMap, index: int) -> None: ...
+
     def hold(self, device: str, hooks: Mapping[str, Hook]) -> None: ...
 
     def forget(self, device: str, hooks: Mapping[str, Hook]) -> None: ...
@@ -98,7 +101,7 @@ class Executor:
                 case "delete pair":
                     self._delete_pairs([a for a in some if isinstance(a, DeletePair)])
                 case "set chain":
-                    self._set_chains([a for a in some if isinstance(a, SetChain)])
+                    self._set_chains([a for a in some if isinstance(a, SetChain | SetMap)])
                 case _:
                     self._visit(key, some)
 
@@ -182,7 +185,7 @@ class Executor:
             socket.ask([links.set_group(link.index, link.name, link.group) for link in gone])
             raise
 
-    def _set_chains(self, actions: Sequence[SetChain]) -> None:
+    def _set_chains(self, actions: Sequence[SetChain | SetMap]) -> None:
         """Programs attach through the primary, in the namespace nkform runs in."""
         assert self._chains is not None
         names = list(dict.fromkeys(action.device.name for action in actions))
@@ -193,9 +196,12 @@ class Executor:
         for action in actions:
             link = found[action.device.name]
             self._steps.ahead(1)
-            # Half a change of a chain is undone like a whole one.
+            # Half a change of a chain or of a map is undone like a whole one.
             self._done(action)
-            self._chains.set(action, (link.index, link.link))
+            if isinstance(action, SetMap):
+                self._chains.fill(action, link.index)
+            else:
+                self._chains.set(action, (link.index, link.link))
 
     def _visit(self, key: str, actions: Sequence[Action]) -> None:
         if key == ROOT:
@@ -324,7 +330,7 @@ def _batch_kind(action: Action) -> str:
             return "delete pair"
         case MoveEnd():
             return "move"
-        case SetChain():
+        case SetChain() | SetMap():
             return "set chain"
         case _:
             return "visit"

@@ -19,7 +19,7 @@ from nkform.kernel.rundir import Lock
 from nkform.model import Node
 from nkform.observe.node import observe
 from nkform.plan import restore
-from nkform.plan.actions import Action, CreatePair, DeletePair, SetChain, undo
+from nkform.plan.actions import Action, CreatePair, DeletePair, SetChain, SetMap, undo
 from nkform.plan.plan import Change, Plan, build
 from nkform.problem import NkformError, Problem
 
@@ -170,7 +170,7 @@ def _told(error: BaseException) -> Sequence[Problem]:
 def _chains(plan: Plan, run: Run, means: Means, stack: ExitStack) -> Chains | None:
     """What attaches programs, where the plan has any."""
     for action in plan.actions:
-        if isinstance(action, SetChain) or (isinstance(action, DeletePair) and action.device.hooks):
+        if isinstance(action, SetChain | SetMap) or (isinstance(action, DeletePair) and action.device.hooks):
             from nkform.apply.chains import Chains
 
             chains = stack.enter_context(Chains(plan.node, means.programs))

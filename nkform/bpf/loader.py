@@ -10,15 +10,17 @@ import contextlib
 import os
 import struct
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from nkform.bpf.render import Rendered
 from nkform.bpf.values import MAP_NAME
+from nkform.entries import VALUE, keys
 from nkform.kernel import bpf_maps
 from nkform.kernel.bpf_maps import BPF_F_RDONLY_PROG, MapInfo, MapType, map_create, map_info
 from nkform.kernel.bpf_programs import VerifierError, prog_load
+from nkform.model import Contents
 from nkform.problem import NkformError, Problem
 
 LOAD_IMMEDIATE = 0x18
@@ -109,13 +111,21 @@ class Loader:
         self._shared: dict[tuple[str, bytes], int] = {}
 
     def load(
-        self, built: Object, rendered: Rendered, maps: Mapping[str, int] | None = None, *, alone: bool = False
+        self,
+        built: Object,
+        rendered: Rendered,
+        maps: Mapping[str, int] | None = None,
+        *,
+        alone: bool = False,
+        contents: Contents | None = None,
     ) -> Loaded:
-        """Loads a program with its values.
+        """Loads a program with its values and with its maps filled.
 
         `maps` are maps of an earlier program, by name: one that has the layout that is asked for is taken over (the
-        caller's file descriptor stays the caller's). A program without maps is loaded once for all who want the same,
-        unless it is to be `alone`: a hook does not take the same program twice.
+        caller's file descriptor stays the caller's). One that `contents` names (None: as the parameters say) must hold
+        just that, else there is a new one: packets then meet the old entries or the new, never some of each. A program
+        without maps is loaded once for all who want the same, unless it is to be `alone`: a hook does not take the same
+        program twice.
         Raises NkformError (the verifier refuses it, a fact is unknown), KernelError, ValueError (the object is of
         another program).
         """
@@ -126,7 +136,7 @@ class Loader:
         if prototype is None:
             prototype = self._prototypes[built.key] = built.prototype(rendered)
         if prototype.maps or alone:
-            return self._fresh(built, prototype, rendered, packed, maps or {})
+            return self._fresh(built, prototype, rendered, packed, maps or {}, contents)
         shared = self._shared.pop((built.key, packed), -1)
         if shared < 0:
             shared = self._fresh(built, prototype, rendered, packed, {}).prog_fd
@@ -150,15 +160,24 @@ class Loader:
         self.close()
 
     def _fresh(
-        self, built: Object, prototype: Prototype, rendered: Rendered, packed: bytes, old: Mapping[str, int]
+        self,
+        built: Object,
+        prototype: Prototype,
+        rendered: Rendered,
+        packed: bytes,
+        old: Mapping[str, int],
+        contents: Contents | None = None,
     ) -> Loaded:
+        said = _keys(rendered.contents)
+        exactly = said if contents is None else _keys(contents)
         with contextlib.ExitStack() as undo:
             maps: dict[str, int] = {}
             fresh = set()
             for definition in prototype.maps:
-                fd = _take_over(definition, old)
+                wanted = exactly.get(definition.name)
+                fd = _take_over(definition, old, wanted)
                 if fd < 0:
-                    fd = _make(definition, prototype.btf_fd)
+                    fd = _made(definition, prototype.btf_fd, said.get(definition.name) if wanted is None else wanted)
                     fresh.add(definition.name)
                 maps[definition.name] = fd
                 undo.callback(os.close, fd)
@@ -178,10 +197,31 @@ class Loader:
         return Loaded(prog_fd, maps, frozenset(fresh))
 
 
-def _take_over(definition: MapDefinition, old: Mapping[str, int]) -> int:
-    """A file descriptor of one's own for an existing map that fits, or -1."""
+def _keys(contents: Contents) -> dict[str, frozenset[bytes]]:
+    """What maps hold, by their names."""
+    return {each.map: keys(each) for some in contents.values() for each in some}
+
+
+def _take_over(definition: MapDefinition, old: Mapping[str, int], wanted: Collection[bytes] | None) -> int:
+    """A file descriptor of one's own for an existing map that fits and, if any are wanted, has these keys; or -1."""
     fd = old.get(definition.name, -1)
-    return os.dup(fd) if fd >= 0 and definition.fits(map_info(fd)) else -1
+    if fd < 0 or not definition.fits(map_info(fd)):
+        return -1
+    if wanted is not None and bpf_maps.map_items(fd).keys() != wanted:
+        return -1
+    return os.dup(fd)
+
+
+def _made(definition: MapDefinition, btf_fd: int, wanted: Collection[bytes] | None) -> int:
+    """A new map, with these keys in it if a parameter fills it."""
+    fd = _make(definition, btf_fd)
+    try:
+        if wanted:
+            bpf_maps.map_update_many(fd, dict.fromkeys(wanted, VALUE))
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 def _make(definition: MapDefinition, btf_fd: int) -> int:

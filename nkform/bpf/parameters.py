@@ -22,6 +22,7 @@ Canonical = bool | int | str | tuple[Any, ...]
 
 STRUCTURE = "structure"
 VALUE = "value"
+MAP = "map"
 
 IDENTIFIER_BYTES = 32
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,31}")
@@ -57,7 +58,11 @@ class FactDefault:
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A parameter as a manifest declares it; a list if `most` is given. `default` None: it must be given."""
+    """A parameter as a manifest declares it; a list if `most` is given. `default` None: it must be given.
+
+    `map` is the name of the map that its entries stand in; of one that holds both families, what the two maps' names
+    begin with.
+    """
 
     name: str
     role: str
@@ -67,6 +72,7 @@ class Parameter:
     most: int | None = None
     default: Canonical | FactDefault | None = None
     examples: tuple[Any, ...] = ()
+    map: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,3 +275,9 @@ STRUCTURAL = frozenset({"integer", "boolean", "enumeration", "identifier"})
 
 VALUES = frozenset(KINDS) - {"enumeration", "identifier"}
 """Kinds that may be values."""
+
+ENTRIES = VALUES - {"boolean", "ifindex"}
+"""Kinds that may be entries of a map."""
+
+MOST_ENTRIES = 1 << 20
+"""How many entries a spec can give to a map; how many a map takes is the template's to say."""

@@ -5,7 +5,7 @@ A digest needs no compiler; compiling and loading happen when a program is attac
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,10 +13,10 @@ from nkform.bpf.catalogue import catalogue, unknown
 from nkform.bpf.engines import AUTO, Engine, make, resolve
 from nkform.bpf.facts import Facts
 from nkform.bpf.loader import Loaded, Loader
-from nkform.bpf.parameters import Canonical
-from nkform.bpf.render import Rendered, Renderer, digest
+from nkform.bpf.parameters import MAP, Canonical
+from nkform.bpf.render import Rendered, Renderer, contents_of, digest
 from nkform.bpf.template import Template, check, excluded, misplaced
-from nkform.model import Chain, Device, Program
+from nkform.model import Chain, Contents, Device, Node, Program
 from nkform.problem import Path as SpecPath
 from nkform.problem import Problem, fail
 
@@ -73,6 +73,26 @@ class Programs:
             return [replace(wrong, path=program.places.get(""))]
         return [replace(p, path=_place(program, p.path or ())) for p in check(template, program.params).problems]
 
+    def declared(self, node: Node) -> Node:
+        """The node with what the maps of its programs shall hold: what is to be looked for in the kernel."""
+        return node.with_devices({name: self._with_contents(device) for name, device in node.devices.items()})
+
+    def _with_contents(self, device: Device) -> Device:
+        chains = {}
+        for hook, chain in device.chains.items():
+            programs = tuple(
+                replace(program, contents=contents) if (contents := self._contents(device, hook, program)) else program
+                for program in chain.programs
+            )
+            chains[hook] = replace(chain, programs=programs)
+        return device if chains == device.chains else replace(device, chains=chains)
+
+    def _contents(self, device: Device, hook: str, program: Program) -> Contents:
+        template = self._templates[program.template]
+        if not any(parameter.role == MAP for parameter in template.parameters.values()):
+            return {}
+        return contents_of(template, check(template, program.params).params, facts_of(device, hook))
+
     def resolve(self, device: Device) -> tuple[Device, list[Problem]]:
         """The device with the digests of its programs, without those that have no work in its mode, which are told."""
         chains: dict[str, Chain] = {}
@@ -83,7 +103,9 @@ class Programs:
             for program in chain.programs:
                 why = excluded(self._templates[program.template], facts)
                 if why is None:
-                    kept.append(replace(program, digest=digest(self._render(program, facts))))
+                    rendered = self._render(program, facts)
+                    kept.append(replace(program, digest=digest(rendered), contents=rendered.contents))
+                    notes += _overfull(program, rendered)
                 else:
                     path: SpecPath = ("devices", device.name, "programs", hook)
                     message = f"{program.name} leaves the chain {hook} of {device.name}: {why}"
@@ -127,8 +149,9 @@ class Programs:
     ) -> Loaded:
         """Compiles if need be, and loads; takes over maps of an older version that still fit.
 
-        `indexes` are the ifindexes of primary and peer. `alone`: not shared with other hooks. Raises NkformError (it
-        does not compile, the verifier refuses it), KernelError.
+        `indexes` are the ifindexes of primary and peer. `alone`: not shared with other hooks. Maps that the program's
+        `contents` do not name, because nobody looked into them, are taken over with what they hold.
+        Raises NkformError (it does not compile, the verifier refuses it), KernelError.
         """
         facts = replace(facts_of(device, hook), ifindex=indexes[0], peer_ifindex=indexes[1])
         rendered = self._render(program, facts)
@@ -136,7 +159,21 @@ class Programs:
             rendered = self._render(program, _with_macs(facts, indexes))
         if self._engine is None:
             self._engine = make(self._source.engine, objects=self._source.objects)
-        return self._loader.load(self._engine.build(rendered), rendered, maps, alone=alone)
+        return self._loader.load(self._engine.build(rendered), rendered, maps, alone=alone, contents=program.contents)
+
+
+def _overfull(program: Program, rendered: Rendered) -> Iterator[Problem]:
+    """What does not fit into a program's maps."""
+    for name, some in rendered.contents.items():
+        for each in some:
+            most = rendered.capacities[each.map]
+            if len(each.entries) > most:
+                yield Problem(
+                    "NK0425",
+                    f"`{name}` of {program.name} has {len(each.entries)} entries, and the map {each.map} takes {most}",
+                    path=_place(program, (name,)),
+                    hint=f"`nkform templates {program.template}` tells which parameter makes it larger",
+                )
 
 
 def _with_macs(facts: Facts, indexes: tuple[int, int]) -> Facts:

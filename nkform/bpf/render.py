@@ -10,17 +10,21 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from nkform.bpf import contents as filling
 from nkform.bpf import values as data
 from nkform.bpf.catalogue import library
 from nkform.bpf.facts import IDENTITY, Facts
-from nkform.bpf.parameters import STRUCTURE, VALUE, Canonical, FactDefault, Parameter
+from nkform.bpf.parameters import MAP, STRUCTURE, VALUE, Canonical, FactDefault, Parameter
 from nkform.bpf.template import PROGRAM, Template
 from nkform.bpf.values import Field, Form, Layout, Values
+from nkform.entries import LAYOUTS
+from nkform.entries import Layout as KeyLayout
+from nkform.model import Contents
 from nkform.problem import NkformError, Problem
 
 if TYPE_CHECKING:
@@ -47,7 +51,9 @@ class Rendered:
 
     `source` is the C. `structure` is the SHA-256 of all that the compiled object depends on, values not included.
     `values` are the device's, by field; those named in `unknown` are facts that nobody knows yet. `identity` is what of
-    them enters the digest. `places` are the template's line for each line of the source, where it has one.
+    them enters the digest. `contents` is what the program's maps shall hold, as far as parameters say, and `capacities`
+    how many entries each of these maps takes. `places` are the template's line for each line of the source, where it
+    has one.
     """
 
     template: Template
@@ -61,6 +67,8 @@ class Rendered:
     identity: Values
     unknown: tuple[str, ...]
     places: tuple[Place | None, ...] = field(repr=False)
+    contents: Contents = field(default_factory=dict)
+    capacities: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def function(self) -> str:
@@ -135,6 +143,8 @@ class Renderer:
             identity=identity,
             unknown=unknown,
             places=((None,) * (head + len(front)) + body.places) if front else body.all_places,
+            contents=filling.of_all(template.parameters, complete),
+            capacities=body.capacities,
         )
 
     def _body(self, template: Template, params: Mapping[str, Canonical], facts: Facts, engine: str) -> _Body:
@@ -147,12 +157,16 @@ class Renderer:
         lines, places = sandbox.run(self._environments[key], PROGRAM, vocabulary.context())
         while lines and not lines[-1]:
             lines.pop()
+        _all_declared(template, vocabulary.capacities)
         layout = data.arrange([used.field for used in vocabulary.used.values()])
         head = _head(template, engine, layout)
         structure = hashlib.sha256()
         for part in (str(ABI), engine, _library_digest(), *head, *lines, *sorted(map(str, template.headers.items()))):
             structure.update(part.encode() + b"\0")
-        return _Body(head, lines, tuple(places[: len(lines)]), layout, vocabulary.used, structure.hexdigest())
+        return _Body(
+            head, lines, tuple(places[: len(lines)]), layout, vocabulary.used, structure.hexdigest(),
+            vocabulary.capacities,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +190,7 @@ class _Body:
     layout: Layout
     used: Mapping[str, _Used]
     structure: str
+    capacities: Mapping[str, int]
 
     @property
     def all_places(self) -> tuple[Place | None, ...]:
@@ -214,6 +229,21 @@ def _resolved(found: Any, facts: Facts) -> Any:
     return facts.ifindexes.get(found) if isinstance(found, str) else found
 
 
+def contents_of(template: Template, params: Mapping[str, Canonical], facts: Facts) -> Contents:
+    """What the maps of a program shall hold; that takes no rendering."""
+    return filling.of_all(template.parameters, _complete(template, params, facts))
+
+
+def _all_declared(template: Template, declared: Collection[str]) -> None:
+    """Raises NkformError where a parameter fills a map that the program does not have: nobody would heed it."""
+    for parameter in template.parameters.values():
+        for family in filling.names(parameter) if parameter.role == MAP else ():
+            if filling.map_name(parameter, family) not in declared:
+                said = f'"{parameter.name}", "{family}"' if family else f'"{parameter.name}"'
+                message = f"the template {template.name} does not declare the map of `{parameter.name}`"
+                raise NkformError(Problem("NK0722", message, hint=f"write {{{{ entries({said}, most=…) }}}}"))
+
+
 def _complete(template: Template, params: Mapping[str, Canonical], facts: Facts) -> dict[str, Any]:
     """The parameters with their defaults; None for a fact that is not known."""
     complete: dict[str, Any] = {}
@@ -247,7 +277,7 @@ def _from_fact(parameter: Parameter, fact: Any) -> Any:
 
 def _shape(parameter: Parameter, value: Any, engine: str) -> object:
     """What of a value the text depends on: of a list, how much room it needs, or with bcc how many items it has."""
-    if parameter.most is None or value is None:
+    if parameter.most is None or value is None or parameter.role == MAP:
         return None
     families = [family for family, _ in data.families(parameter.kind)]
     counts = [len(data.of_family(value, family)) for family in families] if families else [len(value)]
@@ -290,6 +320,7 @@ class _Vocabulary:
         self.engine = engine
         self.used: dict[str, _Used] = {}
         self.maps: set[str] = set()
+        self.capacities: dict[str, int] = {}
 
     def context(self) -> dict[str, Any]:
         structure = {name: self.params[name] for name, p in self.template.parameters.items() if p.role == STRUCTURE}
@@ -299,6 +330,8 @@ class _Vocabulary:
             "lookup": self.lookup,
             "update": self.update,
             "delete": self.delete,
+            "entries": self.entries,
+            "has": self.has,
             "value": self.value,
             "each": self.each,
             "count": self.count,
@@ -362,6 +395,37 @@ class _Vocabulary:
         if name not in self.maps:
             raise _complaint(f"there is no map {name!r} before this line")
         return C(bcc if self.engine == "bcc" else clang)
+
+    # - maps that parameters fill -
+
+    def entries(self, name: str, family: str = "", *, most: int) -> C:
+        """Declares the map of a parameter's entries, or of those of one family.
+
+        It has room for twice the most: while one set of entries takes the place of another, both are in it.
+        """
+        from nkform.bpf.sandbox import C
+
+        label, layout = self._filled(name, family)
+        declared = self.map(label, layout.map_type, layout.ctype, "__u8", 2 * most)
+        self.capacities[label] = most
+        # What fills the map knows the key's size from nkform.entries.
+        said = f"{layout.ctype} is not what nkform fills {label} with"
+        return C(f'{declared}\n_Static_assert(sizeof({layout.ctype}) == {layout.size}, "{said}");')
+
+    def has(self, name: str, key: str, family: str = "") -> C:
+        """Whether a key is among a parameter's entries, or in a trie lies in one of them. `key` is a pointer in C."""
+        from nkform.bpf.sandbox import C
+
+        return C(f"({self.lookup(self._filled(name, family)[0], key)} != NULL)")
+
+    def _filled(self, name: str, family: str) -> tuple[str, KeyLayout]:
+        parameter = self.template.parameters.get(name)
+        if parameter is None or parameter.role != MAP:
+            raise _complaint(f"the manifest has no parameter {name!r} that fills a map")
+        if family not in filling.names(parameter):
+            both = " or ".join(each for each in filling.names(parameter) if each)
+            raise _complaint(f"`{name}` holds " + (f"both families: say which, {both}" if both else "one family only"))
+        return filling.map_name(parameter, family), LAYOUTS[filling.layout(parameter.kind, family)]
 
     # - values -
 
@@ -427,7 +491,8 @@ class _Vocabulary:
         if parameter is None:
             raise _complaint(f"the manifest has no parameter {name!r}")
         if parameter.role != VALUE:
-            raise _complaint(f"`{name}` is structure: use its name alone")
+            instead = "use has()" if parameter.role == MAP else "use its name alone"
+            raise _complaint(f"`{name}` is {parameter.role}: {instead}")
         if (parameter.most is not None) != is_list:
             raise _complaint(f"`{name}` is a list: use each()" if not is_list else f"`{name}` is no list: use value()")
         return parameter

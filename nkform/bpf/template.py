@@ -14,6 +14,7 @@ from typing import Any
 from nkform.bpf import parameters as kinds
 from nkform.bpf.facts import Facts
 from nkform.bpf.parameters import Canonical, Checked, FactDefault, Kind, Parameter, check_all, checked
+from nkform.bpf.values import families
 from nkform.data import data_path
 from nkform.problem import NkformError, Position, Problem
 
@@ -28,7 +29,7 @@ MAX_BYTES = 1 << 20
 
 RESERVED = frozenset({
     "mode", "kind", "hook", "facts", "program", "map", "lookup", "update", "delete", "value", "each", "count", "fact",
-    "loop", "caller", "range", "namespace", "true", "false", "none",
+    "entries", "has", "loop", "caller", "range", "namespace", "true", "false", "none",
 })  # fmt: skip
 """Names that mean something else within a template."""
 
@@ -41,6 +42,10 @@ C_WORDS = frozenset({
 """A parameter's name is one in C too, and these cannot be."""
 
 FACTS = frozenset({"ifindex", "peer_ifindex", "mac", "peer_mac", "mtu", "addresses", "peer_addresses"})
+DECLARED_FACTS = frozenset({"addresses", "peer_addresses"})
+"""Facts that the spec says, so that they are known before there is a device."""
+
+MAP_NAME_BYTES = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,25 +180,42 @@ class _Reading:
         kind = self.kind(name, raw.get("items") or {"type": "integer"} if is_list else raw)
         if is_list and "items" not in raw:
             self.fault(name, "type", "is a list and does not say of what", "for example items: {type: integer}")
-        allowed = kinds.STRUCTURAL if raw["role"] == kinds.STRUCTURE else kinds.VALUES
+        allowed = _ALLOWED[raw["role"]]
         if kind.name not in allowed:
             self.fault(name, "role", f"cannot be a {raw['role']}", f"a {raw['role']} is one of {_words(allowed)}")
         if not is_list and kind.name in {"address", "prefix"}:
             self.fault(
                 name, "format", f"cannot be a single {kind.name}: its family must be known", "write ipv4 or ipv6"
             )
+        if raw["role"] == kinds.MAP:
+            self.entries(name, raw, kind)
+        elif "map" in raw:
+            self.fault(name, "map", f"is a {raw['role']} and fills no map", "write role: map")
         parameter = Parameter(
             name=name,
             role=raw["role"],
             kind=kind,
             description=raw["description"].strip(),
             least=raw.get("minItems", 0) if is_list else 0,
-            most=raw.get("maxItems", 16) if is_list else None,
+            most=raw.get("maxItems", kinds.MOST_ENTRIES if raw["role"] == kinds.MAP else 16) if is_list else None,
             examples=tuple(raw.get("examples") or ()),
+            map=raw.get("map", ""),
         )
         if "default" not in raw:
             return parameter
         return Parameter(**{**_as_dict(parameter), "default": self.default(parameter, raw["default"])})
+
+    def entries(self, name: str, raw: Mapping[str, Any], kind: Kind) -> None:
+        """What a parameter must be whose entries stand in a map."""
+        if raw["type"] != "array":
+            self.fault(name, "type", "fills a map and is no list", "for example type: array, items: {type: integer}")
+        if "maxItems" in raw:
+            self.fault(name, "maxItems", "has as many entries as its map takes", "say so in entries(…, most=…)")
+        room = MAP_NAME_BYTES - max((len(f"_{family}") for family, _ in families(kind)), default=0)
+        if not raw.get("map"):
+            self.fault(name, "", "does not say which map it fills", "for example map: listed")
+        elif len(raw["map"]) > room:
+            self.fault(name, "map", f"has a map with a long name: the kernel leaves {room} characters for it")
 
     def default(self, parameter: Parameter, raw: object) -> Canonical | FactDefault | None:
         if isinstance(raw, dict):
@@ -203,6 +225,8 @@ class _Reading:
                 return None
             if parameter.role == kinds.STRUCTURE:
                 self.fault(parameter.name, "default", "changes the code, so a fact cannot be its default")
+            if parameter.role == kinds.MAP and fact not in DECLARED_FACTS:
+                self.fault(parameter.name, "default", "fills a map", f"its default can be {_words(DECLARED_FACTS)}")
             return FactDefault(fact)
         problems: list[Problem] = []
         value = checked(parameter, raw, ("parameters", parameter.name, "default"), problems)
@@ -226,6 +250,9 @@ class _Reading:
             )
             return Kind("identifier")
         return Kind(raw["format"])
+
+
+_ALLOWED = {kinds.STRUCTURE: kinds.STRUCTURAL, kinds.VALUE: kinds.VALUES, kinds.MAP: kinds.ENTRIES}
 
 
 def _as_dict(parameter: Parameter) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
             return 0
         if not kept and not agreed(options, "apply"):
             return 1
-        guardian = carry_out(found, spec.node, namespaces, writer, programs, options.target, trial=confirm)
+        guardian = carry_out(found, found.desired, namespaces, writer, programs, options.target, trial=confirm)
     added, changed, destroyed = found.plan.count()
     print(f"\nApply complete! Objects: {added} added, {changed} changed, {destroyed} destroyed.", flush=True)
     if guardian is None:

@@ -61,8 +61,9 @@ def warn(problems: Sequence[Problem], options: argparse.Namespace) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One look at the kernel, and the plan that came of it."""
+    """One look at the kernel, and the plan that came of it. `desired` says what to look for in the maps of programs."""
 
+    desired: Node
     live: Node
     features: frozenset[str]
     plan: Plan
@@ -85,6 +86,8 @@ def look(
     from nkform.plan.resolve import needed_features
 
     require_root()
+    if programs is not None:
+        desired = programs.declared(desired)
     with timed("probe"):
         features = probe(namespaces, needed_features(desired))
     with timed("observe"):
@@ -92,7 +95,7 @@ def look(
     seen(live)
     with timed("plan"):
         plan = build(desired, live, features=features, programs=programs, adopt=adopt, targets=targets)
-    return Look(live, features, plan)
+    return Look(desired, live, features, plan)
 
 
 @contextmanager

@@ -41,7 +41,7 @@ def _manual(template: Template) -> Iterator[str]:
     yield f"\nhooks: {', '.join(template.hooks)}"
     yield f"modes: {', '.join(template.modes)}"
     for name, parameter in template.parameters.items():
-        many = f", at most {parameter.most}" if parameter.most is not None else ""
+        many = f", at most {parameter.most}" if parameter.most is not None and not parameter.map else ""
         yield f"\n{name} ({parameter.kind.name}{many}; {parameter.role})"
         yield f"    {parameter.description}"
         if parameter.default is not None:

@@ -64,6 +64,7 @@ class Command(IntEnum):
     MAP_FREEZE = 22
     MAP_LOOKUP_BATCH = 24
     MAP_UPDATE_BATCH = 26
+    MAP_DELETE_BATCH = 27
     LINK_CREATE = 28
     LINK_UPDATE = 29
     LINK_GET_FD_BY_ID = 30

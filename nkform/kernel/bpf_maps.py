@@ -316,6 +316,16 @@ def map_update_many(map_fd: int, items: Mapping[bytes, bytes], info: MapInfo | N
         _update(map_fd, key, value, BPF_ANY)
 
 
+def map_delete_many(map_fd: int, keys: Iterable[bytes], info: MapInfo | None = None) -> None:
+    """Removes many entries, in as few calls as the kernel allows; some may be gone already. Raises BpfError."""
+    info = info or map_info(map_fd)
+    left = tuple(keys)
+    for key in left:
+        _check_key(key, info)
+    for key in left[_delete_batch(map_fd, left) if len(left) > 1 else 0 :]:
+        map_delete(map_fd, key)
+
+
 _count = BATCH.getter("count")
 
 
@@ -323,11 +333,21 @@ def _update_batch(map_fd: int, keys: Sequence[bytes], values: Sequence[bytes]) -
     """How many entries one batch has set: all, or those before one that failed, none where there are no batches."""
     wanted, new = bpf.memory(b"".join(keys)), bpf.memory(b"".join(values))
     attr = BATCH.fill(0, 0, bpf.address(wanted), bpf.address(new), len(keys), map_fd, BPF_ANY, 0)
-    result = bpf.call(Command.MAP_UPDATE_BATCH, attr, BATCH.size)
-    if result == 0:
-        return len(keys)
+    return _done(Command.MAP_UPDATE_BATCH, attr, len(keys))
+
+
+def _delete_batch(map_fd: int, keys: Sequence[bytes]) -> int:
+    """How many entries one batch has removed, up to one that was not there; none where there are no batches."""
+    wanted = bpf.memory(b"".join(keys))
+    attr = BATCH.fill(0, 0, bpf.address(wanted), 0, len(keys), map_fd, 0, 0)
+    return _done(Command.MAP_DELETE_BATCH, attr, len(keys))
+
+
+def _done(command: Command, attr: Buffer, wanted: int) -> int:
+    if bpf.call(command, attr, BATCH.size) == 0:
+        return wanted
     done = _count(attr)  # untouched where the kernel refused the batch as such
-    return done if done < len(keys) else 0
+    return done if done < wanted else 0
 
 
 def _items(map_fd: int, info: MapInfo) -> Iterable[tuple[bytes, bytes]]:

@@ -41,6 +41,7 @@ def observe(namespaces: Namespaces, node: str, desired: Node | None = None) -> N
             device = _device(world, link, declared.get(link.name))
             devices[link.name] = _with_sysctls(device, values)
     devices = _with_hooks(devices, root, node, declared)
+    devices = _with_contents(devices, declared)
     devices = {name: devices[name] for name in (*declared, *sorted(devices)) if name in devices}
     return Node(
         name=node,
@@ -68,6 +69,17 @@ def _with_hooks(
         devices[name] = Device(name, "external", {}, Endpoint(name), index=index)
     indexes = {link.name: link.index for link in root.links.values()}
     return with_hooks(devices, node, indexes, legacy, bpffs.BASE)
+
+
+def _with_contents(devices: dict[str, Device], declared: Mapping[str, Device]) -> dict[str, Device]:
+    """The devices with what the maps of declared programs hold."""
+    shall = (program.contents for d in declared.values() for chain in d.chains.values() for program in chain.programs)
+    before = (entry.contents for d in declared.values() for hook in d.hooks.values() for entry in hook.ours)
+    if not any(shall) and not any(before):
+        return devices
+    from nkform.observe.contents import with_contents
+
+    return with_contents(devices, declared)
 
 
 def _named(desired: Node | None) -> set[str]:

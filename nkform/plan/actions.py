@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from nkform.model import Address, Attrs, Chain, Device, Endpoint, Hook, Program, Route, Value
+from nkform.model import Address, Attrs, Chain, Device, Endpoint, Filled, Hook, Program, Route, Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +163,17 @@ class SetChain:
     filters: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class SetMap:
+    """Changes the entries of a map of an attached program of ours, which runs on. `before` None: whatever it holds."""
+
+    device: Device
+    hook: str
+    program: str
+    before: Filled | None
+    after: Filled
+
+
 Action = (
     CreateNamespace
     | DeleteNamespace
@@ -180,6 +191,7 @@ Action = (
     | DeleteRoute
     | SetSysctl
     | SetChain
+    | SetMap
 )
 
 
@@ -249,13 +261,16 @@ def undo(action: Action) -> tuple[Action, ...]:
             return (AddRoute(end, route),)
         case SetChain(device, hook, was, _, _, legacy):
             return (SetChain(device, hook, Hook(), chain_of(was), legacy=was.legacy, filters=legacy or was.legacy),)
+        case SetMap(device, hook, program, was, _):
+            # Half a change leaves what is neither of the two.
+            return () if was is None else (SetMap(device, hook, program, None, was),)
         case SetSysctl(end, key, before, after):
             return () if before is None else (SetSysctl(end, key, after, before),)
 
 
 def chain_of(hook: Hook) -> Chain:
     """What is attached, as a chain that its programs, which are held, can be put back by."""
-    return Chain(tuple(Program(entry.name, digest=entry.digest) for entry in hook.ours))
+    return Chain(tuple(Program(entry.name, digest=entry.digest, contents=entry.contents) for entry in hook.ours))
 
 
 def _swapped(values: Mapping[str, tuple[Value | None, Value]]) -> dict[str, tuple[Value | None, Value]]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from nkform.model import HOOKS, After, Attached, Before, Chain, Device, First, Hook, Last, Position, Program
+from nkform.model import HOOKS, After, Attached, Before, Chain, Device, Filled, First, Hook, Last, Position, Program
 from nkform.plan.compare import FieldChange
 from nkform.problem import Path, Problem
 
@@ -114,21 +114,22 @@ def steps(present: Sequence[Attached], chain: Chain, kept: Mapping[int, int], *,
 def kept(present: Sequence[Attached], chain: Chain) -> dict[int, int]:
     """Which attached programs stay, digest and all: the longest common subsequence.
 
-    Places in the chain by places in `present`. At most 63 of each.
+    Places in the chain by places in `present`. At most 63 of each. A program whose maps shall hold something else does
+    not stay: only where nothing else changes are its maps changed under it (`refills`).
     """
-    has = [(entry.name, entry.digest) for entry in present]
-    wanted = [(program.name, program.digest) for program in chain.programs]
+    has, wanted = present, chain.programs
+    alike = [[_same(entry, program) for program in wanted] for entry in has]
     lengths = [[0] * (len(wanted) + 1) for _ in range(len(has) + 1)]
     for row in range(len(has) - 1, -1, -1):
         for column in range(len(wanted) - 1, -1, -1):
-            if has[row] == wanted[column]:
+            if alike[row][column]:
                 lengths[row][column] = lengths[row + 1][column + 1] + 1
             else:
                 lengths[row][column] = max(lengths[row + 1][column], lengths[row][column + 1])
     found: dict[int, int] = {}
     row = column = 0
     while row < len(has) and column < len(wanted):
-        if has[row] == wanted[column]:
+        if alike[row][column]:
             found[row] = column
             row, column = row + 1, column + 1
         elif lengths[row + 1][column] >= lengths[row][column + 1]:
@@ -136,6 +137,16 @@ def kept(present: Sequence[Attached], chain: Chain) -> dict[int, int]:
         else:
             column += 1
     return found
+
+
+def _same(entry: Attached, program: Program) -> bool:
+    """Whether an attached program is the declared one, and its maps hold what they shall."""
+    return (entry.name, entry.digest) == (program.name, program.digest) and not _differing(entry, program)
+
+
+def _differing(entry: Attached, program: Program) -> list[str]:
+    """The parameters of a program whose maps hold something else."""
+    return [name for name, wanted in program.contents.items() if entry.contents.get(name) != wanted]
 
 
 def misplaced(entries: Sequence[Attached], position: Position | None) -> bool:
@@ -171,7 +182,36 @@ def in_order(present: Sequence[Attached], chain: Chain) -> bool:
 
 
 def settled(hook: Hook, chain: Chain, *, legacy: bool) -> bool:
-    """Whether nothing is to be done at a hook: all ours are there, in one way of attachment, in place."""
+    """Whether nothing is to be done at a hook: all ours are there, in one way of attachment, in place, with all that
+    their maps shall hold."""
+    return attached(hook, chain, legacy=legacy) and not _unsettled(hook, chain)
+
+
+def refills(hook: Hook, chain: Chain, *, legacy: bool) -> list[tuple[str, Filled, Filled]]:
+    """The maps that change under a running program: its name, what is and what shall be; none if a new one is needed.
+
+    That is where the entries of one parameter are all that differs. Two such changes, one after the other, could let
+    through what was dropped before and shall be dropped after, each time by another list; so then it is steps.
+    """
+    differing = _unsettled(hook, chain)
+    if len(differing) != 1 or not attached(hook, chain, legacy=legacy):
+        return []
+    entry, program, name = differing[0]
+    pairs = zip(entry.contents.get(name, ()), program.contents[name], strict=False)
+    return [(program.name, now, shall) for now, shall in pairs if now != shall]
+
+
+def _unsettled(hook: Hook, chain: Chain) -> list[tuple[Attached, Program, str]]:
+    """Of programs that are attached, the parameters whose maps hold something else."""
+    return [
+        (entry, program, name)
+        for entry, program in zip(hook.ours, chain.programs, strict=False)
+        for name in _differing(entry, program)
+    ]
+
+
+def attached(hook: Hook, chain: Chain, *, legacy: bool) -> bool:
+    """Whether all of a chain is attached, in one way and in place, and nothing else of ours; whatever maps hold."""
     if not chain.programs:
         return not hook.ours
     entries, stale = (hook.filters, hook.linked) if legacy else (hook.linked, hook.filters)
@@ -185,13 +225,14 @@ def fields(hook: Hook, chain: Chain, name: str, *, legacy: bool) -> Iterator[Fie
         return
     present = {entry.name: entry.digest for entry in hook.ours}
     wanted = {program.name: program.digest for program in chain.programs}
-    path = ("programs", name)
+    path: tuple[str, ...] = ("programs", name)
     for program, digest in present.items():
         if program not in wanted:
             yield FieldChange((*path, program), digest, None)
     for program, digest in wanted.items():
         if present.get(program) != digest:
             yield FieldChange((*path, program), present.get(program), digest)
+    yield from _entries(hook, chain, path)
     if wanted and hook.ours and legacy != hook.legacy:
         yield FieldChange((*path, "attach"), "tc" if hook.legacy else "link", "tc" if legacy else "link")
     order = [entry.name for entry in hook.ours if entry.name in wanted]
@@ -200,6 +241,25 @@ def fields(hook: Hook, chain: Chain, name: str, *, legacy: bool) -> Iterator[Fie
         yield FieldChange((*path, "order"), ", ".join(order), ", ".join(shall))
     elif misplaced(hook.filters if legacy else hook.linked, chain.position):
         yield FieldChange((*path, "position"), "elsewhere", describe(chain.position))
+
+
+def _entries(hook: Hook, chain: Chain, path: tuple[str, ...]) -> Iterator[FieldChange]:
+    """Entries of maps that go and come, of programs that are there and stay or change."""
+    present = {entry.name: entry for entry in hook.ours}
+    for program in chain.programs:
+        entry = present.get(program.name)
+        for name in _differing(entry, program) if entry else ():
+            assert entry is not None
+            there, wanted = (
+                dict.fromkeys(item for filled in some for item in filled.entries)
+                for some in (entry.contents.get(name, ()), program.contents[name])
+            )
+            for item in there:
+                if item not in wanted:
+                    yield FieldChange((*path, program.name, name), item, None)
+            for item in wanted:
+                if item not in there:
+                    yield FieldChange((*path, program.name, name), None, item)
 
 
 def describe(position: Position | None) -> str:

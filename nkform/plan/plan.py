@@ -22,6 +22,7 @@ from nkform.plan.actions import (
     MoveEnd,
     ReplaceRoute,
     SetChain,
+    SetMap,
     SetMark,
     SetPolicy,
     SetUp,
@@ -337,7 +338,10 @@ def _attach(device: Device, live: Device | None, phases: _Phases, *, legacy: boo
     for hook in HOOKS[device.kind]:
         chain = device.chains.get(hook, Chain())
         found = live.hooks.get(hook, Hook()) if live else Hook()
-        if not chains.settled(found, chain, legacy=legacy):
+        refills = chains.refills(found, chain, legacy=legacy)
+        for program, now, shall in refills:
+            phases.attach.append(SetMap(device, hook, program, now, shall))
+        if not refills and not chains.settled(found, chain, legacy=legacy):
             way = legacy and bool(chain.programs)
             phases.attach.append(SetChain(device, hook, found, chain, found.revision, way, found.legacy))
 

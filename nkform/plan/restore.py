@@ -40,7 +40,8 @@ def plan(before: Node, live: Node, features: Collection[str]) -> Plan:
         if name in desired.devices and device.kind != "external" and device.owner is None
     ]
     marks = tuple(SetMark(ROOT, name, False) for name in freed)
-    return replace(found, changes=_marked(found.changes, freed, before), actions=(*found.actions, *marks))
+    changes = tuple(_brief(change) for change in _marked(found.changes, freed, before))
+    return replace(found, changes=changes, actions=(*found.actions, *marks))
 
 
 def _concerns(device: Device, live: Device | None, node: str) -> bool:
@@ -100,6 +101,12 @@ def _marked(changes: tuple[Change, ...], freed: Collection[str], before: Node) -
         Change("update", "device", name, (owner,), after=before.devices[name]) for name in freed if name not in there
     ]
     return tuple(told)
+
+
+def _brief(change: Change) -> Change:
+    """Without the sysctls of an end that comes back from elsewhere: all of them are set, most to what they are."""
+    told = (field for field in change.fields if not ("sysctl" in field.path and field.before is None))
+    return replace(change, fields=tuple(told))
 
 
 def unlike(before: Node, after: Node) -> list[str]:

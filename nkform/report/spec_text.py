@@ -75,12 +75,18 @@ class _Programs:
         number = 2
         while self.declared.setdefault(name, {"template": template})["template"] != template:
             name, number = f"{entry.name}-{number}", number + 1
+        params = {**params, **_entries(entry)}
         used: dict[str, Any] = {"use": name}
         if name != entry.name:
             used["as"] = entry.name
         if params:
             used["params"] = dict(params)
         return used if len(used) > 1 else name
+
+
+def _entries(entry: Attached) -> dict[str, list[Any]]:
+    """What the program's maps hold now, as the parameters that fill them."""
+    return {name: [item for each in some for item in each.entries] for name, some in entry.contents.items()}
 
 
 def render(spec: Mapping[str, Any]) -> str:

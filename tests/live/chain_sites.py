@@ -46,6 +46,9 @@ PROGRAMS: Mapping[str, Any] = {
     "extra": {"template": "udp_ports", "params": {"ports": [OTHER]}},
     "accept": {"template": "udp_ports", "params": {"ports": [OPEN], "verdict": "pass", "arp": True}},
     "count": {"template": "counters"},
+    "set": {"template": "udp_set", "params": {"ports": [SHUT]}},
+    "set2": {"template": "udp_set", "params": {"ports": [OTHER]}},
+    "block": {"template": "prefix_filter", "params": {"match": "source", "prefixes": []}},
 }
 PATIENCE = 10.0
 """Seconds until a packet that should arrive counts as lost; emulated kernels are slow."""
@@ -156,6 +159,8 @@ ESSENTIAL = frozenset({
     "test_programs_come_go_and_change_places",
     "test_default_drop_drops_what_falls_through",
     "test_a_chain_changes_under_a_flood",
+    "test_entries_come_and_go_under_a_running_program",
+    "test_maps_change_under_a_flood",
 })  # fmt: skip
 """What the lab tries at each hook of its own, even if not everywhere."""
 
@@ -228,13 +233,19 @@ def program_name(program_id: int) -> str:
 
 def packets(program_id: int) -> int:
     """The sum over all keys and processors of the map `counters` of a program."""
+    with owned(bpf.map_fd(map_id(program_id, "counters"))) as map_fd:
+        values = [value for some in map_items_percpu(map_fd).values() for value in some]
+        return sum(int.from_bytes(value[:8], "little") for value in values)
+
+
+def map_id(program_id: int, name: str) -> int:
+    """The id of a map of a program, by its name."""
     with owned(bpf.prog_fd(program_id)) as fd:
         for number in prog_info(fd).map_ids:
             with owned(bpf.map_fd(number)) as map_fd:
-                if map_info(map_fd).name == "counters":
-                    values = [value for some in map_items_percpu(map_fd).values() for value in some]
-                    return sum(int.from_bytes(value[:8], "little") for value in values)
-    raise AssertionError(f"program {program_id} has no counters")
+                if map_info(map_fd).name == name:
+                    return number
+    raise AssertionError(f"program {program_id} has no map {name}")
 
 
 def pins() -> list[str]:

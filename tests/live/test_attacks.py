@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,42 @@ def test_an_example_comes_and_goes_whole(path: Path, node: Node, capsys: pytest.
         nothing_is_left(node, spec["node"])
     with capsys.disabled():
         print(f"\n  {path.stem}: {score}")
+
+
+BLOCK = {"template": "prefix_filter", "params": {"match": "source", "prefixes": ["10.99.0.0/31", "10.99.0.2/31"]}}
+ALLOW = {"template": "prefix_filter", "params": {"match": "source", "listed": "next", "others": "drop"}}
+
+
+def lists(name: str, *prefixes: str) -> dict[str, Any]:
+    return {"use": name, "params": {"prefixes": list(prefixes)}}
+
+
+LISTS: list[list[Any]] = [
+    ["block", "count"],
+    [lists("block", "10.99.0.2/32", "192.0.2.0/24"), "count"],
+    [lists("block", "10.0.0.0/8", "fd00::/8"), "count"],
+    [lists("allow", "192.0.2.0/24"), lists("block")],
+    [lists("allow", "10.99.0.2/32"), lists("block", "10.99.0.2/32")],
+    [lists("block", "10.99.0.0/24"), lists("allow", "10.99.0.2/32")],
+]
+"""Chains that shut a workload in by lists; from one to the next one list changes, or two, or the order too."""
+
+
+@pytest.mark.parametrize("attach", ["auto", "tc"])
+def test_lists_change_whole(attach: str, node: Node, capsys: pytest.CaptureFixture[str]) -> None:
+    kind = "netkit" if "netkit" in features() and attach == "auto" else "veth"
+    specs = []
+    for chain in LISTS:
+        changes = {"attach": attach} if kind == "veth" else {}
+        spec = with_cell({"version": 1, "node": "w"}, kind, programs={"peer": chain}, **changes)
+        specs.append({**spec, "programs": {**PROGRAMS, "block": BLOCK, "allow": ALLOW}})
+    score = Score()
+    with prisoner(score):
+        for first, second in pairwise([*specs, specs[0]]):
+            attacked(node, first, second, score)
+        nothing_is_left(node, "w")
+    with capsys.disabled():
+        print(f"\n  {kind}: {score}")
 
 
 @st.composite

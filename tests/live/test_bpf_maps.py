@@ -20,6 +20,7 @@ from nkform.kernel.bpf_maps import (
     MapType,
     map_create,
     map_delete,
+    map_delete_many,
     map_freeze,
     map_info,
     map_items,
@@ -106,6 +107,22 @@ def test_many_entries_are_written_and_read(a_map: AMap) -> None:
     else:
         assert found == entries
     assert dict(bpf_maps._read_each(fd, info)) == found, "one by one, as kernels without batches are read"
+
+
+@keyed
+def test_many_entries_are_removed(a_map: AMap, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some of them are not there (any more): in one batch, and one by one."""
+    fd, kind, info = a_map
+    entries = {key(kind, number): value(number) for number in range(8)}
+    some = [key(kind, number) for number in (0, 20, 2, 2, 21, 4)]
+    for _ in range(2):
+        map_update_many(fd, entries, info)
+        map_delete_many(fd, some, info)
+        assert set(map_items(fd, info)) == {key(kind, number) for number in (1, 3, 5, 6, 7)}
+        map_delete_many(fd, (), info)
+        monkeypatch.setattr(bpf_maps, "_delete_batch", lambda *_: 0)
+    with pytest.raises(ValueError, match="a key has"):
+        map_delete_many(fd, [b"x"], info)
 
 
 @every

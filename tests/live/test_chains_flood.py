@@ -12,6 +12,7 @@ from tests.live.chain_sites import (
     CLSACT_EGRESS,
     CLSACT_INGRESS,
     IN_LAB,
+    OPEN,
     OTHER,
     SHUT,
     TCX_EGRESS,
@@ -113,6 +114,35 @@ def test_a_chain_changes_under_a_flood(
 
     flooded(node, site, change, len(cycle), capsys)
     assert [each.name for each in site.running() if not each.ours] == ["one", "two"]
+
+
+def test_maps_change_under_a_flood(node: Node, site: Site, engine: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Lists of what is dropped and of what is not, one of them or two at once, alone and with the rest of the chain."""
+    block: dict[str, Any] = {"match": "source", "listed": "next", "others": "drop"}
+    here, wider = f"{site.sender}/32", "10.0.0.0/8"
+
+    def spec(chain: list[str], **params: dict[str, Any]) -> dict[str, Any]:
+        made = site.spec(chain, engine)
+        for name, given in params.items():
+            made["programs"][name]["params"] = given
+        return made
+
+    cycle = [
+        spec(["block", "set"], set={"ports": [SHUT]}, block={**block, "prefixes": [here]}),
+        spec(["block", "set"], set={"ports": [SHUT]}, block={**block, "prefixes": [wider]}),
+        spec(["block", "set"], set={"ports": [SHUT]}, block={**block, "prefixes": ["10.0.0.0/30", "fd00::/8"]}),
+        spec(["block", "set"], set={"ports": [1, 2, 3, SHUT]}, block={**block, "prefixes": ["10.0.0.0/30"]}),
+        spec(["block", "set"], set={"ports": [SHUT, 4, 5, 6]}, block={**block, "prefixes": ["10.0.0.0/30"]}),
+        spec(["set"], set={"ports": [OPEN, OTHER], "inverted": True}),
+        spec(["set"], set={"ports": [1, 2, OPEN], "inverted": True}),
+        spec(["set"], set={"ports": [SHUT]}),
+        spec(["set"], set={"ports": [OTHER], "more": [SHUT]}),
+        spec(["set", "set2"], set={"ports": [SHUT]}, set2={"ports": [OTHER]}),
+        spec(["set", "set2"], set={"ports": [OTHER]}, set2={"ports": [SHUT]}),
+        spec(["set2", "set"], set={"ports": [SHUT]}, set2={"ports": [OTHER]}),
+    ]
+    node.apply(cycle[-1])
+    flooded(node, site, lambda turn: cycle[turn % len(cycle)], len(cycle), capsys)
 
 
 @needs("tcx")

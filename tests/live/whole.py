@@ -14,7 +14,7 @@ from pathlib import Path
 from nkform.kernel import bpf, bpffs
 from nkform.kernel.bpf import BpfError
 from nkform.kernel.bpf_links import AttachType, query
-from nkform.kernel.bpf_maps import map_info
+from nkform.kernel.bpf_maps import MapType, map_info, map_items
 from nkform.kernel.bpf_programs import prog_info
 from nkform.kernel.clsact import Direction, Tc
 from nkform.kernel.netlink import Request, Socket, walk
@@ -28,6 +28,9 @@ RTM_GETLINK, RTM_GETADDR, RTM_GETROUTE, RTM_GETRULE, RTM_GETQDISC = 18, 22, 26, 
 LINK_MOVING = {5, 6, 7, 16, 23, 26, 33, 35, 36, 37, 47, 48, 57}
 IFNAME, LINKINFO, ADDRESS, PERM_ADDRESS, MASTER = 3, 18, 1, 54, 10
 UP, RUNNING, LOWER_UP = 1, 1 << 6, 1 << 16
+
+KEYED = (MapType.HASH, MapType.LPM_TRIE)
+"""Maps whose keys somebody chose."""
 
 HOOKS = (AttachType.TCX_INGRESS, AttachType.TCX_EGRESS, AttachType.NETKIT_PRIMARY, AttachType.NETKIT_PEER)
 
@@ -162,7 +165,9 @@ def _program(number: int) -> str:
         for map_id in info.map_ids:
             map_fd = bpf.map_fd(map_id)
             try:
-                maps.append(str(map_info(map_fd).name))
+                found = map_info(map_fd)
+                keys = sorted(map_items(map_fd, found)) if found.type in KEYED else []
+                maps.append(f"{found.name} {[key.hex() for key in keys]}")
             finally:
                 os.close(map_fd)
         return f"{info.name} {info.tag} {sorted(maps)}"

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from nkform.bpf import Facts, Renderer, catalogue, check, digest
+from nkform.bpf import Facts, Renderer, Template, catalogue, check, digest
 from nkform.bpf.diagnose import template_line
 from nkform.bpf.render import ENGINES
+from nkform.model import Filled
 from nkform.problem import NkformError
 from tests.unit.templates import FACTS, body, rendered, template
 
@@ -217,3 +218,79 @@ def test_a_header_of_the_template_counts_for_its_structure(tmp_path: Path) -> No
     two = rendered(template(tmp_path / "b", header="#define X 2\n"))
     assert one.source == two.source
     assert one.structure != two.structure
+
+
+# --- parameters whose entries stand in a map --------------------------------------------
+
+SET = """\
+parameters:
+  ports:
+    role: map
+    map: ports
+    description: x
+    type: array
+    items: {type: integer, maximum: 65535}
+  blocked:
+    role: map
+    map: blocked
+    description: x
+    type: array
+    items: {type: string, format: address}
+    default: {fact: peer_addresses}
+"""
+
+DECLARED = """\
+{{ entries("ports", most=8) }}
+{{ entries("blocked", "ipv4", most=2) }}
+{{ entries("blocked", "ipv6", most=2) }}
+"""
+
+
+def of_set(base: Path, statement: str = "", before: str = DECLARED) -> Template:
+    return template(base, manifest=SET, program=body(statement, before))
+
+
+@engines
+def test_entries_of_a_map_are_no_part_of_a_program(tmp_path: Path, engine: str) -> None:
+    wanted = of_set(tmp_path, '\t__u16 port = 1;\n\n\tif ({{ has("ports", "&port") }})\n\t\treturn NK_DROP;')
+    one, two = (rendered(wanted, {"ports": list(range(many))}, engine=engine) for many in (1, 5))
+    assert (one.source, digest(one)) == (two.source, digest(two))
+    assert one.packed() == two.packed()
+    assert one.contents["ports"] == (Filled("ports", "u16", (0,)),)
+    assert two.contents["ports"] == (Filled("ports", "u16", (0, 1, 2, 3, 4)),)
+    assert one.capacities == {"ports": 8, "blocked_ipv4": 2, "blocked_ipv6": 2}
+
+
+def test_how_many_entries_a_map_takes_is_structure(tmp_path: Path) -> None:
+    small = rendered(TEMPLATES["prefix_filter"], {"match": "source", "prefixes": []})
+    large = rendered(TEMPLATES["prefix_filter"], {"match": "source", "prefixes": [], "max_entries": 9})
+    assert digest(small) != digest(large)
+    assert (small.capacities["listed_ipv4"], large.capacities["listed_ipv4"]) == (1024, 9)
+    assert "max_entries, 18" in large.source, "room for the old entries and the new"
+
+
+def test_entries_of_both_families_go_to_their_maps_and_may_be_the_devices(tmp_path: Path) -> None:
+    facts = replace(FACTS, peer_addresses=("10.0.0.2/24", "fd00::2/64"))
+    ipv4, ipv6 = rendered(of_set(tmp_path), {"ports": []}, facts).contents["blocked"]
+    assert ipv4 == Filled("blocked_ipv4", "ipv4", ("10.0.0.2",))
+    assert ipv6 == Filled("blocked_ipv6", "ipv6", ("fd00::2",))
+
+
+@pytest.mark.parametrize(
+    ("before", "statement", "said"),
+    [
+        ("", "", "does not declare the map of `ports`"),
+        (DECLARED.replace('{{ entries("blocked", "ipv6", most=2) }}', ""), "", "does not declare the map of `blocked`"),
+        (DECLARED + '{{ entries("ports", most=8) }}', "", "is one already"),
+        ('{{ entries("other", most=8) }}', "", "no parameter 'other' that fills a map"),
+        ('{{ entries("blocked", most=8) }}', "", "both families"),
+        ('{{ entries("ports", "ipv4", most=8) }}', "", "one family only"),
+        ('{{ entries("ports", most=0) }}', "", "at least one entry"),
+        (DECLARED, '\treturn {{ value("ports") }};', "use has()"),
+        ("", '\treturn {{ has("ports", "&key") }};', "there is no map 'ports' before this line"),
+    ],
+)
+def test_what_is_wrong_with_a_filled_map_is_told(tmp_path: Path, before: str, statement: str, said: str) -> None:
+    with pytest.raises(NkformError) as caught:
+        rendered(of_set(tmp_path, statement, before), {"ports": [1]})
+    assert said in caught.value.problems[0].message

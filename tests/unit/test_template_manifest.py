@@ -12,7 +12,7 @@ from nkform.bpf.packet_tests import read_tests
 from nkform.problem import NkformError, Problem
 from tests.unit.templates import write
 
-BUILT_IN = ("arp_responder", "counters", "source_guard", "verdict")
+BUILT_IN = ("arp_responder", "counters", "prefix_filter", "source_guard", "verdict")
 
 
 def problems_of(folder: Path) -> tuple[Problem, ...]:
@@ -81,6 +81,17 @@ def test_a_mistyped_key_is_told_with_its_line(tmp_path: Path) -> None:
         ("role: value\ndescription: x\ntype: integer\nminimum: 5\nmaximum: 4", "bounds that no number fits"),
         ("role: value\ndescription: x\ntype: integer\nmaximum: 10\ndefault: 11", "between 0 and 10"),
         ("role: value\ndescription: x\ntype: string\nformat: mac\ndefault: {fact: nothing}", "no fact"),
+        ("role: value\nmap: m\ndescription: x\ntype: integer", "fills no map"),
+        ("role: map\nmap: m\ndescription: x\ntype: integer", "is no list"),
+        ("role: map\ndescription: x\ntype: array\nitems: {type: integer}", "which map it fills"),
+        ("role: map\nmap: m\ndescription: x\ntype: array\nmaxItems: 4\nitems: {type: integer}", "as its map takes"),
+        ("role: map\nmap: m\ndescription: x\ntype: array\nitems: {type: boolean}", "cannot be a map"),
+        ("role: map\nmap: m\ndescription: x\ntype: array\nitems: {type: string, format: ifindex}", "cannot be a map"),
+        ("role: map\nmap: elevenchars\ndescription: x\ntype: array\nitems: {type: string, format: prefix}", "10 char"),
+        (
+            "role: map\nmap: m\ndescription: x\ntype: array\nitems: {type: string, format: mac}\ndefault: {fact: mac}",
+            "fills a map",
+        ),
     ],
 )
 def test_a_parameter_that_makes_no_sense_is_told(tmp_path: Path, text: str, said: str) -> None:
