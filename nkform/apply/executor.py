@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import errno
 import random
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
 from typing import Protocol
 
@@ -18,16 +20,19 @@ from nkform.kernel import inet, links, sysctl
 from nkform.kernel.netlink import KernelError, Request, Socket
 from nkform.kernel.netns import Namespaces
 from nkform.model import ROOT, Attrs, Hook, Value, owner_of
+from nkform.observe.namespaces import whole
 from nkform.plan.actions import (
     Action,
     AddAddress,
     AddRoute,
+    CarryRoutes,
     CreateNamespace,
     CreatePair,
     DeleteAddress,
     DeleteNamespace,
     DeletePair,
     DeleteRoute,
+    End,
     MoveEnd,
     ReplaceRoute,
     SetChain,
@@ -35,6 +40,7 @@ from nkform.plan.actions import (
     SetMark,
     SetPolicy,
     SetSysctl,
+    Settle,
     SetUp,
     end_of,
     namespace_of,
@@ -42,6 +48,10 @@ from nkform.plan.actions import (
 
 PAIRS_AT_ONCE = 200
 """Each open peer namespace costs a file descriptor while a batch of pairs is made."""
+
+SETTLE_SECONDS = 4.0
+"""How long a new end is waited for: looking for duplicates of a link-local address takes up to 2 s (RFC 4862, 5.4)."""
+SETTLE_PAUSE = 0.005
 
 Done = Callable[[Action], None]
 
@@ -127,7 +137,7 @@ class Executor:
                 for action in made:
                     self._done(action)
                 _raise_first(outcomes)
-                _check(socket, [links.set_mark(action.device.name, self._node) for action in made])
+                _check(socket, [links.set_mark(action.device.primary.name, self._node) for action in made])
 
     def _delete_pairs(self, actions: Sequence[DeletePair]) -> None:
         """Removes pairs together, through a group that they are put into for the purpose."""
@@ -138,9 +148,9 @@ class Executor:
             there = {link.name: link for link in links.dump(socket)}
             gone = []
             for action in actions:
-                link = there.get(action.device.name)
+                link = there.get(action.device.primary.name)
                 if link is None:
-                    raise KernelError(errno.ENODEV, f"delete {action.device.name}")
+                    raise KernelError(errno.ENODEV, f"delete {action.device.primary.name}")
                 if owner_of(link.alias) not in (self._node, None):
                     raise KernelError(errno.EPERM, f"delete {link.name}, which now belongs to {owner_of(link.alias)}")
                 gone.append(link)
@@ -161,13 +171,15 @@ class Executor:
     def _set_chains(self, actions: Sequence[SetChain]) -> None:
         """Programs attach through the primary, in the namespace nkform runs in."""
         assert self._chains is not None
-        names = list(dict.fromkeys(action.device.name for action in actions))
+        names = list(dict.fromkeys(action.device.primary.name for action in actions))
         with Socket() as socket:
             outcomes, answers = socket.ask([links.get(name) for name in names])
         _raise_first(outcomes)
         found = {name: links.decode(answers[place][0]) for place, name in enumerate(names)}
         for action in actions:
-            link = found[action.device.name]
+            link = found[action.device.primary.name]
+            if action.heir_of.ours:
+                self._chains.hold(action.device.name, {action.hook: action.heir_of})
             # Half a change of a chain is undone like a whole one.
             self._done(action)
             self._chains.set(action, (link.index, link.link))
@@ -193,8 +205,7 @@ class _Visit:
         self._indexes: dict[str, int] = {}
 
     def run(self, actions: Sequence[Action]) -> None:
-        names = dict.fromkeys(name for action in actions if (name := _needs_index(action)))
-        self._look_up(list(names))
+        self._look_up(_names_at_first(actions))
         before: object = None
         for action in actions:
             if _opens(action) and not (_opens(before) and type(before) is type(action)):
@@ -235,12 +246,20 @@ class _Visit:
                 with _SiblingsKept(end.name, address.text):
                     self._send(action, inet.delete_address(self._indexes[end.name], end.name, address))
                     self._flush()
-            case AddRoute(end, route):
-                self._send(action, inet.add_route(self._indexes[end.name], end.name, route))
+            case AddRoute(end, route, beside):
+                self._send(action, inet.add_route(self._indexes[end.name], end.name, route, beside=beside))
             case ReplaceRoute(end, _, route):
                 self._send(action, inet.replace_route(self._indexes[end.name], end.name, route))
             case DeleteRoute(end, route):
                 self._send(action, inet.delete_route(self._indexes[end.name], end.name, route))
+            case CarryRoutes(before, after):
+                self._flush()
+                self._done(action)  # half of it is undone like all of it
+                self._carry_routes(before, after)
+            case Settle(end):
+                self._flush()
+                self._settle(end)
+                self._done(action)
             case SetSysctl(end, key, _, after):
                 self._flush()
                 sysctl.write(end.name, key, after)
@@ -249,6 +268,7 @@ class _Visit:
                 self._flush()
                 if before.namespace == after.namespace:
                     self._rename(action)
+                    self._indexes[after.name] = self._indexes[before.name]
                 else:
                     with self._namespaces.open(after.namespace) as fd:
                         index = self._indexes[before.name]
@@ -260,6 +280,26 @@ class _Visit:
 
     def _send(self, action: Action, request: Request) -> None:
         self._pending.append((action, request))
+
+    def _carry_routes(self, before: End, after: End) -> None:
+        """Each is there twice for a moment, and never not at all."""
+        old, new = self._indexes[before.name], self._indexes[after.name]
+        routes = whole(partial(inet.dump_foreign_routes, index=old), self._socket)
+        _check(self._socket, [inet.add_foreign_route(route, new, after.name) for route in routes])
+        _check(self._socket, [inet.delete_foreign_route(route, old, before.name) for route in routes])
+
+    def _settle(self, end: End) -> None:
+        """What does not settle in time is not waited for any longer: it costs a longer gap, and nothing else."""
+        index = self._indexes[end.name]
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while time.monotonic() < deadline:
+            outcomes, answers = self._socket.ask([links.get(end.name)])
+            _raise_first(outcomes)
+            if links.is_running(answers[0][0]):
+                addresses = partial(inet.dump_tentative, index=index)
+                if not whole(addresses, self._socket):
+                    return
+            time.sleep(SETTLE_PAUSE)
 
     def _rename(self, action: MoveEnd) -> None:
         """Renames a link; kernels before 6.2 do that only while it is down, which costs it addresses and routes."""
@@ -274,9 +314,8 @@ class _Visit:
             self._socket,
             [links.change(before.name, {"up": False}), request, links.change(after.name, {"up": True})],
         )
-        self._indexes[after.name] = self._indexes[before.name]
         end = end_of(action.device, replace(before, name=after.name))
-        index = self._indexes[after.name]
+        index = self._indexes[before.name]
         _check(
             self._socket,
             [inet.add_address(index, end.name, address, replace=True) for address in before.addresses if address.ours]
@@ -302,14 +341,27 @@ def _batch_kind(action: Action) -> str:
             return "visit"
 
 
-def _needs_index(action: Action) -> str | None:
+def _names_at_first(actions: Sequence[Action]) -> list[str]:
+    """The names of links whose index is needed, but for those that come up on the way, by a new name."""
+    names: dict[str, None] = {}
+    given: set[str] = set()
+    for action in actions:
+        names.update(dict.fromkeys(name for name in _need_indexes(action) if name not in given))
+        if isinstance(action, MoveEnd):
+            given.add(action.after.name)
+    return list(names)
+
+
+def _need_indexes(action: Action) -> tuple[str, ...]:
     match action:
-        case AddAddress(end) | DeleteAddress(end) | AddRoute(end) | ReplaceRoute(end) | DeleteRoute(end):
-            return end.name
+        case AddAddress(end) | DeleteAddress(end) | AddRoute(end) | ReplaceRoute(end) | DeleteRoute(end) | Settle(end):
+            return (end.name,)
+        case CarryRoutes(before, after):
+            return before.name, after.name
         case MoveEnd(before):
-            return before.name
+            return (before.name,)
         case _:
-            return None
+            return ()
 
 
 def _opens(action: object) -> bool:
