@@ -131,7 +131,6 @@ def test_every_reason_replaces_without_losing_a_packet(node: Node, change: dict[
     assert link("to-a")["ifindex"] != index
     tidy()
     assert all(fate.sent > 10 for fate in fates.values())
-    # What changes its layer has to ask for addresses first, and a few packets wait for the answer.
     assert {name: fate.lost for name, fate in fates.items() if fate.lost} == {}, fates
 
 
