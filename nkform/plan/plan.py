@@ -332,7 +332,8 @@ def _device_changes(
             _attach(device, None, phases, legacy=legacy)
             yield Change("create", "device", name, after=device)
         elif name in anew or name in blocked:
-            obstacle = blocked.get(name) or swap.obstacle(device, found, devices, live)
+            going = [action.device.name for action in phases.delete if isinstance(action, DeletePair)]
+            obstacle = blocked.get(name) or swap.obstacle(device, found, devices, live, going)
             if obstacle:
                 phases.delete.append(DeletePair(found))
                 _schedule(create(_keeping(device, found)), phases)

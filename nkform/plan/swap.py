@@ -27,7 +27,7 @@ does where it cannot be reached.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import count
 
@@ -92,8 +92,8 @@ class Names:
         raise AssertionError("unreachable")
 
 
-def obstacle(device: Device, found: Device, devices: Mapping[str, Device], live: Node) -> str:
-    """Why the new pair cannot be built beside the old one; empty if it can."""
+def obstacle(device: Device, found: Device, devices: Mapping[str, Device], live: Node, going: Collection[str]) -> str:
+    """Why the new pair cannot be built beside the old one; empty if it can. `going` are devices that go before."""
     if device.peer is None or found.peer is None or found.peer.namespace.startswith("nsid:"):
         return "its peer cannot be reached"
     new, old = _place(device.peer), _place(found.peer)
@@ -106,7 +106,7 @@ def obstacle(device: Device, found: Device, devices: Mapping[str, Device], live:
             return f"its route to {min(routes)[2]} shall be that of {name}"
     if new != old:
         for name, other in live.devices.items():
-            if name != device.name and name in devices and other.peer and _place(other.peer) == new:
+            if name != device.name and name not in going and other.peer and _place(other.peer) == new:
                 return f"{name} has the name that its peer shall have"
     return ""
 

@@ -338,3 +338,36 @@ def test_what_goes_with_the_old_pair_is_said(node: Node) -> None:
     said = node.plan(changed(spec, scrub="none")).err
     assert "NK0425" in said
     assert "bridge" in said
+
+
+@needs("netkit_scrub")
+def test_both_ends_in_one_namespace(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With several addresses each, which all keep the names of their devices as labels."""
+    spec = pair("routed", addresses=["10.9.0.1/24", "10.8.0.1/24", "fd09::1/64"], routes=[])
+    del spec["namespaces"]
+    spec["devices"]["to-a"]["peer"] = {"name": "eth0", "addresses": ["10.9.0.2/24", "10.8.0.2/24"]}
+    node.apply(spec)
+    before = whole()
+    with failing(monkeypatch, -1):
+        assert "NK0505" in node.refused(changed(spec, scrub="none"), command="apply")
+    assert links() == {"to-a", "eth0"}
+    node.apply(changed(spec, scrub="none"))
+    node.apply(spec)
+    assert links() == {"to-a", "eth0"}
+    assert whole() == before
+
+
+def test_a_peer_gets_another_name_or_namespace_with_its_new_pair(node: Node) -> None:
+    spec = pair("routed", programs={"peer": ["count"]})
+    node.apply(spec)
+    node.apply(changed(spec, mode="l2", peer={"name": "net0"}))
+    assert (links(), links("a")) == ({"to-a"}, {"net0"})
+    assert pings("a", NEAR[4])
+    moved = changed(spec, mode="l3", peer={"namespace": "b"})
+    moved["namespaces"] = {"b": {"create": True}}
+    assert [c["reason"].partition("; ")[2] for c in node.changes(moved) if c["kind"] == "device"] == [
+        "the new pair is built beside the old one"
+    ]
+    node.apply(moved)
+    assert (links(), links("b")) == ({"to-a"}, {"eth0"})
+    assert pings("b", NEAR[4])
