@@ -300,9 +300,16 @@ def test_where_another_one_wants_what_the_old_pair_has_that_goes_first(node: Nod
         names["devices"][device]["peer"].update(name=name, routes=[], addresses=[])
     reasons = {change["name"]: change["reason"] for change in node.changes(names)}
     assert reasons["to-a"].endswith("the old pair goes first: to-b shall have its peer's name")
-    assert "the old pair goes first: to-a has the name" in reasons["to-b"]
+    assert reasons["to-b"].endswith("built beside the old one")  # the name is free by then
     node.apply(names)
-    assert links("a") == {"eth1", "eth2", "eth0"} - {"eth1"}
+    assert links("a") == {"eth0", "eth2"}
+    backwards = {**two(), "devices": dict(reversed(two()["devices"].items()))}
+    backwards["devices"]["to-b"].update(mode="l3")
+    backwards["devices"]["to-b"]["peer"]["name"] = "eth2"
+    backwards["devices"]["to-a"]["peer"]["name"] = "eth1"
+    reasons = {change["name"]: change["reason"] for change in node.changes(backwards)}
+    assert reasons["to-b"].endswith("the old pair goes first: to-a has the name that its peer shall have")
+    node.apply(backwards)
     routes = two()
     routes["devices"]["to-a"].update(mode="l2", routes=[])
     routes["devices"]["to-b"].update(mode="l2", routes=[{"to": "10.9.0.2/32"}])
