@@ -50,6 +50,7 @@ bench: setup ## measure; ARGS are the device benchmark's
 	@$(PYTHON) benchmarks/bench.py $(ARGS)
 	@$(PYTHON) -m benchmarks.chains
 	@$(PYTHON) -m benchmarks.programs
+	@$(PYTHON) -m benchmarks.gap
 
 docs: setup ## make the documents that come out of the code
 	@$(PYTHON) tools/docs.py

@@ -7,6 +7,7 @@ ends before whatever must not happen then: raising a link, opening a policy.
 from __future__ import annotations
 
 import errno
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -18,16 +19,19 @@ from nkform.kernel import inet, links, sysctl
 from nkform.kernel.netlink import KernelError, Request, Socket
 from nkform.kernel.netns import Namespaces
 from nkform.model import ROOT, Attrs, Hook, Value, owner_of
+from nkform.observe.namespaces import whole
 from nkform.plan.actions import (
     Action,
     AddAddress,
     AddRoute,
+    CarryRoutes,
     CreateNamespace,
     CreatePair,
     DeleteAddress,
     DeleteNamespace,
     DeletePair,
     DeleteRoute,
+    End,
     MoveEnd,
     ReplaceRoute,
     SetChain,
@@ -36,6 +40,7 @@ from nkform.plan.actions import (
     SetMark,
     SetPolicy,
     SetSysctl,
+    Settle,
     SetUp,
     end_of,
     namespace_of,
@@ -62,6 +67,11 @@ class Steps(Protocol):
 
     def lent(self, namespace: str, interface: str, key: str, value: str) -> None:
         """A sysctl is about to change for the time of one request; its value until now."""
+
+
+SETTLE_SECONDS = 4.0
+"""How long a new end is waited for: looking for duplicates of a link-local address takes up to 2 s (RFC 4862, 5.4)."""
+SETTLE_PAUSE = 0.005
 
 
 class Chains(Protocol):
@@ -148,7 +158,7 @@ class Executor:
                 for action in made:
                     self._done(action)
                 _raise_first(outcomes)
-                _check(socket, [links.claim(action.device.name, self._node) for action in made])
+                _check(socket, [links.claim(action.device.primary.name, self._node) for action in made])
 
     def _delete_pairs(self, actions: Sequence[DeletePair]) -> None:
         """Removes pairs together, through a group that they are put into for the purpose."""
@@ -159,9 +169,9 @@ class Executor:
             there = {link.name: link for link in links.dump(socket)}
             gone = []
             for action in actions:
-                link = there.get(action.device.name)
+                link = there.get(action.device.primary.name)
                 if link is None:
-                    raise KernelError(errno.ENODEV, f"delete {action.device.name}")
+                    raise KernelError(errno.ENODEV, f"delete {action.device.primary.name}")
                 if owner_of(link.alias) not in (self._node, None):
                     raise KernelError(errno.EPERM, f"delete {link.name}, which now belongs to {owner_of(link.alias)}")
                 gone.append(link)
@@ -188,14 +198,16 @@ class Executor:
     def _set_chains(self, actions: Sequence[SetChain | SetMap]) -> None:
         """Programs attach through the primary, in the namespace nkform runs in."""
         assert self._chains is not None
-        names = list(dict.fromkeys(action.device.name for action in actions))
+        names = list(dict.fromkeys(action.device.primary.name for action in actions))
         with Socket() as socket:
             outcomes, answers = socket.ask([links.get(name) for name in names])
         _raise_first(outcomes)
         found = {name: links.decode(answers[place][0]) for place, name in enumerate(names)}
         for action in actions:
-            link = found[action.device.name]
+            link = found[action.device.primary.name]
             self._steps.ahead(1)
+            if isinstance(action, SetChain) and action.heir_of.ours:
+                self._chains.hold(action.device.name, {action.hook: action.heir_of})
             # Half a change of a chain or of a map is undone like a whole one.
             self._done(action)
             if isinstance(action, SetMap):
@@ -226,8 +238,7 @@ class _Visit:
         self._indexes: dict[str, int] = {}
 
     def run(self, actions: Sequence[Action]) -> None:
-        names = dict.fromkeys(name for action in actions if (name := _needs_index(action)))
-        self._look_up(list(names))
+        self._look_up(_names_at_first(actions))
         before: object = None
         for action in actions:
             if _opens(action) and not (_opens(before) and type(before) is type(action)):
@@ -268,12 +279,20 @@ class _Visit:
                 with _SiblingsKept(end.name, address.text, partial(self._steps.lent, self._key)):
                     self._send(action, inet.delete_address(self._indexes[end.name], end.name, address))
                     self._flush()
-            case AddRoute(end, route):
-                self._send(action, inet.add_route(self._indexes[end.name], end.name, route))
+            case AddRoute(end, route, beside):
+                self._send(action, inet.add_route(self._indexes[end.name], end.name, route, beside=beside))
             case ReplaceRoute(end, _, route):
                 self._send(action, inet.replace_route(self._indexes[end.name], end.name, route))
             case DeleteRoute(end, route):
                 self._send(action, inet.delete_route(self._indexes[end.name], end.name, route))
+            case CarryRoutes(before, after):
+                self._flush()
+                self._done(action)  # half of it is undone like all of it
+                self._carry_routes(before, after)
+            case Settle(end):
+                self._flush()
+                self._settle(end)
+                self._done(action)
             case SetSysctl(end, key, _, after):
                 self._flush()
                 if sysctl.read(end.name, key) != after:
@@ -283,6 +302,7 @@ class _Visit:
                 self._flush()
                 if before.namespace == after.namespace:
                     self._rename(action)
+                    self._indexes[after.name] = self._indexes[before.name]
                 else:
                     with self._namespaces.open(after.namespace) as fd:
                         index = self._indexes[before.name]
@@ -294,6 +314,26 @@ class _Visit:
 
     def _send(self, action: Action, request: Request) -> None:
         self._pending.append((action, request))
+
+    def _carry_routes(self, before: End, after: End) -> None:
+        """Each is there twice for a moment, and never not at all."""
+        old, new = self._indexes[before.name], self._indexes[after.name]
+        routes = whole(partial(inet.dump_foreign_routes, index=old), self._socket)
+        _check(self._socket, [inet.add_foreign_route(route, new, after.name) for route in routes])
+        _check(self._socket, [inet.delete_foreign_route(route, old, before.name) for route in routes])
+
+    def _settle(self, end: End) -> None:
+        """What does not settle in time is not waited for any longer: it costs a longer gap, and nothing else."""
+        index = self._indexes[end.name]
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while time.monotonic() < deadline:
+            outcomes, answers = self._socket.ask([links.get(end.name)])
+            _raise_first(outcomes)
+            if links.is_running(answers[0][0]):
+                addresses = partial(inet.dump_tentative, index=index)
+                if not whole(addresses, self._socket):
+                    return
+            time.sleep(SETTLE_PAUSE)
 
     def _rename(self, action: MoveEnd) -> None:
         """Renames a link; kernels before 6.2 do that only while it is down, which costs it addresses and routes."""
@@ -308,9 +348,8 @@ class _Visit:
             self._socket,
             [links.change(before.name, {"up": False}), request, links.change(after.name, {"up": True})],
         )
-        self._indexes[after.name] = self._indexes[before.name]
         end = end_of(action.device, replace(before, name=after.name))
-        index = self._indexes[after.name]
+        index = self._indexes[before.name]
         _check(
             self._socket,
             [inet.add_address(index, end.name, address, replace=True) for address in before.addresses if address.ours]
@@ -336,14 +375,27 @@ def _batch_kind(action: Action) -> str:
             return "visit"
 
 
-def _needs_index(action: Action) -> str | None:
+def _names_at_first(actions: Sequence[Action]) -> list[str]:
+    """The names of links whose index is needed, but for those that come up on the way, by a new name."""
+    names: dict[str, None] = {}
+    given: set[str] = set()
+    for action in actions:
+        names.update(dict.fromkeys(name for name in _need_indexes(action) if name not in given))
+        if isinstance(action, MoveEnd):
+            given.add(action.after.name)
+    return list(names)
+
+
+def _need_indexes(action: Action) -> tuple[str, ...]:
     match action:
-        case AddAddress(end) | DeleteAddress(end) | AddRoute(end) | ReplaceRoute(end) | DeleteRoute(end):
-            return end.name
+        case AddAddress(end) | DeleteAddress(end) | AddRoute(end) | ReplaceRoute(end) | DeleteRoute(end) | Settle(end):
+            return (end.name,)
+        case CarryRoutes(before, after):
+            return before.name, after.name
         case MoveEnd(before):
-            return before.name
+            return (before.name,)
         case _:
-            return None
+            return ()
 
 
 def _opens(action: object) -> bool:

@@ -63,7 +63,7 @@ def tidy(found: Found, namespaces: Namespaces) -> None:
 
 def _claim(entry: Entry) -> None:
     """Devices in the run's group are those that it made and had not marked, or was about to delete."""
-    made = {action.device.name for action in entry.actions if isinstance(action, CreatePair)}
+    made = {action.device.primary.name for action in entry.actions if isinstance(action, CreatePair)}
     with Socket() as socket:
         for link in list(links.dump(socket)):
             if link.group == entry.group:

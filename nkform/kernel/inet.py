@@ -7,10 +7,11 @@ Layouts: include/uapi/linux/if_addr.h, include/uapi/linux/rtnetlink.h.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from socket import AF_INET, AF_INET6, AF_UNSPEC, inet_ntop, inet_pton
 
 from nkform.kernel.netlink import (
+    NLM_F_APPEND,
     NLM_F_CREATE,
     NLM_F_EXCL,
     NLM_F_REPLACE,
@@ -46,6 +47,8 @@ IFA_PROTO = 11
 IFAPROT_KERNEL_LL = 3
 """The link-local address that the kernel gives a link by itself, some time after it came up."""
 IFA_F_NODAD = 0x02
+IFA_F_OPTIMISTIC = 0x04
+IFA_F_TENTATIVE = 0x40
 IFA_F_PERMANENT = 0x80
 RTA_DST = 1
 RTA_OIF = 4
@@ -53,11 +56,18 @@ RTA_GATEWAY = 5
 RTA_PRIORITY = 6
 RTA_PREFSRC = 7
 RTA_METRICS = 8
+RTA_MULTIPATH = 9
+RTA_CACHEINFO = 12
 RTA_TABLE = 15
 RTA_VIA = 18
+RTA_NH_ID = 30
 RTAX_MTU = 2
 RTN_UNICAST = 1
+RTPROT_KERNEL = 2
+RTPROT_RA = 9
 RTNH_F_ONLINK = 4
+RTNEXTHOP = struct.Struct("=HBBi")
+"""length, flags, hops, index"""
 RT_SCOPE_UNIVERSE = 0
 RT_SCOPE_LINK = 253
 RTM_F_CLONED = 0x200
@@ -93,6 +103,16 @@ def dump_addresses(socket: Socket, index: int = 0) -> Iterator[tuple[int, Addres
             yield index, Address(f"{inet_ntop(family, payload)}/{length}", protocol == PROTOCOL)
 
 
+def dump_tentative(socket: Socket, index: int) -> Iterator[int]:
+    """The indexes of links that have addresses which the kernel still looks for duplicates of; of one link alone."""
+    for message in socket.dump(
+        Request(RTM_GETADDR, 0, IFADDRMSG.pack(AF_INET6, 0, 0, 0, index), "list the new addresses")
+    ):
+        _, _, flags, _, found = IFADDRMSG.unpack_from(message.buffer, message.start)
+        if flags & IFA_F_TENTATIVE and not flags & IFA_F_OPTIMISTIC:
+            yield found
+
+
 def add_address(index: int, name: str, address: Address, *, replace: bool = False) -> Request:
     """Adds an address, marked as ours, usable at once: both ends of a pair are ours, there is no duplicate to
     detect."""
@@ -119,6 +139,7 @@ def dump_routes(socket: Socket, family: int = AF_UNSPEC) -> Iterator[tuple[int, 
     """Our unicast routes of the socket's namespace, with the index of their link.
 
     The kernel itself leaves out the routes of others (strict checking), so a full routing table costs nothing here.
+    IPv6 reports routes that differ in their gateway alone as one with several hops; here each is one of its own.
     """
     body = RTMSG.pack(family, 0, 0, 0, 0, PROTOCOL, 0, 0, 0)
     for message in socket.dump(Request(RTM_GETROUTE, 0, body, "list the routes")):
@@ -126,27 +147,79 @@ def dump_routes(socket: Socket, family: int = AF_UNSPEC) -> Iterator[tuple[int, 
         if protocol != PROTOCOL or kind != RTN_UNICAST or flags & RTM_F_CLONED:
             continue
         found = walk(message.buffer, message.start + RTMSG.size, message.end)
-        if RTA_OIF not in found:
-            continue
         destination = found.get(RTA_DST, b"\0" * (16 if family == AF_INET6 else 4))
-        via = None
-        if (payload := found.get(RTA_GATEWAY)) is not None:
-            via = inet_ntop(family, payload)
-        elif (payload := found.get(RTA_VIA)) is not None:
-            via = inet_ntop(U16.unpack_from(payload)[0], payload[2:])
         metrics = walk(found[RTA_METRICS], 0, len(found[RTA_METRICS])) if RTA_METRICS in found else {}
-        yield (
-            U32.unpack_from(found[RTA_OIF])[0],
-            Route(
-                to=f"{inet_ntop(family, destination)}/{length}",
-                via=via,
-                onlink=bool(flags & RTNH_F_ONLINK),
-                src=inet_ntop(family, found[RTA_PREFSRC]) if RTA_PREFSRC in found else None,
-                metric=U32.unpack_from(found[RTA_PRIORITY])[0] if RTA_PRIORITY in found else 0,
-                table=U32.unpack_from(found[RTA_TABLE])[0] if RTA_TABLE in found else table,
-                mtu=U32.unpack_from(metrics[RTAX_MTU])[0] if RTAX_MTU in metrics else 0,
-            ),
-        )
+        for index, via, flagged in _hops(family, flags, found):
+            yield (
+                index,
+                Route(
+                    to=f"{inet_ntop(family, destination)}/{length}",
+                    via=via,
+                    onlink=bool(flagged & RTNH_F_ONLINK),
+                    src=inet_ntop(family, found[RTA_PREFSRC]) if RTA_PREFSRC in found else None,
+                    metric=U32.unpack_from(found[RTA_PRIORITY])[0] if RTA_PRIORITY in found else 0,
+                    table=U32.unpack_from(found[RTA_TABLE])[0] if RTA_TABLE in found else table,
+                    mtu=U32.unpack_from(metrics[RTAX_MTU])[0] if RTAX_MTU in metrics else 0,
+                ),
+            )
+
+
+def _hops(family: int, flags: int, found: Mapping[int, memoryview]) -> Iterator[tuple[int, str | None, int]]:
+    """The links that a route leads through, each with its gateway and its flags (RTNH_F_*)."""
+    if RTA_OIF in found:
+        yield U32.unpack_from(found[RTA_OIF])[0], _gateway(family, found), flags
+    several = found.get(RTA_MULTIPATH, memoryview(b""))
+    place = 0
+    while place + RTNEXTHOP.size <= len(several):
+        length, flagged, _, index = RTNEXTHOP.unpack_from(several, place)
+        if length < RTNEXTHOP.size:
+            return
+        yield index, _gateway(family, walk(several, place + RTNEXTHOP.size, place + length)), flagged
+        place += (length + 3) & ~3
+
+
+def _gateway(family: int, found: Mapping[int, memoryview]) -> str | None:
+    if (payload := found.get(RTA_GATEWAY)) is not None:
+        return inet_ntop(family, payload)
+    if (payload := found.get(RTA_VIA)) is not None:
+        return inet_ntop(U16.unpack_from(payload)[0], payload[2:])
+    return None
+
+
+def dump_foreign_routes(socket: Socket, index: int) -> Iterator[bytes]:
+    """The unicast routes of others through one link alone, as they are; without those that the kernel makes by itself.
+
+    What leads through several links, or through a nexthop object, is not among them.
+    """
+    body = RTMSG.pack(AF_UNSPEC, 0, 0, 0, 0, 0, 0, 0, 0) + u32(RTA_OIF, index)
+    for message in socket.dump(Request(RTM_GETROUTE, 0, body, "list the routes of others")):
+        family, _, _, _, _, protocol, _, kind, flags = RTMSG.unpack_from(message.buffer, message.start)
+        found = walk(message.buffer, message.start + RTMSG.size, message.end)
+        if family not in (AF_INET, AF_INET6) or kind != RTN_UNICAST or flags & RTM_F_CLONED:
+            continue
+        if protocol not in (PROTOCOL, RTPROT_KERNEL, RTPROT_RA) and RTA_OIF in found and RTA_NH_ID not in found:
+            yield bytes(message.buffer[message.start : message.end])
+
+
+def _through(route: bytes, index: int) -> bytes:
+    """A route as it was dumped, through another link, to be sent back: what the kernel only reports is left out."""
+    *head, flags = RTMSG.unpack_from(route)
+    body = RTMSG.pack(*head, flags & RTNH_F_ONLINK)
+    for number, payload in walk(memoryview(route), RTMSG.size, len(route)).items():
+        if number not in (RTA_OIF, RTA_CACHEINFO):
+            body += attribute(number, bytes(payload))
+    return body + u32(RTA_OIF, index)
+
+
+def add_foreign_route(route: bytes, index: int, name: str) -> Request:
+    """Adds a route that was dumped behind itself, through another link."""
+    return Request(
+        RTM_NEWROUTE, NLM_F_CREATE | NLM_F_APPEND, _through(route, index), f"have a route of others lead through {name}"
+    )
+
+
+def delete_foreign_route(route: bytes, index: int, name: str) -> Request:
+    return Request(RTM_DELROUTE, 0, _through(route, index), f"have no route of others lead through {name}")
 
 
 def _route(index: int, route: Route) -> bytes:
@@ -169,8 +242,10 @@ def _route(index: int, route: Route) -> bytes:
     return body
 
 
-def add_route(index: int, name: str, route: Route) -> Request:
-    return Request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, _route(index, route), f"add route {route.to} to {name}")
+def add_route(index: int, name: str, route: Route, *, beside: bool = False) -> Request:
+    """Adds a route; `beside` one of the same destination, table and metric, behind which it comes, if there is one."""
+    flags = NLM_F_CREATE | (NLM_F_APPEND if beside else NLM_F_EXCL)
+    return Request(RTM_NEWROUTE, flags, _route(index, route), f"add route {route.to} to {name}")
 
 
 def replace_route(index: int, name: str, route: Route) -> Request:

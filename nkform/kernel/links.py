@@ -54,6 +54,7 @@ VETH_INFO_PEER = 1
 IFLA_NETKIT_PEER_INFO = 1
 IFLA_NETKIT_PRIMARY = 2
 RTEXT_FILTER_SKIP_STATS = 8
+IFF_RUNNING = 0x40
 NO_MAC = "00:00:00:00:00:00"
 
 _PEER_INFO = {"veth": VETH_INFO_PEER, "netkit": IFLA_NETKIT_PEER_INFO}
@@ -149,6 +150,11 @@ def decode(message: Message) -> Link:
     )
 
 
+def is_running(message: Message) -> bool:
+    """Whether a link, as a RTM_NEWLINK message has it, is up and the kernel has taken note of its carrier."""
+    return bool(IFINFOMSG.unpack_from(message.buffer, message.start)[3] & IFF_RUNNING)
+
+
 def _number(payload: memoryview | None, form: struct.Struct = U32) -> int | None:
     return None if payload is None else int(form.unpack_from(payload)[0])
 
@@ -216,7 +222,7 @@ def create(device: Device, peer_namespace: int | None, group: int = 0) -> Reques
         data += _encode_data(device.attrs, device.primary.attrs, device.peer.attrs)
     body = (
         IFINFOMSG.pack(0, 0, 0, 0, 0)
-        + text(IFLA_IFNAME, device.name)
+        + text(IFLA_IFNAME, device.primary.name)
         + (u32(IFLA_GROUP, group) if group else b"")
         + _own_attributes(device.primary.attrs)
         + nested(IFLA_LINKINFO, text(IFLA_INFO_KIND, device.kind), nested(IFLA_INFO_DATA, *data))
@@ -226,7 +232,7 @@ def create(device: Device, peer_namespace: int | None, group: int = 0) -> Reques
         RTM_NEWLINK,
         NLM_F_CREATE | NLM_F_EXCL,
         body,
-        f"create {device.kind} {device.name} with peer {device.peer.name}{where}",
+        f"create {device.kind} {device.primary.name} with peer {device.peer.name}{where}",
     )
 
 

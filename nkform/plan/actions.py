@@ -7,7 +7,7 @@ before.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from nkform.model import Address, Attrs, Chain, Device, Endpoint, Filled, Hook, Program, Route, Value
 
@@ -46,7 +46,11 @@ class SetMark:
 
 @dataclass(frozen=True, slots=True)
 class CreatePair:
-    """Makes a pair with all attributes of both ends, marked, both ends down; fails closed: policies come first."""
+    """Makes a pair with all attributes of both ends, marked, both ends down; fails closed: policies come first.
+
+    Here and wherever an action carries a device, the name of its primary is what that is called at the moment; the
+    device's own name is what its pins go by.
+    """
 
     device: Device
 
@@ -117,8 +121,11 @@ class DeleteAddress:
 
 @dataclass(frozen=True, slots=True)
 class AddRoute:
+    """`beside`: where there is a route of the same destination, table and metric, it stays, and the first."""
+
     end: End
     route: Route
+    beside: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +139,26 @@ class ReplaceRoute:
 
 @dataclass(frozen=True, slots=True)
 class DeleteRoute:
+    """`beside`: there may be another of the same destination, table and metric, which stays, even if this is undone."""
+
     end: End
     route: Route
+    beside: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CarryRoutes:
+    """Has the routes of others that lead through one end lead through another one of the same namespace."""
+
+    before: End
+    after: End
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """Waits until an end that came up carries packets: the kernel goes on with that in the background."""
+
+    end: End
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +176,8 @@ class SetChain:
     """Makes a hook run exactly this chain, among programs of others.
 
     `before` is what it ran. `revision` is what the hook's must still be, 0 for any. `legacy` asks for filters of legacy
-    tc in place of links; `filters` says that there are filters of ours, which go when the links are there.
+    tc in place of links; `filters` says that there are filters of ours, which go when the links are there. `heir_of`
+    is what the hook of the pair runs that this one is to replace: the maps of its programs live on.
     """
 
     device: Device
@@ -161,6 +187,7 @@ class SetChain:
     revision: int = 0
     legacy: bool = False
     filters: bool = False
+    heir_of: Hook = field(default_factory=Hook)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +216,8 @@ Action = (
     | AddRoute
     | ReplaceRoute
     | DeleteRoute
+    | CarryRoutes
+    | Settle
     | SetSysctl
     | SetChain
     | SetMap
@@ -253,13 +282,17 @@ def undo(action: Action) -> tuple[Action, ...]:
         case DeleteAddress(end, address, behind):
             again = (step for one in behind for step in (DeleteAddress(end, one), AddAddress(end, one)))
             return (AddAddress(end, address), *again)
-        case AddRoute(end, route):
-            return (DeleteRoute(end, route),)
+        case AddRoute(end, route, beside):
+            return (DeleteRoute(end, route, beside),)
         case ReplaceRoute(end, before, after):
             return (ReplaceRoute(end, after, before),)
-        case DeleteRoute(end, route):
-            return (AddRoute(end, route),)
-        case SetChain(device, hook, was, _, _, legacy):
+        case DeleteRoute(end, route, beside):
+            return (AddRoute(end, route, beside),)
+        case CarryRoutes(before, after):
+            return (CarryRoutes(after, before),)
+        case Settle():
+            return ()
+        case SetChain(device, hook, was, legacy=legacy):
             return (SetChain(device, hook, Hook(), chain_of(was), legacy=was.legacy, filters=legacy or was.legacy),)
         case SetMap(device, hook, program, was, _):
             # Half a change leaves what is neither of the two.
@@ -286,7 +319,7 @@ def namespace_of(action: Action) -> str:
             return before.namespace
         case SetLink(end) | SetUp(end) | AddAddress(end) | DeleteAddress(end) | AddRoute(end):
             return end.namespace
-        case ReplaceRoute(end) | DeleteRoute(end) | SetSysctl(end):
+        case ReplaceRoute(end) | DeleteRoute(end) | CarryRoutes(end) | SetSysctl(end) | Settle(end):
             return end.namespace
         case _:
             return ""

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Literal, Protocol
 
 from nkform.model import HOOKS, ROOT, Chain, Device, Endpoint, Hook, Namespace, Node, Value
-from nkform.plan import chains
+from nkform.plan import chains, swap
 from nkform.plan.actions import (
     Action,
     AddRoute,
@@ -94,6 +95,9 @@ class _Phases:
     outside: list[Action] = field(default_factory=list)
     raised: list[Action] = field(default_factory=list)
     routes: list[Action] = field(default_factory=list)
+    settle: list[Action] = field(default_factory=list)
+    switch: list[Action] = field(default_factory=list)
+    retire: list[Action] = field(default_factory=list)
     attach: list[Action] = field(default_factory=list)
     leave: list[Action] = field(default_factory=list)
     open: list[Action] = field(default_factory=list)
@@ -103,12 +107,14 @@ class _Phases:
 
         Removals free names and addresses for what is made. The workload's end is complete before the node's end comes
         up, and a pair carries nothing until both are up; its programs are attached before. Namespaces go when nothing
-        of ours is in them any more. Actions in one namespace stand together: each namespace is entered once.
+        of ours is in them any more. Actions in one namespace stand together: each namespace is entered once. What was
+        built beside an old pair takes over when all is made, device by device, and all old pairs go together (swap.py).
         """
         inside = [action for key in self.inside for action in self.inside[key]]
         return (
             *self.close, *self.delete, *self.namespaces, *self.move, *self.create, *self.attach,
-            *inside, *self.outside, *self.raised, *self.routes, *self.leave, *self.open,
+            *inside, *self.outside, *self.raised, *self.routes, *self.settle, *self.switch, *self.retire, *self.leave,
+            *self.open,
         )  # fmt: skip
 
 
@@ -157,6 +163,7 @@ def build(
         phases.delete.append(DeletePair(device))
         changes.append(Change("destroy", "device", device.name, reason="it is not in the spec", before=device))
     changes += _device_changes(desired.name, devices, live, phases, features)
+    warnings += _losses(changes)
     changes += _chains_left(desired, live, targets, phases)
     if not targets:
         left, kept = _leftovers(desired, live)
@@ -164,6 +171,19 @@ def build(
         warnings += kept
         phases.leave += [DeleteNamespace(change.name) for change in left]
     return Plan(desired.name, tuple(changes), phases.ordered(), tuple(warnings), devices)
+
+
+def _losses(changes: Collection[Change]) -> Iterator[Problem]:
+    """What others lose with the pairs that are made anew."""
+    for change in changes:
+        if change.operation == "replace" and isinstance(change.before, Device) and (gone := swap.lost(change.before)):
+            yield Problem(
+                "NK0426",
+                f"with the old pair of {change.name} goes what is not nkform's: {', '.join(gone)}",
+                path=("devices", change.name),
+                hint="put it back afterwards",
+                severity="warning",
+            )
 
 
 def _unknown_targets(targets: Collection[str], desired: Node, live: Node) -> Iterator[Problem]:
@@ -304,6 +324,7 @@ def _device_changes(
     }
     anew = {name for name, fields in compared.items() if any(f.forces_replacement for f in fields)}
     blocked = _blocked_moves(devices, live, anew)
+    names = swap.Names(devices, live)
     for name, device in devices.items():
         found = live.devices.get(name)
         legacy = is_legacy(device, features)
@@ -312,10 +333,15 @@ def _device_changes(
             _attach(device, None, phases, legacy=legacy)
             yield Change("create", "device", name, after=device)
         elif name in anew or name in blocked:
-            phases.delete.append(DeletePair(found))
-            _schedule(create(_keeping(device, found)), phases)
-            _attach(device, None, phases, legacy=legacy)
-            reason = "" if name in anew else f"the peer's new name is still in use by {blocked[name]}"
+            going = [action.device.name for action in phases.delete if isinstance(action, DeletePair)]
+            obstacle = blocked.get(name) or swap.obstacle(device, found, devices, live, going)
+            if obstacle:
+                phases.delete.append(DeletePair(found))
+                _schedule(create(_keeping(device, found)), phases)
+                _attach(device, None, phases, legacy=legacy)
+            else:
+                _beside(swap.swap(_keeping(device, found), found, names), phases, legacy=legacy)
+            reason = _reason(compared[name], obstacle)
             yield Change("replace", "device", name, compared[name], reason, found, device)
         elif device.kind == "external":
             if compared[name]:
@@ -333,7 +359,30 @@ def is_legacy(device: Device, features: Collection[str]) -> bool:
     return device.kind != "netkit" and (device.attach == "tc" or "tcx" not in features)
 
 
-def _attach(device: Device, live: Device | None, phases: _Phases, *, legacy: bool) -> None:
+def _reason(fields: Collection[FieldChange], obstacle: str) -> str:
+    """Why a pair is made anew, and which of the two ways it will be."""
+    forced = [".".join(field.path) for field in fields if field.forces_replacement]
+    way = f"the old pair goes first: {obstacle}" if obstacle else swap.BESIDE
+    return f"{', '.join(forced)} cannot change in place; {way}" if forced else way
+
+
+def _beside(change: swap.Swap, phases: _Phases, *, legacy: bool) -> None:
+    """Files the actions of a replacement whose new pair is built while the old one works."""
+    _schedule(swap.build(change), phases)
+    _attach(change.new, None, phases, legacy=legacy, heir_of=change.found.hooks)
+    phases.settle += swap.settle(change)
+    phases.switch += swap.switch(change)
+    phases.retire.append(swap.retire(change))
+
+
+def _attach(
+    device: Device,
+    live: Device | None,
+    phases: _Phases,
+    *,
+    legacy: bool,
+    heir_of: Mapping[str, Hook] = MappingProxyType({}),
+) -> None:
     """Chains of one device, those hooks first that have programs of ours to lose."""
     for hook in HOOKS[device.kind]:
         chain = device.chains.get(hook, Chain())
@@ -343,7 +392,8 @@ def _attach(device: Device, live: Device | None, phases: _Phases, *, legacy: boo
             phases.attach.append(SetMap(device, hook, program, now, shall))
         if not refills and not chains.settled(found, chain, legacy=legacy):
             way = legacy and bool(chain.programs)
-            phases.attach.append(SetChain(device, hook, found, chain, found.revision, way, found.legacy))
+            heir = heir_of.get(hook, Hook())
+            phases.attach.append(SetChain(device, hook, found, chain, found.revision, way, found.legacy, heir))
 
 
 def _chains_left(desired: Node, live: Node, targets: Collection[str], phases: _Phases) -> Iterator[Change]:
@@ -394,7 +444,7 @@ def _moved(live: Endpoint, desired: Endpoint) -> Endpoint:
 
 
 def _blocked_moves(devices: Mapping[str, Device], live: Node, anew: Collection[str]) -> dict[str, str]:
-    """Devices whose peer cannot take its new name yet because a device that stays has it now; and which one."""
+    """Devices whose peer cannot take its new name yet because a device that stays has it now; and what to say of it."""
     blocked: dict[str, str] = {}
     held = {
         (d.peer.namespace, d.peer.name): d.name
@@ -407,7 +457,7 @@ def _blocked_moves(devices: Mapping[str, Device], live: Node, anew: Collection[s
             continue
         holder = held.get((device.peer.namespace, device.peer.name))
         if holder is not None and holder != name and holder not in blocked:
-            blocked[name] = holder
+            blocked[name] = f"the peer's new name is still in use by {holder}"
     return blocked
 
 

@@ -15,7 +15,7 @@ TONE = {"create": "green", "update": "yellow", "destroy": "red", "replace": "red
 LEGEND = {
     "create": "create",
     "update": "update in place",
-    "replace": "destroy and then create replacement",
+    "replace": "replace by a new one, built beside the old one or after it",
     "destroy": "destroy",
 }
 SAID = {

@@ -1,0 +1,244 @@
+"""A pair that is made anew is built beside the old one, which goes when the new one carries its packets. Pure.
+
+The new pair is made under spare names and becomes complete, programs, addresses and all, while the old one works. Then
+the names are exchanged, which no packet notices, and the new ends get the routes of the old ones as well. Now every
+address is at both and every route leads through both, and the kernel takes those that came first: the old pair goes on
+carrying the packets (IPv6 routes with a gateway become a multipath of both, which reach the same workload). So nothing
+has to be moved. The switch takes away what the old ends have, one route after the other: without the first of two equal
+routes the kernel takes the second, and no look-up ever finds neither. The old pair goes last, when no packet finds it
+any more; deleting it takes the kernel some grace periods, which no packet waits for.
+
+Each direction of the traffic changes over by itself, and the order of the two does not matter as long as both pairs
+lead from one end to the other. Only a strict rp_filter minds: it drops what comes in through another device than the
+answer would leave by. So the two ends of a pair change over right after one another, the workload's first: in mode l2
+its questions for addresses tell the node's new end its own, before that has to ask.
+
+What a packet passes is at each moment all of the old pair's programs or all of the new one's. Rules of others that go
+by a device's name do not match between the exchange of the names and the last route that goes.
+
+Routes and all IPv4 addresses but the first wait for the exchange of names, since a new name makes the kernel label the
+others `NAME:2` and so on (net/ipv4/devinet.c, inetdev_changename). The old pair gets such labels, which stay if all is
+undone later than that; nothing but what is shown depends on them.
+
+It is not done where names or routes are wanted by another device of the same plan: then the old pair goes first, as it
+does where it cannot be reached.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import count
+
+from nkform.model import Device, Endpoint, Node
+from nkform.plan.actions import (
+    Action,
+    AddAddress,
+    AddRoute,
+    CarryRoutes,
+    DeleteAddress,
+    DeletePair,
+    DeleteRoute,
+    MoveEnd,
+    Settle,
+    create,
+    end_of,
+)
+from nkform.plan.compare import route_key
+
+NAME_BYTES = 15
+"""IFNAMSIZ less the closing NUL (include/uapi/linux/if.h)."""
+
+BESIDE = "the new pair is built beside the old one"
+
+Place = tuple[str, str]
+"""A namespace's key and a name in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Swap:
+    """A replacement: `new` and `old` are the two pairs under the names that they have while both are there.
+
+    `found` and `wanted` are the same pairs under the device's own names, before and after.
+    """
+
+    found: Device
+    wanted: Device
+    old: Device
+    new: Device
+
+
+class Names:
+    """Gives out names that nobody has: not in the kernel, not in the spec, not given out before."""
+
+    def __init__(self, devices: Mapping[str, Device], live: Node) -> None:
+        self._taken: set[Place] = {(key, name) for key, found in live.namespaces.items() for name in found.links}
+        self._taken |= {(end.namespace, end.name) for device in devices.values() for end in device.ends}
+
+    def spare(self, end: Endpoint, role: str) -> Endpoint:
+        """The end under a name that begins as its own does, so that rules for `lxc*` and the like go on matching.
+
+        It follows from the name and the role (one letter) alone, unless that one is taken.
+        """
+        for turn in count():
+            number = zlib.crc32(f"{role}{turn}{end.name}".encode()) & 0xFFFF
+            tail = f"~{role}{number:04x}"
+            head = end.name.encode()[: NAME_BYTES - len(tail)].decode(errors="ignore")
+            place = (end.namespace, head + tail)
+            if place not in self._taken:
+                self._taken.add(place)
+                return replace(end, name=place[1])
+        raise AssertionError("unreachable")
+
+
+def obstacle(device: Device, found: Device, devices: Mapping[str, Device], live: Node, going: Collection[str]) -> str:
+    """Why the new pair cannot be built beside the old one; empty if it can. `going` are devices that go before."""
+    if device.peer is None or found.peer is None or found.peer.namespace.startswith("nsid:"):
+        return "its peer cannot be reached"
+    new, old = _place(device.peer), _place(found.peer)
+    for name, other in devices.items():
+        if name == device.name or other.peer is None:
+            continue
+        if _place(other.peer) == old != new:
+            return f"{name} shall have its peer's name"
+        if routes := (_keys(found) - _keys(device)) & _keys(other):
+            return f"its route to {min(routes)[2]} shall be that of {name}"
+    if new != old:
+        for name, other in live.devices.items():
+            if name != device.name and name not in going and other.peer and _place(other.peer) == new:
+                return f"{name} has the name that its peer shall have"
+    return ""
+
+
+def _place(end: Endpoint) -> Place:
+    return end.namespace, end.name
+
+
+def swap(device: Device, found: Device, names: Names) -> Swap:
+    """Names both pairs for the time that both are there: an old end gives way only where it is in the way.
+
+    Addresses of others on the old ends go over to the new ones.
+    """
+    assert device.peer is not None
+    assert found.peer is not None
+    wanted = replace(
+        device, primary=_with_foreign(device.primary, found.primary), peer=_with_foreign(device.peer, found.peer)
+    )
+    old = replace(found, primary=names.spare(found.primary, "o"))
+    new = replace(wanted, primary=names.spare(wanted.primary, "n"))
+    if _place(device.peer) == _place(found.peer):
+        old = replace(old, peer=names.spare(found.peer, "o"))
+        new = replace(new, peer=wanted.peer and names.spare(wanted.peer, "n"))
+    return Swap(found, wanted, old, new)
+
+
+def _with_foreign(end: Endpoint, old: Endpoint) -> Endpoint:
+    if end.namespace != old.namespace:
+        return end
+    there = set(end.addresses)
+    foreign = tuple(a for a in old.addresses if not a.ours and a not in there)
+    return replace(end, addresses=(*end.addresses, *foreign))
+
+
+def build(change: Swap) -> Iterator[Action]:
+    """Makes the new pair, complete but for what waits for its names."""
+    there, later = _keys(change.found), list(_later(change))
+    for action in create(change.new):
+        step = replace(action, beside=_key(action) in there) if isinstance(action, AddRoute) else action
+        if step not in later:
+            yield step
+
+
+def _later(change: Swap) -> Iterator[AddAddress | AddRoute]:
+    """What the new ends that are still to get their names have to wait for, as `build` would have it."""
+    there = _keys(change.found)
+    for new, wanted in zip(change.new.ends, change.wanted.ends, strict=True):
+        if new.name == wanted.name:
+            continue
+        end = end_of(change.new.name, new)
+        yield from (AddAddress(end, a) for a in [a for a in new.addresses if ":" not in a.text][1:])
+        if new.attrs.get("up"):
+            routes = (AddRoute(end, route) for route in new.routes)
+            yield from (replace(route, beside=_key(route) in there) for route in routes)
+
+
+def _key(action: AddRoute) -> tuple[str, int, str, int]:
+    return (action.end.namespace, *route_key(action.route))
+
+
+def _keys(device: Device) -> set[tuple[str, int, str, int]]:
+    """What tells the routes of both ends from others, with their namespaces."""
+    return {(end.namespace, *route_key(route)) for end in device.ends for route in end.routes}
+
+
+def settle(change: Swap) -> Iterator[Action]:
+    """Waits until the new pair can carry packets; one that shall be down never will."""
+    if all(end.attrs.get("up") for end in change.new.ends):
+        for end in reversed(change.new.ends):
+            yield Settle(end_of(change.new.name, end))
+
+
+def switch(change: Swap) -> Iterator[Action]:
+    """Hands over to the new pair: names and routes of both ends, then what the old ends have goes; the workload's end
+    before the node's."""
+    name = change.found.name
+    later = tuple(_later(change))
+    sides = [
+        _Side(*ends)
+        for ends in zip(change.found.ends, change.old.ends, change.new.ends, change.wanted.ends, strict=True)
+    ][::-1]
+    for side in sides:
+        if side.old.name != side.found.name:
+            yield MoveEnd(_bare(side.found), _bare(side.old), name)
+        if side.new.name != side.wanted.name:
+            yield MoveEnd(_bare(side.new), _bare(side.wanted), name)
+        end = end_of(name, side.wanted)
+        yield from (replace(action, end=end) for action in later if action.end == end_of(name, side.new))
+        if side.stays and side.wanted.attrs.get("up"):
+            yield CarryRoutes(end_of(name, side.old), end)
+    for side in sides:
+        if side.stays:
+            end = end_of(name, side.old)
+            yield from (DeleteRoute(end, route, beside=True) for route in side.found.routes)
+            yield from (DeleteAddress(end, address) for address in side.found.addresses)
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """The ends of one side: as it was, out of the way, under its first name, as it shall be."""
+
+    found: Endpoint
+    old: Endpoint
+    new: Endpoint
+    wanted: Endpoint
+
+    @property
+    def stays(self) -> bool:
+        """Whether the new end is in the namespace of the old one, and takes over from it there."""
+        return self.found.namespace == self.wanted.namespace
+
+
+def retire(change: Swap) -> DeletePair:
+    """Removes the old pair, which has neither addresses nor routes any more where it had those of the new one."""
+    ends = [
+        replace(old, addresses=(), routes=()) if old.namespace == new.namespace else old
+        for old, new in zip(change.old.ends, change.new.ends, strict=True)
+    ]
+    return DeletePair(replace(change.old, primary=ends[0], peer=ends[1]))
+
+
+def _bare(end: Endpoint) -> Endpoint:
+    """An end by its name alone: a new name leaves all the rest as it is."""
+    return Endpoint(end.name, end.namespace)
+
+
+def lost(found: Device) -> list[str]:
+    """What others have at a pair, and what goes with it whichever way it is made anew."""
+    programs = [
+        f"program {entry.name or entry.program_id} at {hook}"
+        for hook, there in found.hooks.items()
+        for entry in (*there.linked, *there.filters)
+        if not entry.ours
+    ]
+    return [*programs, *(["its place in a bridge or the like"] if found.enslaved else [])]
