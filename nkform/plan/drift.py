@@ -38,6 +38,11 @@ class Difference:
     field: FieldChange | None = None
     problem: str = ""
 
+    @property
+    def place(self) -> tuple[str, str, str]:
+        """Where the difference is: an object's kind and name, and its field or WHOLE."""
+        return self.kind, self.name, _key(self.field) if self.field else WHOLE
+
 
 Notes = Mapping[Difference, float | None]
 """Differences that are drift, and since when the value was applied that the node has lost; None: nobody applied any."""
