@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -31,9 +32,20 @@ Line = dict[str, Any]
 class Process:
     """A watch at work; its lines are in a file, so that it never waits for us."""
 
-    def __init__(self, node: Node, *words: str, **environment: str) -> None:
+    def __init__(self, node: Node, *words: str, before: tuple[str, ...] = (), **environment: str) -> None:
         self._out = node.folder / "watch.out"
-        command = [sys.executable, "-m", "nkform", "watch", "--json", "--interval", "0.5", str(node.path), *words]
+        command = [
+            *before,
+            sys.executable,
+            "-m",
+            "nkform",
+            "watch",
+            "--json",
+            "--interval",
+            "0.5",
+            str(node.path),
+            *words,
+        ]
         with self._out.open("w") as out:
             self.process = subprocess.Popen(command, stdout=out, stderr=out, env={**os.environ, **environment})
         self._read = 0
@@ -83,8 +95,8 @@ Start = Callable[..., Process]
 def watch(node: Node) -> Iterator[Start]:
     started: list[Process] = []
 
-    def start(*words: str, **environment: str) -> Process:
-        started.append(Process(node, *words, **environment))
+    def start(*words: str, **more: Any) -> Process:
+        started.append(Process(node, *words, **more))
         return started[-1]
 
     yield start
@@ -254,6 +266,24 @@ def test_it_tells_the_service_manager(node: Node, watch: Start, tmp_path: Path) 
         assert manager.recv(64) == b"READY=1"
         assert process.stop() == 0
         assert manager.recv(64) == b"STOPPING=1"
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="there is no setpriv here")
+def test_the_units_capabilities_are_enough(node: Node, watch: Start) -> None:
+    """Makes all there is to make, with no more capabilities than nkform-watch.service has."""
+    unit = (Path(__file__).parents[2] / "systemd" / "nkform-watch.service").read_text()
+    (allowed,) = (line.partition("=")[2] for line in unit.splitlines() if line.startswith("CapabilityBoundingSet="))
+    kept = ",".join(["-all", *(f"+{name.removeprefix('CAP_').lower()}" for name in allowed.split())])
+    site = SITES[-1]
+    node.apply(site.spec(["guard"], sysctl={"ipv4": {"arp_notify": 0}}))
+    process = watch("--heal", before=("setpriv", "--no-new-privs", "--inh-caps=-all", f"--bounding-set={kept}"))
+    ip("netns", "del", "a")
+    process.settled("", "a")
+    process.settled("", "x")
+    sh("sysctl", "-qw", "net.ipv4.conf.x.arp_notify=1")
+    process.settled("sysctl.ipv4.arp_notify", "x")
+    node_is_well(node)
+    assert site.order() == "guard"
 
 
 def test_a_spec_that_is_wrong_is_said_at_once(node: Node) -> None:
