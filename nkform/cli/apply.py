@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
         warn(place_all(found.plan.warnings, spec), options)
         show_plan(found.plan, options, drift_of(found))
         if found.plan.empty:
-            _nothing(node, writer)
+            nothing_to_do(node, writer)
             remember(found, spec, options.target)
             return 0
         if not kept and not agreed(options, "apply"):
@@ -164,7 +164,7 @@ def _guardian(node: str, token: str, seconds: float, writer: Writer) -> Guardian
     return guardian.start(node, token, seconds, writer.lock.leave)
 
 
-def _nothing(node: str, writer: Writer) -> None:
+def nothing_to_do(node: str, writer: Writer) -> None:
     """The node is as the spec says. If a run that was killed got that far, it is done now."""
     if writer.earlier:
         from nkform.apply import journal

@@ -173,6 +173,7 @@ def _parser() -> Parser:  # noqa: PLR0915
 
 
 def _following(watch: Parser) -> None:
+    watch.set_defaults(lock_timeout="0")  # another run at work: it is tried again anyway
     watch.add_argument("--heal", action="store_true", help="make the node as the spec says, as `apply -y` does")
     watch.add_argument(
         "--interval",

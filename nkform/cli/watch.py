@@ -61,19 +61,25 @@ def _subject(options: argparse.Namespace, namespaces: Namespaces, stack: ExitSta
     with placed(spec):
         programs = stack.enter_context(programs_of(spec, options))
         features = probe(namespaces, needed_features(spec.node))
-    heal = _healer(spec, namespaces, programs) if options.heal else None
+    heal = _healer(spec, namespaces, programs, options) if options.heal else None
     return Subject(spec.node, features, programs, heal)
 
 
-def _healer(spec: Spec, namespaces: Namespaces, programs: Programs | None) -> Callable[[], int]:
+def _healer(
+    spec: Spec, namespaces: Namespaces, programs: Programs | None, options: argparse.Namespace
+) -> Callable[[], int]:
     """What `nkform apply -y` would do now; returns how many actions it took."""
-    from nkform.cli.apply import carry_out
+    from nkform.cli.apply import carry_out, nothing_to_do
+    from nkform.cli.writing import writing
 
     def heal() -> int:
-        with placed(spec):
+        """The way back stays what it was: to before the last apply, and not to what drifted."""
+        with placed(spec), writing(options, "watch", spec.node.name, namespaces) as writer:
             found = look(namespaces, spec.node, programs=programs)
-            if not found.plan.empty:
-                carry_out(found, spec.node, namespaces, programs)
+            if found.plan.empty:
+                nothing_to_do(spec.node.name, writer)
+            else:
+                carry_out(found, spec.node, namespaces, writer, programs, settles=None)
             remember(found, spec)
         return len(found.plan.actions)
 

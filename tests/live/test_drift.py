@@ -175,6 +175,14 @@ def test_a_spec_that_only_forgets_goes_on_record_too(node: Node) -> None:
     assert drift(node) == []
 
 
+def test_going_back_leaves_no_wrong_record(node: Node) -> None:
+    node.apply(spec())
+    node.apply(spec(mtu=1400))
+    assert node.run("rollback", "-y").code == 0
+    assert record.read("w") is None
+    assert drift(node) == ["not known, nothing is on record here; `nkform apply` puts it there"]
+
+
 def test_without_a_record_nothing_is_called_drift(node: Node) -> None:
     node.apply(spec())
     record.forget("w")

@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 
+from nkform.apply.lock import take
 from nkform.kernel import bpffs
 from tests.live.chain_sites import Others, Site, sites
-from tests.live.support import Node, ip, kinds, needs, sh
+from tests.live.support import Node, ip, kinds, link, needs, sh
 from tests.live.test_drift import SITES, others, spec
 
 __all__ = ["others"]
@@ -210,6 +211,29 @@ def test_what_cannot_be_healed_is_tried_again_later_and_later(node: Node, watch:
     ip("link", "set", "to-a", "alias", "nkform:w")
     process.until(lambda line: line["event"] == "recovered")
     node_is_well(node)
+
+
+def test_another_run_comes_first(node: Node, watch: Start) -> None:
+    node.apply(spec())
+    process = watch("--heal")
+    with take("test", 0, lambda _: None):
+        ip("link", "set", "to-a", "mtu", "1400")
+        refused = process.until(lambda line: line["event"] == "failed")
+    assert refused["problems"][0]["code"] == "NK0610"
+    process.settled("mtu")
+    node_is_well(node)
+
+
+def test_the_way_back_is_to_before_the_last_apply(node: Node, watch: Start) -> None:
+    """And not to what somebody had changed and the watch mended."""
+    node.apply(spec(mtu=1300))
+    node.apply(spec())
+    process = watch("--heal")
+    ip("link", "set", "to-a", "mtu", "1400")
+    process.settled("mtu")
+    assert process.stop() == 0
+    assert node.run("rollback", "-y").code == 0
+    assert link("to-a")["mtu"] == 1300
 
 
 def test_who_puts_it_back_does_not_make_it_spin(node: Node, watch: Start) -> None:
