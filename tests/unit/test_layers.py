@@ -21,7 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "bpf": {"model", "problem", "data", "kernel", "features", "spec"},
     "spec": {"model", "attributes", "features", "problem", "data"},
     "observe": {"model", "attributes", "kernel", "serial"},
-    "plan": {"model", "attributes", "features", "problem"},
+    "plan": {"model", "attributes", "features", "problem", "serial"},
     "apply": {"model", "problem", "serial", "kernel", "observe", "plan", "bpf"},
     "report": {"model", "attributes", "problem", "plan", "serial"},
     "cli": {
