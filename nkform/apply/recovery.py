@@ -17,7 +17,7 @@ from nkform.kernel.netns import Namespaces
 from nkform.kernel.probe import probe
 from nkform.kernel.rundir import Lock
 from nkform.model import Node, owner_of
-from nkform.observe import explanations
+from nkform.observe import explanations, record
 from nkform.observe.namespaces import identify
 from nkform.observe.node import observe
 from nkform.plan import restore
@@ -134,6 +134,8 @@ def revert(node: str, state: State, found: Found, lock: Lock, interrupts: Interr
         go_back(way, run, Means(lock, namespaces, way.features, interrupts, loading))
         if state != PREVIOUS:
             forget(node, state)
+        if state != JOURNAL:
+            record.forget(node)  # what was applied last is gone; before it, there was something else
         release(node)
 
 

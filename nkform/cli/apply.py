@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nkform.cli.common import Look, look, place_all, placed, programs_of, read_spec, timed, warn
+from nkform.cli.common import Look, drift_of, look, place_all, placed, programs_of, read_spec, remember, timed, warn
 from nkform.cli.writing import Writer, seconds, stopped, writing
 from nkform.model import Node
 from nkform.plan.saved import check_live, check_plan
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from nkform.apply.journal import State
     from nkform.bpf.programs import Programs
     from nkform.kernel.netns import Namespaces
+    from nkform.plan.drift import Notes
     from nkform.plan.plan import Plan
 
 PROGRESS_SECONDS = 1.0
@@ -56,13 +57,15 @@ def run(options: argparse.Namespace) -> int:
         if kept:
             check_plan(kept, found.plan)
         warn(place_all(found.plan.warnings, spec), options)
-        show_plan(found.plan, options)
+        show_plan(found.plan, options, drift_of(found))
         if found.plan.empty:
-            _nothing(node, writer)
+            nothing_to_do(node, writer)
+            remember(found, spec, options.target)
             return 0
         if not kept and not agreed(options, "apply"):
             return 1
         guardian = carry_out(found, found.desired, namespaces, writer, programs, options.target, trial=confirm)
+        remember(found, spec, options.target)
     added, changed, destroyed = found.plan.count()
     print(f"\nApply complete! Objects: {added} added, {changed} changed, {destroyed} destroyed.", flush=True)
     if guardian is None:
@@ -93,9 +96,9 @@ def destroy(options: argparse.Namespace) -> int:
     return 0
 
 
-def show_plan(plan: Plan, options: argparse.Namespace) -> None:
+def show_plan(plan: Plan, options: argparse.Namespace, drift: Notes | None = None) -> None:
     paint = Paint(wanted(sys.stdout, options.no_color))
-    sys.stdout.write(render(plan, paint, summary_only=options.summary))
+    sys.stdout.write(render(plan, paint, summary_only=options.summary, drift=drift or {}))
     sys.stdout.flush()
 
 
@@ -161,7 +164,7 @@ def _guardian(node: str, token: str, seconds: float, writer: Writer) -> Guardian
     return guardian.start(node, token, seconds, writer.lock.leave)
 
 
-def _nothing(node: str, writer: Writer) -> None:
+def nothing_to_do(node: str, writer: Writer) -> None:
     """The node is as the spec says. If a run that was killed got that far, it is done now."""
     if writer.earlier:
         from nkform.apply import journal
@@ -175,11 +178,12 @@ def _forget(node: str) -> None:
     """Nothing of a node is left, nor a way back."""
     from nkform.apply import journal
     from nkform.apply.transaction import release
-    from nkform.observe import explanations
+    from nkform.observe import explanations, record
 
     journal.forget(node, *journal.STATES)
     release(node)
     explanations.forget(node)
+    record.forget(node)
 
 
 class Progress:

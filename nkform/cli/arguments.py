@@ -118,6 +118,10 @@ def _parser() -> Parser:  # noqa: PLR0915
             help="only this device (may be repeated)",
         )
 
+    watch = command("watch", "say how the node drifts from the spec, as it does; and mend it", "watch", specs="+")
+    _following(watch)
+    json_option(watch)
+
     destroy = command("destroy", "remove all that carries the node's mark", "apply", specs="*", function="destroy")
     changing(destroy)
     destroy.add_argument("--node", metavar="NAME", help="the node's name, instead of a spec")
@@ -151,11 +155,11 @@ def _parser() -> Parser:  # noqa: PLR0915
     build.add_argument(
         "-o", "--output", type=Path, required=True, metavar="DIR", help="the folder that the objects go to"
     )
-    for sub in (plan, apply, render):
+    for sub in (plan, apply, watch, render):
         sub.add_argument(
             "--engine", choices=("auto", "clang", "bcc"), help="what compiles programs, instead of the spec's"
         )
-    for sub in (plan, apply):
+    for sub in (plan, apply, watch):
         sub.add_argument("--objects", type=Path, metavar="DIR", help="objects of programs that were built elsewhere")
 
     show = command("show", "print the live state as a spec", "show")
@@ -166,3 +170,15 @@ def _parser() -> Parser:  # noqa: PLR0915
     schema = command("schema", "print the JSON Schema of the spec, or of plans", "schema")
     schema.add_argument("of", nargs="?", choices=("spec", "plan"), default="spec")
     return parser
+
+
+def _following(watch: Parser) -> None:
+    watch.set_defaults(lock_timeout="0")  # another run at work: it is tried again anyway
+    watch.add_argument("--heal", action="store_true", help="make the node as the spec says, as `apply -y` does")
+    watch.add_argument(
+        "--interval",
+        type=float,
+        default=5.0,
+        metavar="SECONDS",
+        help="how often to look for what the kernel does not tell by itself (5)",
+    )

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from nkform.apply.journal import Found
     from nkform.bpf.programs import Programs
     from nkform.kernel.netns import Namespaces
+    from nkform.plan.drift import Notes
     from nkform.plan.plan import Plan
     from nkform.spec import Spec
 
@@ -96,6 +97,27 @@ def look(
     with timed("plan"):
         plan = build(desired, live, features=features, programs=programs, adopt=adopt, targets=targets)
     return Look(desired, live, features, plan)
+
+
+def drift_of(found: Look) -> Notes:
+    """Which of a plan is drift, as far as it is on record what was applied. Raises KernelError."""
+    from nkform.observe import record
+    from nkform.plan.drift import against, notes
+
+    known = None if found.plan.empty else record.read(found.plan.node)
+    if known is None:
+        return {}
+    back, _ = against(known.node, known.node.devices, found.live, known.features)
+    return notes(found.plan, back, known.since)
+
+
+def remember(found: Look, spec: Spec, targets: Collection[str] = ()) -> None:
+    """Puts on record what was applied. Raises KernelError."""
+    from nkform.apply import record
+
+    with timed("record"):
+        files = [source.name for source in spec.sources]
+        record.note(found.plan, spec.node, features=found.features, files=files, targets=targets)
 
 
 @contextmanager

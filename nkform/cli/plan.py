@@ -5,7 +5,17 @@ from __future__ import annotations
 import argparse
 import sys
 
-from nkform.cli.common import look, place_all, placed, programs_of, read_spec, timed, warn, warn_interrupted
+from nkform.cli.common import (
+    drift_of,
+    look,
+    place_all,
+    placed,
+    programs_of,
+    read_spec,
+    timed,
+    warn,
+    warn_interrupted,
+)
 
 CHANGES = 2
 """Exit code of --detailed-exitcode when there is something to do."""
@@ -18,7 +28,7 @@ def run(options: argparse.Namespace) -> int:
     warn_interrupted(spec.node.name, options)
     with Namespaces() as namespaces, placed(spec), programs_of(spec, options) as programs:
         found = look(namespaces, spec.node, programs=programs, adopt=options.adopt, targets=options.target)
-    plan = found.plan
+    plan, drift = found.plan, drift_of(found)
     warn(place_all(plan.warnings, spec), options)
     if options.output:
         from nkform.cli.saved import save
@@ -28,13 +38,13 @@ def run(options: argparse.Namespace) -> int:
         if options.json:
             from nkform.report.plan_json import render as render_json
 
-            sys.stdout.write(render_json(plan))
+            sys.stdout.write(render_json(plan, drift))
         else:
             from nkform.report.colour import Paint, wanted
             from nkform.report.plan_text import render
 
             paint = Paint(wanted(sys.stdout, options.no_color))
-            sys.stdout.write(render(plan, paint, summary_only=options.summary))
+            sys.stdout.write(render(plan, paint, summary_only=options.summary, drift=drift))
             if options.output:
                 print(f"\nSaved: `nkform apply {options.output}` carries out exactly this, or says what has changed.")
     return CHANGES if options.detailed_exitcode and not plan.empty else 0

@@ -4,38 +4,51 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from nkform.cli.common import only_node, warn_interrupted
-from nkform.model import Attached, Device, Hook
+from nkform.model import Attached, Device, Hook, Node
 from nkform.observe.explanations import Explanation, Explanations
-from nkform.report.status_text import DeviceStatus, ProgramStatus, render, render_json
+from nkform.observe.record import Record
+from nkform.report.status_text import Applied, DeviceStatus, Drifted, ProgramStatus, render, render_json
 
 
 def run(options: argparse.Namespace) -> int:
     from nkform.kernel.netns import Namespaces
     from nkform.kernel.probe import require_root
-    from nkform.observe import explanations
+    from nkform.observe import explanations, record
     from nkform.observe.node import observe
 
     require_root()
     with Namespaces() as namespaces:
         node = only_node(namespaces, options.node)
-        live = observe(namespaces, node)
+        applied = record.read(node)
+        live = observe(namespaces, node, applied.node if applied else None)
     warn_interrupted(node, options)
     known = explanations.read(node)
-    devices = [_device(device, known) for device in live.devices.values()]
+    drift = _drift(applied, live) if applied else {}
+    devices = [_device(device, known, drift.pop(("device", device.name), ())) for device in live.devices.values()]
+    told = Applied(applied.when, [each for some in drift.values() for each in some]) if applied else None
     if options.json:
-        sys.stdout.write(render_json(node, devices))
+        sys.stdout.write(render_json(node, devices, told))
     else:
         from nkform.report.colour import Paint, wanted
 
-        sys.stdout.write(render(node, devices, Paint(wanted(sys.stdout, options.no_color))))
+        sys.stdout.write(render(node, devices, told, Paint(wanted(sys.stdout, options.no_color))))
     return 0
 
 
-def _device(device: Device, known: Explanations) -> DeviceStatus:
+def _drift(applied: Record, live: Node) -> dict[tuple[str, str], Sequence[Drifted]]:
+    """In what the node is not as it was applied, by kind and name of the object."""
+    from nkform.plan.drift import against, differences
+    from nkform.report.drift_text import by_object
+
+    back, problems = against(applied.node, applied.node.devices, live, applied.features)
+    return dict(by_object(differences(back, problems), applied.since))
+
+
+def _device(device: Device, known: Explanations, drift: Sequence[Drifted]) -> DeviceStatus:
     peer = device.peer
     return DeviceStatus(
         device.name,
@@ -43,6 +56,7 @@ def _device(device: Device, known: Explanations) -> DeviceStatus:
         f"{peer.name} in {peer.namespace}" if peer and peer.namespace else peer.name if peer else "",
         all(bool(end.attrs.get("up", True)) for end in device.ends),
         {name: _hook(hook, known) for name, hook in device.hooks.items()},
+        drift,
     )
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from nkform.attributes import ATTRIBUTES, Attribute, Flag, Form, Ifla, NetkitData
 from nkform.kernel.netlink import (
+    ATTRIBUTE,
     NLM_F_CREATE,
     NLM_F_EXCL,
     U8,
@@ -37,9 +38,11 @@ IFINFOMSG = struct.Struct("=BxHiII")
 IFLA_IFNAME = 3
 IFLA_MTU = 4
 IFLA_LINK = 5
+IFLA_STATS = 7
 IFLA_MASTER = 10
 IFLA_LINKINFO = 18
 IFLA_IFALIAS = 20
+IFLA_STATS64 = 23
 IFLA_GROUP = 27
 IFLA_NET_NS_FD = 28
 IFLA_EXT_MASK = 29
@@ -153,6 +156,24 @@ def decode(message: Message) -> Link:
 def is_running(message: Message) -> bool:
     """Whether a link, as a RTM_NEWLINK message has it, is up and the kernel has taken note of its carrier."""
     return bool(IFINFOMSG.unpack_from(message.buffer, message.start)[3] & IFF_RUNNING)
+
+
+def still_parts(message: Message) -> Iterator[memoryview]:
+    """A link's message without its packet counters, undecoded: what is alike as long as the link is."""
+    buffer, place, kept = message.buffer, message.start + IFINFOMSG.size, message.start
+    unpack = ATTRIBUTE.unpack_from
+    while place + ATTRIBUTE.size <= message.end:
+        length, number = unpack(buffer, place)
+        after = place + ((length + 3) & ~3)
+        if number in (IFLA_STATS, IFLA_STATS64):
+            yield buffer[kept:place]
+            kept = after
+            if number == IFLA_STATS:  # the last of the two: net/core/rtnetlink.c, rtnl_fill_stats
+                break
+        if length < ATTRIBUTE.size:
+            break
+        place = after
+    yield buffer[kept : message.end]
 
 
 def _number(payload: memoryview | None, form: struct.Struct = U32) -> int | None:

@@ -6,7 +6,8 @@ Explanations only: a plan compares the spec with the kernel and never looks here
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from nkform import serial
 from nkform.kernel import rundir
@@ -21,7 +22,7 @@ class Record:
     """An apply that succeeded: when (seconds since 1970), from which files, and what its devices then were to be.
 
     `node` is as the plan resolved it: its devices have all defaults and digests. `features` are those that the plan
-    was made with. `place` is where it was applied.
+    was made with. `place` is where it was applied. `since`: when each value was first applied (plan/drift.py).
     """
 
     when: float
@@ -29,6 +30,7 @@ class Record:
     node: Node
     features: tuple[str, ...]
     place: str
+    since: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 def read(node: str) -> Record | None:
@@ -44,3 +46,8 @@ def read(node: str) -> Record | None:
 def note(record: Record) -> None:
     """Raises KernelError."""
     rundir.write(record.node.name, FILE, serial.dumps(record))
+
+
+def forget(node: str) -> None:
+    """Nothing is applied any more. Raises KernelError."""
+    rundir.remove(node, FILE)

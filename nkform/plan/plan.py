@@ -135,13 +135,7 @@ def build(
     """
     problems: list[Problem] = []
     if resolved is None:
-        found = resolve(desired, features, live.rooms)
-        problems += found.problems
-        devices = {name: d for name, d in found.devices.items() if not targets or name in targets}
-        for name, device in devices.items():
-            if device.chains and programs is not None:
-                devices[name], notes = programs.resolve(device)
-                problems += notes
+        devices, problems = meaning(desired, live, features=features, programs=programs, targets=targets)
     else:
         devices = dict(resolved)
     for name, device in devices.items():
@@ -184,6 +178,25 @@ def _losses(changes: Collection[Change]) -> Iterator[Problem]:
                 hint="put it back afterwards",
                 severity="warning",
             )
+
+
+def meaning(
+    desired: Node,
+    live: Node,
+    *,
+    features: Collection[str] = (),
+    programs: Programs | None = None,
+    targets: Collection[str] = (),
+) -> tuple[dict[str, Device], list[Problem]]:
+    """The devices of a spec as this node shall have them, and what is wrong with that or worth saying."""
+    found = resolve(desired, features, live.rooms)
+    problems = list(found.problems)
+    devices = {name: d for name, d in found.devices.items() if not targets or name in targets}
+    for name, device in devices.items():
+        if device.chains and programs is not None:
+            devices[name], notes = programs.resolve(device)
+            problems += notes
+    return devices, problems
 
 
 def _unknown_targets(targets: Collection[str], desired: Node, live: Node) -> Iterator[Problem]:
@@ -318,11 +331,11 @@ def _device_changes(
     node: str, devices: Mapping[str, Device], live: Node, phases: _Phases, features: Collection[str]
 ) -> Iterator[Change]:
     compared = {
-        name: tuple(_fields(device, live.devices[name], legacy=is_legacy(device, features)))
+        name: tuple(fields(device, live.devices[name], legacy=is_legacy(device, features)))
         for name, device in devices.items()
         if name in live.devices
     }
-    anew = {name for name, fields in compared.items() if any(f.forces_replacement for f in fields)}
+    anew = {name for name, differing in compared.items() if any(f.forces_replacement for f in differing)}
     blocked = _blocked_moves(devices, live, anew)
     names = swap.Names(devices, live)
     for name, device in devices.items():
@@ -400,13 +413,14 @@ def _chains_left(desired: Node, live: Node, targets: Collection[str], phases: _P
     """Programs of ours on devices of others that the spec does not name any more."""
     for name, found in live.devices.items():
         if found.kind == "external" and name not in desired.devices and (not targets or name in targets):
-            fields = tuple(_fields(found, found, legacy=found.hooks_legacy))
-            if fields:
+            left = tuple(fields(found, found, legacy=found.hooks_legacy))
+            if left:
                 _attach(found, found, phases, legacy=found.hooks_legacy)
-                yield Change("update", "device", name, fields, "it is not in the spec", found, found)
+                yield Change("update", "device", name, left, "it is not in the spec", found, found)
 
 
-def _fields(desired: Device, live: Device, *, legacy: bool) -> Iterator[FieldChange]:
+def fields(desired: Device, live: Device, *, legacy: bool) -> Iterator[FieldChange]:
+    """All that differs between a device as it shall be and as it is."""
     for hook in HOOKS[desired.kind]:
         yield from chains.fields(live.hooks.get(hook, Hook()), desired.chains.get(hook, Chain()), hook, legacy=legacy)
     if desired.kind == "external":

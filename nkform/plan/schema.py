@@ -17,16 +17,21 @@ def schema() -> dict[str, Any]:
     """Later versions add keys; readers ignore those that they do not know."""
     definitions: dict[str, Any] = {}
     objects = serial.schema(Device | Namespace | None, definitions)
+    drift: dict[str, Any] = {
+        "drift": {"type": "boolean", "description": "the node was changed, not the spec"},
+        "since": {"type": ["string", "null"], "description": "when what drifted was first applied (ISO 8601)"},
+    }
     change = _object(
         operation={"enum": ["create", "update", "replace", "destroy"]},
         kind={"enum": ["namespace", "device"]},
         name=STRING,
         reason=STRING,
+        **drift,
         fields={"type": "array", "items": {"$ref": "#/$defs/FieldChange"}},
         before=objects,
         after=objects,
     )
-    field = _object(path=_list(STRING), before={}, after={}, forces_replacement={"type": "boolean"})
+    field = _object(path=_list(STRING), before={}, after={}, forces_replacement={"type": "boolean"}, **drift)
     warning = _object(code=STRING, message=STRING, hint=STRING)
     counts = _object(**{name: {"type": "integer", "minimum": 0} for name in ("add", "change", "destroy")})
     whole = _object(

@@ -4,11 +4,15 @@ up."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import MappingProxyType
 
 from nkform.model import Device, Endpoint, Namespace, Value
 from nkform.plan.compare import FieldChange, describe_route
+from nkform.plan.drift import Difference, Notes, told
 from nkform.plan.plan import Change, Plan
 from nkform.report.colour import Paint
+from nkform.report.drift_text import note, value
+from nkform.report.drift_text import summary as drift_summary
 
 SIGN = {"create": "+", "update": "~", "destroy": "-", "replace": "-/+"}
 TONE = {"create": "green", "update": "yellow", "destroy": "red", "replace": "red"}
@@ -24,10 +28,11 @@ SAID = {
     "replace": "must be replaced",
     "destroy": "will be destroyed",
 }
+NO_DRIFT: Notes = MappingProxyType({})
 
 
-def render(plan: Plan, paint: Paint, *, summary_only: bool = False) -> str:
-    """The whole plan, or only its last line."""
+def render(plan: Plan, paint: Paint, *, summary_only: bool = False, drift: Notes = NO_DRIFT) -> str:
+    """The whole plan, or only the lines that sum it up; `drift` says which of it is the node's change."""
     if plan.empty:
         return f"No changes. The node matches the spec of {plan.node}.\n"
     lines: list[str] = []
@@ -36,9 +41,11 @@ def render(plan: Plan, paint: Paint, *, summary_only: bool = False) -> str:
         lines.append(f"nkform will perform these actions on {plan.node}:")
         lines += [f"  {paint(f'{SIGN[operation]:>3}', TONE[operation])} {LEGEND[operation]}" for operation in used]
         for change in plan.changes:
-            lines += ["", *_change(change, paint)]
+            lines += ["", *_change(change, paint, drift)]
         lines.append("")
     lines.append(summary(plan))
+    if drifted := sum(each in drift for change in plan.changes for each in told(change)):
+        lines.append(drift_summary(drifted))
     return "\n".join(lines) + "\n"
 
 
@@ -47,39 +54,39 @@ def summary(plan: Plan) -> str:
     return f"Plan: {added} to add, {changed} to change, {destroyed} to destroy."
 
 
-def _change(change: Change, paint: Paint) -> Iterator[str]:
+def _change(change: Change, paint: Paint, drift: Notes) -> Iterator[str]:
     because = f" (because {change.reason})" if change.reason else ""
-    yield f"  # {change.kind}.{change.name} {SAID[change.operation]}{because}"
+    differing = list(told(change))
+    whole = "".join(_drift(each, drift, paint) for each in differing if each.field is None)
+    yield f"  # {change.kind}.{change.name} {SAID[change.operation]}{because}{whole}"
     yield f"{paint(f'{SIGN[change.operation]:>3}', TONE[change.operation])} {change.kind} {change.name}"
     if change.operation == "create" and isinstance(change.after, Device):
         rows = list(_device(change.after))
         width = max(len(key) for key, _ in rows)
-        for key, value in rows:
-            yield f"      {paint('+', 'green')} {key:<{width}} = {value}"
+        for key, text in rows:
+            yield f"      {paint('+', 'green')} {key:<{width}} = {text}"
     elif change.operation == "create" and isinstance(change.after, Namespace):
         yield f"      {paint('+', 'green')} create = yes"
-    both = {(field.path, field.before, field.after) for field in change.fields if isinstance(field.before, int)}
-    for field in change.fields:
-        if field.path[0] == "peer" and (field.path[1:], field.before, field.after) in both:
-            continue  # a size that both ends have alike is said once
-        yield f"      {_field(field, paint)}"
+    for each in differing:
+        if each.field is not None:
+            yield f"      {_field(each.field, paint)}{_drift(each, drift, paint)}"
+
+
+def _drift(difference: Difference, drift: Notes, paint: Paint) -> str:
+    """The remark at a line that is drift."""
+    if difference not in drift:
+        return ""
+    return paint(f"  # drift: {note(difference, drift[difference])}", "cyan")
 
 
 def _field(field: FieldChange, paint: Paint) -> str:
     key = ".".join(field.path)
     forced = paint("  # forces replacement", "red") if field.forces_replacement else ""
     if field.before is None:
-        return f"{paint('+', 'green')} {key} = {said(field.after)}{forced}"
+        return f"{paint('+', 'green')} {key} = {value(field.after)}{forced}"
     if field.after is None:
-        return f"{paint('-', 'red')} {key} = {said(field.before)}{forced}"
-    return f"{paint('~', 'yellow')} {key} = {said(field.before)} -> {said(field.after)}{forced}"
-
-
-def said(value: object) -> str:
-    """A value as the spec would have it."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return '""' if value == "" else str(value)
+        return f"{paint('-', 'red')} {key} = {value(field.before)}{forced}"
+    return f"{paint('~', 'yellow')} {key} = {value(field.before)} -> {value(field.after)}{forced}"
 
 
 def _device(device: Device) -> Iterator[tuple[str, str]]:
@@ -89,22 +96,22 @@ def _device(device: Device) -> Iterator[tuple[str, str]]:
     if device.peer is not None:
         yield "peer.name", device.peer.name
         yield "peer.namespace", device.peer.namespace or "(this one)"
-        shared = {key for key, value in device.peer.attrs.items() if device.primary.attrs.get(key) == value}
+        shared = {key for key, one in device.peer.attrs.items() if device.primary.attrs.get(key) == one}
         yield from _end("peer.", device.peer, frozenset(shared - {"policy", "scrub", "up", "mac"}))
     for hook, chain in device.chains.items():
         yield f"programs.{hook}", ", ".join(f"{program.name} ({program.digest})" for program in chain.programs)
 
 
 def _end(prefix: str, end: Endpoint, left_out: frozenset[str] = frozenset()) -> Iterator[tuple[str, str]]:
-    yield from _values(prefix, {key: value for key, value in end.attrs.items() if key not in left_out})
+    yield from _values(prefix, {key: one for key, one in end.attrs.items() if key not in left_out})
     if end.addresses:
         yield f"{prefix}addresses", ", ".join(address.text for address in end.addresses)
     for route in end.routes:
         yield f"{prefix}route", describe_route(route)
-    for key, value in end.sysctl.items():
-        yield f"{prefix}sysctl.{key}", value
+    for key, text in end.sysctl.items():
+        yield f"{prefix}sysctl.{key}", text
 
 
 def _values(prefix: str, values: dict[str, Value]) -> Iterator[tuple[str, str]]:
-    for key, value in values.items():
-        yield f"{prefix}{key}", said(value)
+    for key, one in values.items():
+        yield f"{prefix}{key}", value(one)

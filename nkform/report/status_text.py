@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
+from nkform.plan.drift import Difference
 from nkform.report.colour import Paint
+from nkform.report.drift_text import as_dict, iso, said
 
 Numbers = Mapping[str, Mapping[str, Mapping[str, int]]]
 """By map, key and field."""
+
+Drifted = tuple[Difference, float | None]
+"""A difference, and since when what it lacks is applied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,26 +34,43 @@ class ProgramStatus:
 
 @dataclass(frozen=True, slots=True)
 class DeviceStatus:
-    """A device: its kind, whether both ends are up, and the programs of its hooks, foreign ones by name."""
+    """A device: its kind, whether both ends are up, and the programs of its hooks, foreign ones by name.
+
+    `drift`: in what it is not as it was applied.
+    """
 
     name: str
     kind: str
     peer: str
     up: bool
     hooks: Mapping[str, Sequence[ProgramStatus | str]]
+    drift: Sequence[Drifted] = ()
 
 
-def render(node: str, devices: Sequence[DeviceStatus], paint: Paint) -> str:
-    return (
-        "\n".join([f"node {node}: {len(devices)} devices", *(line for d in devices for line in _device(d, paint))])
-        + "\n"
-    )
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What is on record: when the last apply was (seconds since 1970), and drift of what is no device here now."""
+
+    when: float
+    elsewhere: Sequence[Drifted] = ()
+
+
+def render(node: str, devices: Sequence[DeviceStatus], applied: Applied | None, paint: Paint) -> str:
+    lines = [f"node {node}: {len(devices)} devices", *(line for d in devices for line in _device(d, paint))]
+    if applied is None:
+        lines.append("drift: not known, nothing is on record here; `nkform apply` puts it there")
+    else:
+        for each, since in applied.elsewhere:
+            lines.append(paint(f"  {each.kind} {each.name}: drift: {said(each, since)}", "yellow"))
+    return "\n".join(lines) + "\n"
 
 
 def _device(device: DeviceStatus, paint: Paint) -> Iterator[str]:
     state = paint("up", "green") if device.up else paint("down", "red")
     peer = f", peer {device.peer}" if device.peer else ""
     yield f"  {device.name} ({device.kind}{peer}): {state}"
+    for each, since in device.drift:
+        yield paint(f"    drift: {said(each, since)}", "yellow")
     for hook, programs in device.hooks.items():
         if programs:
             yield f"    {hook}"
@@ -72,5 +94,15 @@ def _program(program: ProgramStatus) -> Iterator[str]:
                 yield f"        {key}: " + ", ".join(f"{number} {name}" for name, number in fields.items())
 
 
-def render_json(node: str, devices: Sequence[DeviceStatus]) -> str:
-    return json.dumps({"node": node, "devices": [asdict(device) for device in devices]}, indent=2) + "\n"
+def render_json(node: str, devices: Sequence[DeviceStatus], applied: Applied | None) -> str:
+    document = {
+        "node": node,
+        "applied": iso(applied.when) if applied else None,
+        "devices": [{**_plain(device), "drift": [as_dict(*each) for each in device.drift]} for device in devices],
+        "drift": [as_dict(*each) for each in applied.elsewhere] if applied else [],
+    }
+    return json.dumps(document, indent=2) + "\n"
+
+
+def _plain(device: DeviceStatus) -> dict[str, object]:
+    return asdict(replace(device, drift=()))

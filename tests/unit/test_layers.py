@@ -22,7 +22,7 @@ ALLOWED: dict[str, set[str]] = {
     "bpf": {"model", "entries", "problem", "data", "kernel", "features", "spec"},
     "spec": {"model", "attributes", "features", "problem", "data"},
     "observe": {"model", "attributes", "entries", "kernel", "serial"},
-    "plan": {"model", "attributes", "features", "problem"},
+    "plan": {"model", "attributes", "features", "problem", "serial"},
     "apply": {"model", "entries", "problem", "serial", "kernel", "observe", "plan", "bpf"},
     "report": {"model", "attributes", "problem", "plan", "serial"},
     "cli": {

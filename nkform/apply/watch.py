@@ -1,0 +1,239 @@
+"""Follows a node: says how it drifts from its spec and, if asked to, brings it back.
+
+What the kernel tells (kernel/monitor.py) is put together for a moment and then looked at once; what it does not tell is
+found by a cheap look now and then (observe/pulse.py). Only a look that finds something new says or does anything, and
+looking changes nothing: the watch cannot go round on its own changes. Where something else puts back what was mended,
+the pauses between mending grow as they do when mending fails.
+"""
+
+from __future__ import annotations
+
+import select
+import signal
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+from nkform.kernel.monitor import Monitor
+from nkform.kernel.netlink import KernelError
+from nkform.kernel.netns import Namespaces
+from nkform.kernel.service import Signals
+from nkform.model import Device, Node, RoomFor
+from nkform.observe.node import observe
+from nkform.observe.pulse import Pulse, Scope, matters, scope, take
+from nkform.plan.drift import WHOLE, Difference, against, differences
+from nkform.plan.plan import Programs, meaning
+from nkform.plan.watch import Drifted, Event, Failed, Healed, Recovered, Reread, Settled, Stopped, Trouble, Watching
+from nkform.problem import NkformError, Problem
+
+T = TypeVar("T")
+
+QUIET = 0.1
+"""Seconds without a notice after which a burst of them is over."""
+AT_MOST = 1.0
+"""Seconds that a burst may put off a look."""
+LOOKS = 3
+"""A look is taken again while it widens what is felt; on a node that never sits still, this often."""
+
+NOWHERE = Scope("", frozenset(), (), {})
+
+
+Tell = Callable[[Event], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is watched: a spec's node, what the kernel can do for it, and its programs.
+
+    `heal` makes the node as the spec says, as `nkform apply` does, and returns how many actions that took; None: the
+    watch only tells. It raises NkformError or KernelError.
+    """
+
+    node: Node
+    features: Collection[str]
+    programs: Programs | None = None
+    heal: Callable[[], int] | None = None
+
+
+class Watch:
+    """One run. Times are those of the monotonic clock, in seconds."""
+
+    def __init__(
+        self, namespaces: Namespaces, monitor: Monitor, signals: Signals, tell: Tell, *, interval: float
+    ) -> None:
+        self._namespaces = namespaces
+        self._monitor = monitor
+        self._signals = signals
+        self._tell = tell
+        self._interval = interval
+        self._poll = select.poll()
+        self._poll.register(monitor, select.POLLIN)
+        self._poll.register(signals, select.POLLIN)
+        self._stop = self._again = False
+        self._scope = NOWHERE
+        self._pulse = Pulse(b"", frozenset())
+        self._found: tuple[Difference, ...] = ()
+        self._told: tuple[Difference, ...] = ()
+        self._trouble = Trouble()
+        self._resolved: tuple[object, Mapping[str, Device]] | None = None
+
+    def run(self, subject: Subject, reread: Callable[[], Subject], ready: Callable[[], None]) -> None:
+        """Watches until a signal ends it. The first look raises NkformError or KernelError if it fails; no later one.
+
+        `reread` reads the spec again, which SIGHUP asks for; `ready` is called once, after the first look.
+        """
+        self._look(subject)
+        self._tell(Watching(subject.node.name, len(subject.node.devices)))
+        ready()
+        seen: object = self._found
+        while not self._stop:
+            if seen is not None:
+                self._act(subject)
+            self._wait()
+            if self._again:
+                self._again = False
+                subject = self._reread(subject, reread)
+            seen = None if self._stop else self._try(partial(self._look, subject))
+        self._tell(Stopped())
+
+    def _act(self, subject: Subject) -> None:
+        """After a look."""
+        self._report()
+        if subject.heal is not None and self._found:
+            self._mend(subject, subject.heal)
+        elif self._trouble.over(self._found):
+            self._tell(Recovered())
+
+    def _look(self, subject: Subject) -> tuple[Difference, ...]:
+        """One whole look: what differs. Raises NkformError, KernelError.
+
+        The pulse is taken first, so that later ones show what changes while we look; where the look finds that there is
+        more to feel than we did, it is done again.
+        """
+        for _ in range(LOOKS):
+            before = self._scope
+            self._pulse = take(self._namespaces, before)
+            live = observe(self._namespaces, subject.node.name, subject.node)
+            desired = subject.node.with_devices(self._meaning(subject, live))
+            self._scope = scope(self._namespaces, live, desired)
+            if self._scope == before:
+                break
+        plan, problems = against(desired, desired.devices, live, subject.features)
+        self._found = tuple(differences(plan, problems))
+        return self._found
+
+    def _meaning(self, subject: Subject, live: Node) -> Mapping[str, Device]:
+        """What the spec means here. It is worked out anew only where the devices changed that it makes room for."""
+        values = [value for device in subject.node.devices.values() for value in device.attrs.values()]
+        needy = {name for value in values if isinstance(value, RoomFor) for name in value.devices}
+        basis = (subject, {name: live.rooms.get(name) for name in needy})
+        if self._resolved is None or self._resolved[0] != basis:
+            devices, problems = meaning(subject.node, live, features=subject.features, programs=subject.programs)
+            errors = [problem for problem in problems if problem.severity == "error"]
+            if errors:
+                raise NkformError(*errors)
+            self._resolved = (basis, devices)
+        return self._resolved[1]
+
+    def _report(self) -> None:
+        """Tells what is new and what is over.
+
+        What differs in another way than before is not over; of an object that went nothing else is told.
+        """
+        for each in self._found:
+            if each not in self._told:
+                self._tell(Drifted(each))
+        still = {each.place for each in self._found}
+        for each in self._told:
+            if each.place not in still and (each.kind, each.name, WHOLE) not in still:
+                self._tell(Settled(each))
+        self._told = self._found
+
+    def _mend(self, subject: Subject, heal: Callable[[], int]) -> None:
+        """Brings the node back to the spec, unless it is too early to try that again, and looks what came of it."""
+        now = time.monotonic()
+        if self._trouble.early(self._found, now):
+            return
+        if self._trouble.fought(self._found, now):
+            self._fail((Problem("NK0520", "what was mended has been changed back: something else sets it"),))
+            return
+        asked = self._found
+        actions = self._try(heal)
+        if actions is None:
+            return
+        if actions:
+            self._tell(Healed(actions))
+        self._trouble.mended(asked, time.monotonic())
+        self._hear(0)  # our own changes, which the look is about to see
+        if self._try(partial(self._look, subject)) is not None:
+            self._report()
+            if self._trouble.over(self._found):
+                self._tell(Recovered())
+
+    def _try(self, work: Callable[[], T]) -> T | None:
+        """Does what may fail; says why it did, and that it will be tried again."""
+        try:
+            return work()
+        except NkformError as error:
+            self._fail(error.problems)
+        except OSError as error:
+            self._fail((Problem("NK0601", f"could not {error}" if isinstance(error, KernelError) else str(error)),))
+        return None
+
+    def _fail(self, problems: tuple[Problem, ...]) -> None:
+        self._tell(Failed(problems, self._trouble.failed(self._found, time.monotonic())))
+
+    def _reread(self, subject: Subject, reread: Callable[[], Subject]) -> Subject:
+        """The spec as it is now, or the old one if it is not fit to be used."""
+        try:
+            subject = reread()
+        except NkformError as error:
+            self._tell(Reread(error.problems))
+        except OSError as error:
+            self._tell(Reread((Problem("NK0601", str(error)),)))
+        else:
+            self._trouble = Trouble()
+            self._tell(Reread())
+        return subject
+
+    def _wait(self) -> None:
+        """Returns when there is reason to look: a notice, a signal, another pulse, or the time to try again."""
+        felt = time.monotonic() + self._interval
+        while not (self._stop or self._again):
+            again = self._trouble.not_before
+            if self._hear(felt if again is None else min(felt, again)):
+                self._let_pass()
+                return
+            now = time.monotonic()
+            if again is not None and now >= again:
+                self._trouble.not_before = None
+                return
+            if now >= felt:
+                if self._changed():
+                    return
+                felt = time.monotonic() + self._interval
+
+    def _let_pass(self) -> None:
+        """Waits until a burst of notices is over."""
+        end = time.monotonic() + AT_MOST
+        over = time.monotonic() + QUIET
+        while time.monotonic() < min(over, end) and not self._stop:
+            if self._hear(min(over, end)):
+                over = time.monotonic() + QUIET
+
+    def _changed(self) -> bool:
+        try:
+            return take(self._namespaces, self._scope) != self._pulse
+        except OSError:
+            return True  # the look that follows says why
+
+    def _hear(self, until: float) -> bool:
+        """Waits for notices and signals, at most until a time; whether anything came that matters."""
+        for file, _ in self._poll.poll(max(0.0, until - time.monotonic()) * 1000):
+            if file == self._signals.fileno():
+                caught = self._signals.caught()
+                self._stop = self._stop or bool(caught & {signal.SIGTERM, signal.SIGINT})
+                self._again = self._again or signal.SIGHUP in caught
+        return sum(matters(notice, self._scope, self._pulse) for notice in self._monitor.notices()) > 0

@@ -1,0 +1,99 @@
+"""`nkform watch`: follows the node, says how it drifts from the spec, and mends it if asked to."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from nkform.cli.common import look, placed, programs_of, read_spec, remember
+from nkform.problem import NkformError, Problem
+
+if TYPE_CHECKING:
+    from nkform.apply.watch import Subject
+    from nkform.bpf.programs import Programs
+    from nkform.kernel.netns import Namespaces
+    from nkform.plan.watch import Event
+    from nkform.spec import Spec
+
+SHORTEST_INTERVAL = 0.1
+"""Seconds."""
+
+
+def run(options: argparse.Namespace) -> int:
+    from nkform.apply.watch import Watch
+    from nkform.kernel.monitor import Monitor
+    from nkform.kernel.netns import Namespaces
+    from nkform.kernel.probe import require_root
+    from nkform.kernel.service import Signals, notify
+
+    if not options.interval >= SHORTEST_INTERVAL:
+        raise NkformError(Problem("NK0602", f"--interval {options.interval:g}: at least {SHORTEST_INTERVAL} seconds"))
+    require_root()
+    gc.enable()  # short runs do without (cli/main.py); this one lasts
+    with Namespaces() as namespaces, Monitor() as monitor, Signals() as signals, ExitStack() as held:
+
+        def read() -> Subject:
+            """The spec as it is now. What the old one holds is let go of once the new one has proved fit."""
+            with ExitStack() as stack:
+                subject = _subject(options, namespaces, stack)
+                held.close()
+                held.push(stack.pop_all())
+            return subject
+
+        watch = Watch(namespaces, monitor, signals, _teller(options), interval=options.interval)
+        watch.run(read(), read, lambda: notify("READY=1"))
+        notify("STOPPING=1")
+    return 0
+
+
+def _subject(options: argparse.Namespace, namespaces: Namespaces, stack: ExitStack) -> Subject:
+    """What the command line says to watch. Raises NkformError, KernelError."""
+    from nkform.apply.watch import Subject
+    from nkform.kernel.probe import probe
+    from nkform.plan.resolve import needed_features
+
+    spec = read_spec(options)
+    with placed(spec):
+        programs = stack.enter_context(programs_of(spec, options))
+        features = probe(namespaces, needed_features(spec.node))
+    heal = _healer(spec, namespaces, programs, options) if options.heal else None
+    return Subject(spec.node, features, programs, heal)
+
+
+def _healer(
+    spec: Spec, namespaces: Namespaces, programs: Programs | None, options: argparse.Namespace
+) -> Callable[[], int]:
+    """What `nkform apply -y` would do now; returns how many actions it took."""
+    from nkform.cli.apply import carry_out, nothing_to_do
+    from nkform.cli.writing import writing
+
+    def heal() -> int:
+        """The way back stays what it was: to before the last apply, and not to what drifted."""
+        with placed(spec), writing(options, "watch", spec.node.name, namespaces) as writer:
+            found = look(namespaces, spec.node, programs=programs)
+            if found.plan.empty:
+                nothing_to_do(spec.node.name, writer)
+            else:
+                carry_out(found, spec.node, namespaces, writer, programs, settles=None)
+            remember(found, spec)
+        return len(found.plan.actions)
+
+    return heal
+
+
+def _teller(options: argparse.Namespace) -> Callable[[Event], None]:
+    """Writes each event as a line at once: whoever reads a pipe or a journal waits for it."""
+    from nkform.report.watch_text import line, line_json
+
+    written = line_json if options.json else line
+
+    def tell(event: Event) -> None:
+        sys.stdout.write(written(event, time.time()) + "\n")
+        sys.stdout.flush()
+
+    return tell
