@@ -173,6 +173,7 @@ class Chains:
             ):
                 asked = f"change the chain {hook} of {device.name}"
                 raise KernelError(errno.ESTALE, asked, "somebody changed it since the plan was made")
+            self._check_pins(action, now)
             was = original or Hook()
             turns: list[tuple[Way, Sequence[Attached], Sequence[Attached], Chain]] = [
                 (links, now.linked, was.linked, Chain() if action.legacy else action.after)
@@ -191,6 +192,15 @@ class Chains:
                     self._restore(way, present, before)
             if filters is not None and device.kind == "external":
                 filters.release()
+
+    def _check_pins(self, action: SetChain, now: Hook) -> None:
+        """Raises KernelError where programs of ours could be taken for those of others, and be attached twice."""
+        known = {entry.place for entry in now.linked if entry.ours}
+        strange = [e.name for e in action.before.linked if e.ours and action.revision and e.place not in known]
+        if strange:
+            asked = f"change the chain {action.hook} of {action.device.name}"
+            told = f"the pins of {', '.join(strange)} below {self._base} are gone: is another bpffs mounted over it?"
+            raise KernelError(errno.ENOENT, asked, told)
 
     def fill(self, action: SetMap, index: int) -> None:
         """Makes a map of an attached program hold exactly what the action says. Raises KernelError (ESTALE)."""

@@ -1,0 +1,241 @@
+"""Errors that the kernel itself makes while a plan is carried out: each ends clean, and says what to do."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nkform.apply.executor import Executor
+from nkform.kernel import bpffs
+from nkform.plan.actions import Action
+from tests.live import isolation
+from tests.live.attack import in_child
+from tests.live.chain_sites import DEVICE, TCX_INGRESS, Others
+from tests.live.support import Node, ip, links, needs, sh
+from tests.live.test_pairs import veth
+from tests.live.whole import differences, held, whole
+
+
+@pytest.fixture
+def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], object]], None]:
+    """Has something happen while the next plan is carried out, before the action of that number."""
+
+    def arrange(place: int, happens: Callable[[], object]) -> None:
+        genuine = Executor.run
+        waiting = True
+
+        def run(self: Executor, actions: Sequence[Action]) -> None:
+            nonlocal waiting
+            if not waiting:
+                genuine(self, actions)
+                return
+            waiting = False
+            genuine(self, actions[:place])
+            happens()
+            genuine(self, actions[place:])
+
+        monkeypatch.setattr(Executor, "run", run)
+
+    return arrange
+
+
+Meanwhile = Callable[[int, Callable[[], object]], None]
+
+
+def refused(node: Node, spec: dict[str, Any], *words: str) -> None:
+    """The spec is refused with these words, among them that the node is as before, or what is not."""
+    error = node.refused(spec, command="apply")
+    for word in ("NK0501", "hint", *words):
+        assert word in error, error
+
+
+def changed() -> dict[str, Any]:
+    spec = veth()
+    spec["devices"]["to-a"]["mtu"] = 1400
+    spec["devices"]["to-c"] = {"kind": "veth", "peer": {"name": "c0"}}
+    return spec
+
+
+def test_a_name_is_taken(node: Node, meanwhile: Meanwhile) -> None:
+    node.apply(veth())
+    meanwhile(0, lambda: ip("link", "add", "to-c", "type", "veth", "peer", "name", "theirs"))
+    refused(node, changed(), "EEXIST", "to-c", "plan again")
+    assert {"to-c", "theirs"} <= links()
+    assert "nkform" not in ip("-d", "link", "show", "dev", "to-c")
+    ip("link", "delete", "to-c")
+    node.apply(changed())
+
+
+def test_a_namespace_vanishes(node: Node, meanwhile: Meanwhile) -> None:
+    """It took a pair with it; both were ours, and are made again."""
+    spec = changed()
+    spec["devices"]["to-a"]["peer"]["addresses"] = ["10.0.0.77/32"]
+    node.apply(veth())
+    before = whole()
+    meanwhile(1, lambda: ip("netns", "delete", "a"))
+    refused(node, spec, "open namespace a", "ENOENT", "plan again", "NK0505")
+    assert differences(before, whole()) == []
+    node.apply(spec)
+
+
+def test_a_device_is_deleted(node: Node, meanwhile: Meanwhile) -> None:
+    node.apply(veth())
+    before = whole()
+    meanwhile(1, lambda: ip("link", "delete", "to-a"))
+    refused(node, changed(), "ENODEV", "plan again", "NK0505")
+    assert differences(before, whole()) == []
+    node.apply(changed())
+
+
+@needs("tcx")
+def test_a_hook_is_filled_up_by_somebody_else(node: Node, meanwhile: Meanwhile) -> None:
+    node.apply(TCX_INGRESS.spec(["count"]))
+    others = Others()
+    try:
+        before = whole()
+
+        def fill() -> None:
+            for number in range(62):
+                others.attach(TCX_INGRESS, f"other{number}", 20000 + number)
+
+        meanwhile(0, fill)
+        refused(node, TCX_INGRESS.spec(["guard", "count"]), "ESTALE", "plan again")
+        ours = [each.name for each in TCX_INGRESS.running() if each.ours]
+        assert ours == ["count"]
+        assert "NK0420" in node.refused(TCX_INGRESS.spec(["guard", "count"]))
+    finally:
+        others.close()
+    assert differences(before, whole()) == []
+    node.apply(TCX_INGRESS.spec(["guard", "count"]))
+
+
+@needs("tcx")
+def test_bpffs_is_mounted_anew_over_ours(node: Node, meanwhile: Meanwhile) -> None:
+    """The pins are covered, so the programs cannot be told from those of others any more."""
+    node.apply(TCX_INGRESS.spec(["guard", "count"]))
+    before = whole()
+    meanwhile(0, lambda: isolation.mount("bpf", bpffs.BASE))
+    try:
+        error = node.refused(TCX_INGRESS.spec(["count", "guard"]), command="apply")
+        assert "NK05" in error
+        assert [each.program_id for each in TCX_INGRESS.running()]
+    finally:
+        sh("umount", bpffs.BASE)
+    assert differences(before, whole()) == []
+    node.apply(TCX_INGRESS.spec(["count", "guard"]))
+
+
+@needs("tcx")
+@pytest.mark.parametrize("limit", ["open files", "address space"])
+def test_a_limit_of_the_process(node: Node, limit: str, tmp_path: Path) -> None:
+    node.apply(veth())
+    before = whole()
+    spec = veth()
+    if limit == "open files":
+        for number in range(40):
+            name = f"ns{number}"
+            spec["namespaces"][name] = {"create": True}
+            spec["devices"][f"d{number}"] = {"kind": "veth", "peer": {"name": "eth0", "namespace": name}}
+    else:
+        spec["devices"]["to-a"]["programs"] = {"peer": [{"use": "count"}]}
+        spec["programs"] = {"count": {"template": "counters"}}
+        spec["engine"] = "bcc"  # in this process, and it takes much
+    node.write(spec)
+    said = tmp_path / "said"
+
+    def limited() -> None:
+        if limit == "open files":
+            resource.setrlimit(resource.RLIMIT_NOFILE, (30, 30))
+        else:
+            used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+            resource.setrlimit(resource.RLIMIT_AS, (used + (8 << 20), resource.RLIM_INFINITY))
+        outcome = node.run("apply", "-y", str(node.path))
+        said.write_text(f"{outcome.code}\n{outcome.err}")
+
+    ended = in_child(limited)
+    text = said.read_text() if said.exists() else ""
+    if limit == "open files":
+        assert text.startswith("1\n"), text
+        assert "EMFILE" in text
+        assert "ulimit" in text
+    else:
+        assert ended or text.startswith("1\n"), text  # a compiler without memory may take its process with it
+    if ended:
+        assert node.run("recover", "-y").code == 0
+    assert differences(before, whole()) == []
+    node.apply(veth())
+
+
+def test_cycles_leave_nothing_behind(node: Node, capsys: pytest.CaptureFixture[str]) -> None:
+    """Apply and destroy over and over: no pin, namespace, file descriptor, filter, program or process stays."""
+    many = 40 if "NKFORM_LAB" in os.environ else 1000
+    spec = TCX_INGRESS.spec(["guard", "count"]) if "tcx" in _features() else veth()
+    node.apply(spec)
+    node.destroy()
+    before, files, programs, processes = whole(), _open_files(), _programs(), _processes()
+    for turn in range(many):
+        node.write(spec)
+        assert node.run("apply", "-y", str(node.path)).code == 0, turn
+        assert node.run("destroy", "-y", str(node.path)).code == 0, turn
+    assert differences(before, whole()) == []
+    assert held() == []
+    assert (_open_files(), _processes()) == (files, processes)
+    assert _programs() - programs == set() or _soon(lambda: _programs() - programs == set())
+    assert not Path("/run/nkform", spec["node"]).exists()
+    with capsys.disabled():
+        print(f"\n  {many} times applied and destroyed, nothing is left of {DEVICE}")
+
+
+def _features() -> frozenset[str]:
+    from tests.live.support import features
+
+    return features()
+
+
+def _open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def _processes() -> set[str]:
+    own = str(os.getpid())
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if (process / "stat").read_text().rpartition(")")[2].split()[1] == own:
+                found.add(process.name)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ESRCH):
+                raise
+    return found
+
+
+def _programs() -> set[int]:
+    """Programs of our names: others on this machine load and unload theirs."""
+    from nkform.kernel import bpf
+    from nkform.kernel.bpf import BpfError
+    from nkform.kernel.bpf_programs import prog_info
+
+    found = set()
+    for number in list(bpf.prog_ids()):
+        try:
+            fd = bpf.prog_fd(number)
+        except BpfError:
+            continue
+        try:
+            if prog_info(fd).name in ("guard", "count", "udp_ports", "counters"):
+                found.add(number)
+        finally:
+            os.close(fd)
+    return found
+
+
+def _soon(holds: Callable[[], bool]) -> bool:
+    from tests.live.processes import until
+
+    return bool(until(holds))
