@@ -68,6 +68,9 @@ class BccEngine:
         """How often bcc compiled."""
         self._built: dict[str, BccObject] = {}
 
+    def close(self) -> None:
+        """It keeps nothing open."""
+
     def build(self, rendered: Rendered) -> BccObject:
         """The object of a program; compiled here unless this process has it. Raises NkformError, KernelError."""
         rendered.packed()  # says which values are not known

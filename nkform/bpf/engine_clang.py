@@ -106,6 +106,11 @@ class ClangEngine:
         """How often clang ran."""
         self._built: dict[str, ClangObject] = {}
 
+    def close(self) -> None:
+        self.cache.close()
+        if self.objects is not None:
+            self.objects.close()
+
     def build(self, rendered: Rendered) -> ClangObject:
         """The object of a program, from memory, the given objects, the cache or the compiler."""
         built = self._built.get(rendered.structure)

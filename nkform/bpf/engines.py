@@ -22,6 +22,9 @@ class Engine(Protocol):
     def build(self, rendered: Rendered) -> Object:
         """The object of a program. Raises NkformError (it does not compile, the compiler is missing)."""
 
+    def close(self) -> None:
+        """Lets go of the folders that it works with."""
+
 
 def resolve(wanted: str, *, objects: bool = False) -> str:
     """The engine that `auto` stands for on this machine. With given objects no compiler is needed."""

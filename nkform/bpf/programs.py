@@ -43,6 +43,8 @@ class Programs:
 
     def close(self) -> None:
         self._loader.close()
+        if self._engine is not None:
+            self._engine.close()
 
     def __enter__(self) -> Programs:
         return self
@@ -129,8 +131,8 @@ class Programs:
 
         if self._engine_name != "clang":
             raise fail("NK0736", "objects are built with clang; bcc compiles in the process that loads")
-        engine = ClangEngine(Store(default_path()))
-        with Store(folder) as store:
+        with Store(default_path()) as cache, Store(folder) as store:
+            engine = ClangEngine(cache)
             return len({engine.export(self.render(*program), store) for program in programs})
 
     def templates(self) -> Mapping[str, tuple[str, bool]]:

@@ -174,7 +174,7 @@ def test_a_limit_of_the_process(node: Node, limit: str, tmp_path: Path) -> None:
 
 def test_cycles_leave_nothing_behind(node: Node, capsys: pytest.CaptureFixture[str]) -> None:
     """Apply and destroy over and over: no pin, namespace, file descriptor, filter, program or process stays."""
-    many = 40 if "NKFORM_LAB" in os.environ else 1000
+    many = 20 if "NKFORM_LAB" in os.environ else 1000
     spec = TCX_INGRESS.spec(["guard", "count"]) if "tcx" in _features() else veth()
     node.apply(spec)
     node.destroy()
