@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from nkform.model import HOOKS, After, Attached, Before, Chain, Device, Filled, First, Hook, Last, Position, Program
-from nkform.plan.compare import FieldChange
+from nkform.plan.compare import FieldChange, device_fields
 from nkform.problem import Path, Problem
 
 MAX_PROGRAMS = 63
@@ -89,6 +89,14 @@ def _falls_through(device: str, hook: str) -> Problem:
         hint="write {default: drop, chain: [...]} to drop what falls through",
         severity="warning",
     )
+
+
+def is_void(problem: Problem, devices: Mapping[str, Device]) -> bool:
+    """Whether a problem is about a chain that fell through, and whose programs have since left it: none is left."""
+    match problem:
+        case Problem(code="NK0422", path=("devices", str(device), "programs", str(hook))) if device in devices:
+            return not devices[device].chains[hook].programs
+    return False
 
 
 def steps(present: Sequence[Attached], chain: Chain, kept: Mapping[int, int], *, moved: bool) -> list[Step]:
@@ -290,6 +298,8 @@ def obstacles(device: Device, live: Device | None, *, legacy: bool) -> Iterator[
                 f"{MAX_PROGRAMS}, {len(others)} others are there",
                 path=path,
             )
+        elif not legacy and live is not None and len(entries) + len(chain.programs) > MAX_PROGRAMS:
+            yield from _cramped(device, live, name, entries)
         match chain.position:
             case Before(program) | After(program) if anchor_place(entries, program) is None:
                 there = ", ".join(f"{entry.name} (id {entry.program_id})" for entry in others) or "none"
@@ -308,6 +318,24 @@ def obstacles(device: Device, live: Device | None, *, legacy: bool) -> Iterator[
                 path=path,
                 severity="warning",
             )
+
+
+def _cramped(device: Device, live: Device, name: str, entries: Sequence[Attached]) -> Iterator[Problem]:
+    """A change of a chain that finds no room at a hook that is nearly full: what is new goes beside what is old."""
+    if device.kind != "external" and any(field.forces_replacement for field in device_fields(device, live)):
+        return  # the new pair's hook is empty
+    chain, ours = device.chains[name], [entry for entry in entries if entry.ours]
+    moved = bool(chain.programs) and misplaced(entries, chain.position)
+    found = steps(ours, chain, {} if moved else kept(ours, chain), moved=moved)
+    coming = sum(isinstance(step, Attach) for step in found)
+    if len(entries) + coming > MAX_PROGRAMS:
+        yield Problem(
+            "NK0427",
+            f"{name} of {device.name} has room for {MAX_PROGRAMS} programs: this change puts {coming} beside the "
+            f"{len(entries)} that are there, before old ones go",
+            path=("devices", device.name, "programs", name),
+            hint="change it in two steps: take out some programs first",
+        )
 
 
 def _blackholed(device: Device, hook: str) -> bool:

@@ -196,7 +196,7 @@ def meaning(
         if device.chains and programs is not None:
             devices[name], notes = programs.resolve(device)
             problems += notes
-    return devices, problems
+    return devices, [problem for problem in problems if not chains.is_void(problem, devices)]
 
 
 def _unknown_targets(targets: Collection[str], desired: Node, live: Node) -> Iterator[Problem]:

@@ -668,6 +668,32 @@ def test_a_hook_that_is_full_is_said_by_plan(node: Node, place: Site, others: Ot
     assert len(place.running()) == MAX_PROGRAMS
 
 
+@pytest.mark.parametrize("place", sites(NETKIT_PEER, TCX_INGRESS))
+def test_a_hook_without_room_for_a_change_is_said_by_plan(node: Node, place: Site, others: Others) -> None:
+    node.apply(place.spec(["guard", "count"]))
+    for number in range(MAX_PROGRAMS - 2):
+        others.attach(place, f"p{number}", 1)
+    running = place.running()
+    error = node.refused(place.spec(["count", "guard"]))
+    assert "NK0427" in error
+    assert "spec.yaml" in error
+    assert place.running() == running
+    spec = place.spec(["guard", "count"])
+    spec["programs"]["guard"]["params"] = {"ports": [OTHER]}
+    node.apply(spec)  # one program in the place of another needs no room
+
+
+@pytest.mark.skipif("netkit" not in features(), reason="this kernel has no netkit devices (Linux 6.7)")
+def test_a_chain_that_the_mode_empties_does_not_fall_through(node: Node) -> None:
+    spec = NETKIT_PEER.spec(["arp"], mode="l3", peer={"policy": "blackhole"})
+    spec["programs"]["arp"] = {"template": "arp_responder", "params": {"addresses": ["169.254.1.1"]}}
+    for end in (spec["devices"][DEVICE], spec["devices"][DEVICE]["peer"]):
+        end.pop("mac", None)
+    said = node.apply(spec).err
+    assert "NK0424" in said
+    assert "NK0422" not in said
+
+
 def test_an_anchor_that_is_not_there(node: Node, site: Site, others: Others) -> None:
     node.apply(site.spec([]))
     others.attach(site, "there", 1)
