@@ -13,6 +13,7 @@ from nkform.model import ROOT, After, Device, Endpoint, First, Hook, Last, Names
 from nkform.plan.actions import SetMark, chain_of
 from nkform.plan.compare import FieldChange
 from nkform.plan.plan import Change, Plan, build
+from nkform.plan.saved import differences
 
 
 def declared(before: Node, live: Node) -> Node:
@@ -110,26 +111,25 @@ def _brief(change: Change) -> Change:
 
 
 def unlike(before: Node, after: Node) -> list[str]:
-    """The names of objects that are not the same in both; numbers that the kernel gives anew do not count."""
-    devices = {
-        name
-        for name in {*before.devices, *after.devices}
-        if _known(before.devices.get(name)) != _known(after.devices.get(name))
-    }
-    namespaces = {
-        name
-        for name in {*before.namespaces, *after.namespaces}
-        if before.namespaces.get(name) != after.namespaces.get(name)
-    }
-    return [f"device {name}" for name in sorted(devices)] + [
-        f"namespace {name or 'root'}" for name in sorted(namespaces)
-    ]
+    """What is not the same in both, as paths; numbers that the kernel gives anew do not count."""
+    found = []
+    for kind, some, others in (
+        ("device", _devices(before), _devices(after)),
+        ("namespace", before.namespaces, after.namespaces),
+    ):
+        for name in sorted({*some, *others}):
+            for path, _, _ in differences(some.get(name), others.get(name)):
+                found.append(f"{kind} {name or 'root'}{''.join(f' {part}' for part in path[-2:])}")
+    return list(dict.fromkeys(found))
 
 
-def _known(device: Device | None) -> Device | None:
-    if device is None:
-        return None
-    hooks = {name: _renumbered(hook) for name, hook in device.hooks.items()}
+def _devices(node: Node) -> dict[str, Device]:
+    """The devices without what does not count. Hooks are looked at only where something of ours may be."""
+    return {name: _known(device) for name, device in node.devices.items()}
+
+
+def _known(device: Device) -> Device:
+    hooks = {name: _renumbered(hook) for name, hook in device.hooks.items() if hook.ours}
     primary, peer = _unordered(device.primary), device.peer and _unordered(device.peer)
     return replace(device, index=0, primary=primary, peer=peer, hooks=hooks)
 
