@@ -20,7 +20,7 @@ from nkform.bpf.loader import Loaded
 from nkform.kernel import bpf, bpf_links, bpffs
 from nkform.kernel.bpf import BpfError
 from nkform.kernel.bpf_links import AttachType
-from nkform.kernel.bpf_programs import prog_info
+from nkform.kernel.bpf_programs import load_drop, prog_info
 from nkform.kernel.clsact import PRIORITY_END, Direction, Tc
 from nkform.kernel.netlink import KernelError
 from nkform.model import After, Attached, Before, Chain, Contents, Device, First, Hook, Last, Program
@@ -175,8 +175,11 @@ class Chains:
                 raise KernelError(errno.ESTALE, asked, "somebody changed it since the plan was made")
             self._check_pins(action, now)
             was = original or Hook()
+            closing = self._close(action, links, now, was.linked if original else action.after.programs)
+            staying = {entry.place for entry in was.linked}
+            shown = [entry for entry in now.linked if entry.name != plan.CLOSING or entry.place in staying]
             turns: list[tuple[Way, Sequence[Attached], Sequence[Attached], Chain]] = [
-                (links, now.linked, was.linked, Chain() if action.legacy else action.after)
+                (links, shown, was.linked, Chain() if action.legacy else action.after)
             ]
             if filters is not None:
                 turns.append((filters, now.filters, was.filters, action.after if action.legacy else Chain()))
@@ -187,11 +190,33 @@ class Chains:
                 self._originals[index, hook] = now
             for way, present, before, chain in turns:
                 if original is None:
-                    self._change(action, way, present, chain, indexes)
+                    self._change(action, way, present, chain, indexes, closing)
                 else:
                     self._restore(way, present, before)
+            if closing is not None:
+                for entry in links.present():
+                    if entry.name == plan.CLOSING and entry.ours and entry.place not in staying:
+                        links.detach(entry)
             if filters is not None and device.kind == "external":
                 filters.release()
+
+    def _close(self, action: SetChain, links: Links, now: Hook, target: Collection[object]) -> int | None:
+        """Sees to it that a hook which drops while it is empty drops while a chain comes to be or goes.
+
+        Returns the link of the program that ends the chain meanwhile; None where there is none.
+        """
+        for entry in now.linked:
+            if entry.ours and entry.name == plan.CLOSING:  # a run that was killed left it
+                self._hold(action.device.name, action.hook, entry)
+                return entry.place
+        ours = [entry for entry in now.linked if entry.ours]
+        if not action.closed or len(ours) < len(now.linked) or bool(ours) == bool(target):
+            return None
+        fd = load_drop("closing")
+        try:
+            return links.attach(fd, Place(bpf_links.Last(), plan.CLOSING, "-"))
+        finally:
+            os.close(fd)
 
     def _check_pins(self, action: SetChain, now: Hook) -> None:
         """Raises KernelError where programs of ours could be taken for those of others, and be attached twice."""
@@ -222,11 +247,18 @@ class Chains:
         return read_pins(bpffs.pins_at(self._node, device, hook, self._base)).get((device, hook), {})
 
     def _change(
-        self, action: SetChain, way: Way, present: Sequence[Attached], chain: Chain, indexes: tuple[int, int]
+        self,
+        action: SetChain,
+        way: Way,
+        present: Sequence[Attached],
+        chain: Chain,
+        indexes: tuple[int, int],
+        closing: int | None,
     ) -> None:
-        """From the programs of ours that are attached one way to those of a chain."""
+        """From our programs that are attached one way to those of a chain, ahead of what closes it meanwhile."""
+        ahead = None if closing is None else bpf_links.Before(link_id=closing)
         try:
-            self._carry_out(action, way, present, chain, indexes)
+            self._carry_out(action, way, present, chain, indexes, ahead=ahead)
         except BpfError as error:
             present = way.present()
             if error.errno != errno.ENOSPC or not any(entry.ours for entry in present):
@@ -241,8 +273,12 @@ class Chains:
         chain: Chain,
         indexes: tuple[int, int],
         elsewhere: bpf_links.Position | None = None,
+        ahead: bpf_links.Position | None = None,
     ) -> None:
-        """Takes the steps. `elsewhere`: where all of the chain is attached anew, for want of room between its parts."""
+        """Takes the steps. `elsewhere`: where all of the chain is attached anew, for want of room between its parts.
+
+        `ahead`: where a chain begins of which nothing is attached yet, if not where its position says.
+        """
         device, hook = action.device, action.hook
         maps = contents.declared_maps(chain.programs)
         ours = contents.with_entries([entry for entry in present if entry.ours], maps)
@@ -266,7 +302,7 @@ class Chains:
                     elif before is not None:
                         position = bpf_links.Before(link_id=before)
                     else:
-                        position = elsewhere or _outer(chain, present)
+                        position = elsewhere or ahead or _outer(chain, present)
                     place = Place(position, program.name, program.digest)
                     places[number] = _unshared(load(program, old), partial(way.attach, place=place))
                 case plan.Update(number, entry):

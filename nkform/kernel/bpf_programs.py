@@ -244,6 +244,14 @@ _LOAD_MEANINGS: Mapping[int, str] = {
 }
 
 
+def load_drop(name: str) -> int:
+    """A program that drops all packets, made without a compiler: `r0 = 2; exit` (TCX_DROP, NETKIT_DROP).
+
+    Raises BpfError.
+    """
+    return prog_load(struct.pack("=BBhiBBhi", 0xB7, 0, 0, 2, 0x95, 0, 0, 0), name)
+
+
 def btf_load(data: bytes) -> int:
     """Loads type information. Raises VerifierError, or BpfError."""
     types = bpf.memory(data)

@@ -177,7 +177,9 @@ class SetChain:
 
     `before` is what it ran. `revision` is what the hook's must still be, 0 for any. `legacy` asks for filters of legacy
     tc in place of links; `filters` says that there are filters of ours, which go when the links are there. `heir_of`
-    is what the hook of the pair runs that this one is to replace: the maps of its programs live on.
+    is what the hook of the pair runs that this one is to replace: the maps of its programs live on. `closed` says that
+    a netkit drops while nothing is attached there: half a chain, which may let through what it has no program to drop
+    yet, must be closed too.
     """
 
     device: Device
@@ -188,6 +190,7 @@ class SetChain:
     legacy: bool = False
     filters: bool = False
     heir_of: Hook = field(default_factory=Hook)
+    closed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,8 +295,10 @@ def undo(action: Action) -> tuple[Action, ...]:
             return (CarryRoutes(after, before),)
         case Settle():
             return ()
-        case SetChain(device, hook, was, legacy=legacy):
-            return (SetChain(device, hook, Hook(), chain_of(was), legacy=was.legacy, filters=legacy or was.legacy),)
+        case SetChain(device, hook, was, legacy=legacy, closed=closed):
+            filters = legacy or was.legacy
+            chain = chain_of(was)
+            return (SetChain(device, hook, Hook(), chain, legacy=was.legacy, filters=filters, closed=closed),)
         case SetMap(device, hook, program, was, _):
             # Half a change leaves what is neither of the two.
             return () if was is None else (SetMap(device, hook, program, None, was),)

@@ -7,6 +7,10 @@ of the other what it begins with. Whoever decides first then is whom its own cha
 that both chains let through passes at each moment, and one that both drop is dropped. Other orders do not hold that:
 without its end an old chain only lets more packets through to the new one, without its beginning it may drop what it
 had let through. Nor do two updates, one after the other.
+
+Where a policy drops while nothing is attached, the first program to come or the last to go would open the hook: there a
+program that drops ends what there is of the chain (CLOSING), until the chain is whole or gone. It is pinned like all
+others, so that the hook stays closed when the run is killed.
 """
 
 from __future__ import annotations
@@ -25,6 +29,9 @@ DEFAULT = "default"
 """The generated program that drops what nobody decided, or stands in for the policy that a veth lacks."""
 
 VERDICT = "verdict"
+
+CLOSING = "closing!"
+"""The program that ends a chain, and drops, while it comes to be or goes; no program of a spec can have that name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,6 +343,11 @@ def _cramped(device: Device, live: Device, name: str, entries: Sequence[Attached
             path=("devices", device.name, "programs", name),
             hint="change it in two steps: take out some programs first",
         )
+
+
+def drops_when_empty(device: Device, hook: str) -> bool:
+    """Whether a device has a policy that drops while no program is attached at a hook: on a netkit."""
+    return device.kind == "netkit" and _blackholed(device, hook)
 
 
 def _blackholed(device: Device, hook: str) -> bool:

@@ -406,7 +406,8 @@ def _attach(
         if not refills and not chains.settled(found, chain, legacy=legacy):
             way = legacy and bool(chain.programs)
             heir = heir_of.get(hook, Hook())
-            phases.attach.append(SetChain(device, hook, found, chain, found.revision, way, found.legacy, heir))
+            closed = live is not None and (chains.drops_when_empty(device, hook) or chains.drops_when_empty(live, hook))
+            phases.attach.append(SetChain(device, hook, found, chain, found.revision, way, found.legacy, heir, closed))
 
 
 def _chains_left(desired: Node, live: Node, targets: Collection[str], phases: _Phases) -> Iterator[Change]:
