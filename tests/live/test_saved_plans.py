@@ -14,6 +14,7 @@ import pytest
 from nkform.data import data_path
 from tests.live import isolation
 from tests.live.chain_sites import TCX_INGRESS, Others
+from tests.live.processes import until
 from tests.live.support import Node, ip, links, needs
 from tests.live.test_pairs import veth
 
@@ -66,7 +67,7 @@ def test_it_is_readable_by_its_owner_alone_and_matches_its_schema(plan: Path, no
         (lambda: ip("link", "set", "to-a", "mtu", "1300"), ("mtu", "1400", "1300")),
         (lambda: ip("addr", "add", "192.0.2.9/32", "dev", "to-a"), ("addresses", "192.0.2.9/32")),
         (lambda: ip("link", "delete", "to-a"), ("to-a", "not there")),
-        (lambda: ip("netns", "delete", "a"), ("a",)),
+        (lambda: (ip("netns", "delete", "a"), until(lambda: "to-a" not in links())), ("a",)),
         (lambda: ip("link", "set", "to-a", "alias", "other"), ("owner", "w")),
     ],
 )
