@@ -28,8 +28,11 @@ from tests.specs import specs
 
 IN_LAB = "NKFORM_LAB" in os.environ
 EXAMPLES = Path(__file__).parents[2] / "examples"
-CHANGES = 6 if IN_LAB else 100
+CHANGES = int(os.environ.get("NKFORM_CHANGES", "4" if IN_LAB else "100"))
 """Random changes of each kind; emulated kernels are ten times slower."""
+
+STRIDE = 1 if not IN_LAB or "netkit_room" in features() else 4
+"""In the lab every action is attacked on the newest kernel; on the others every fourth."""
 
 DROPS = {"default": "drop", "chain": []}
 SHUT_IN: list[Any] = [
@@ -84,30 +87,31 @@ def attacked(node: Node, first: dict[str, Any], second: dict[str, Any], score: S
     node.apply(first)
     before = whole()
     total = len(node.plan(second, "--json").json()["actions"])
-    assume(total)
-    score.changes += 1
-    for place in range(total + 1):
+    score.changes += bool(total)
+    for place in range(0, total + 1, STRIDE) if total else ():
         with stopped_after(place, total, fail):
             error = node.refused(second, command="apply")
         assert "NK0501" in error
         assert not {"NK0503", "NK0504"} & set(error.split()), error
         assert differences(before, whole()) == [], f"a failure after action {place} of {total}"
         score.failures += 1
-    for place in range(total + 1):
-        # After a detour the first state may differ in what no spec says, as the order of addresses, and so the plan.
-        now = len(node.plan(second, "--json").json()["actions"])
-        killed_after(node, min(place, now), now)
-        outcome = node.run("apply", "-y", str(node.path))
+    for place in range(0, total + 1, STRIDE) if total else ():
+        node.write(second)
+        killed_after(node, place)
+        outcome = node.run("apply", "-y", str(node.path))  # which holds by itself that it converged
         assert outcome.code == 0, f"killed after action {place} of {total}: {outcome.err}"
         assert "NK0511" in outcome.err
-        assert node.changes() == []
         score.kills += 1
-        node.apply(first)
-    before, now = whole(), len(node.plan(second, "--json").json()["actions"])
-    killed_after(node, now // 2, now)
-    outcome = node.run("recover", "-y")
-    assert outcome.code == 0, outcome.err
-    assert differences(before, whole()) == [], "recovered"
+        node.write(first)
+        assert node.run("apply", "-y", str(node.path)).code == 0
+    assert node.changes(first) == []
+    before = whole()
+    node.write(second)
+    if total:
+        killed_after(node, total // 2)
+        outcome = node.run("recover", "-y")
+        assert outcome.code == 0, outcome.err
+        assert differences(before, whole()) == [], "recovered"
 
 
 def nothing_is_left(node: Node, name: str) -> None:
@@ -204,9 +208,9 @@ def test_lists_change_whole(attach: str, node: Node, capsys: pytest.CaptureFixtu
 
 @st.composite
 def states(draw: st.DrawFn, kind: str) -> dict[str, Any]:
-    """A random spec of at most two devices, and the cell in some form."""
+    """A random spec of at most one device, and the cell in some form."""
     spec = draw(specs(kind, features()))
-    spec["devices"] = dict(list(spec["devices"].items())[:2])
+    spec["devices"] = dict(list(spec["devices"].items())[:1])
     changes: dict[str, Any] = {}
     chains = draw(st.sampled_from([None, *SHUT_IN]))
     if chains is not None:
@@ -236,6 +240,7 @@ def test_a_random_change_is_whole_or_not_at_all(kind: str, capsys: pytest.Captur
     )
     @given(states(kind), states(kind))
     def attack(first: dict[str, Any], second: dict[str, Any]) -> None:
+        assume(first != second)
         with tempfile.TemporaryDirectory() as folder, prisoner(score):
             node = Node(Path(folder))
             attacked(node, first, second, score)
