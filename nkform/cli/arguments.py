@@ -5,11 +5,15 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 from nkform import __version__
 
 EPILOG = "Every command has --help. Specs are YAML; `nkform schema` prints their JSON Schema."
+
+
+Option = Callable[["Parser"], None]
+"""Adds an option, or a few that belong together, to a command."""
 
 
 class UsageError(Exception):
@@ -21,6 +25,12 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{self.format_usage()}{self.prog}: error: {message}")
+
+
+class Command(Protocol):
+    """Adds a command: its name, what it does, the module of nkform.cli that does it and the function there."""
+
+    def __call__(self, name: str, help: str, module: str, *options: Option, function: str = "run") -> None: ...
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -38,7 +48,7 @@ def _later(module: str, function: str = "run") -> Callable[[argparse.Namespace],
     return run
 
 
-def _parser() -> Parser:  # noqa: PLR0915
+def _parser() -> Parser:
     parser = Parser(
         prog="nkform",
         description="Declares netkit and veth pairs in YAML and makes a node so.",
@@ -48,137 +58,177 @@ def _parser() -> Parser:  # noqa: PLR0915
     parser.set_defaults(json=False, no_color=False)
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
 
-    def command(name: str, help: str, module: str, *, specs: str = "", function: str = "run") -> Parser:
+    def command(name: str, help: str, module: str, *options: Option, function: str = "run") -> None:
         sub: Parser = commands.add_parser(name, help=help, description=help)
         sub.set_defaults(run=_later(module, function))
         sub.add_argument("--no-color", action="store_true", help="no colours, also on a terminal")
-        if specs:
-            sub.add_argument(
-                "spec",
-                nargs=specs,
-                type=Path,
-                metavar="SPEC",
-                help="spec files, or folders of them; - is standard input",
-            )
-            sub.add_argument(
-                "--var", action="append", default=[], metavar="NAME=VALUE", help="set a variable of the spec"
-            )
-            sub.add_argument(
-                "--var-file",
-                action="append",
-                default=[],
-                type=Path,
-                metavar="FILE",
-                help="set variables from a YAML file",
-            )
-        return sub
+        for option in options:
+            option(sub)
 
-    def json_option(sub: Parser) -> None:
-        sub.add_argument("--json", action="store_true", help="print JSON")
-
-    def locking(sub: Parser) -> None:
-        sub.add_argument(
-            "--lock-timeout",
-            default="60s",
-            metavar="TIME",
-            help="how long to wait for another run to end; 0 fails at once (default: 60s)",
-        )
-
-    def changing(sub: Parser) -> None:
-        locking(sub)
-        sub.add_argument("-y", "--yes", action="store_true", help="do not ask before changing the node")
-        sub.add_argument("--summary", action="store_true", help="only say how many objects change")
-
-    json_option(command("validate", "check a spec against schema and meaning, without a kernel", "validate", specs="+"))
-
-    plan = command("plan", "show how the node differs from the spec", "plan", specs="+")
-    json_option(plan)
-    plan.add_argument("--detailed-exitcode", action="store_true", help="exit 2 if there is something to do")
-    plan.add_argument("--summary", action="store_true", help="only say how many objects change")
-
-    plan.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", help="keep the plan in a file that `apply` carries out"
-    )
-
-    apply = command("apply", "make the node as the spec says, or leave it as it was", "apply", specs="+")
-    changing(apply)
-    apply.add_argument(
-        "--confirm", metavar="TIME", help="go back unless somebody confirms within this time, as 60s or 5m"
-    )
-    apply.add_argument(
-        "--detach", action="store_true", help="with --confirm: do not wait here, `nkform confirm` will be run"
-    )
-    for sub in (plan, apply):
-        sub.add_argument("--adopt", action="store_true", help="take over devices and namespaces that exist unmarked")
-        sub.add_argument(
-            "--target",
-            action="append",
-            default=[],
-            metavar="DEVICE",
-            help="only this device (may be repeated)",
-        )
-
-    watch = command("watch", "say how the node drifts from the spec, as it does; and mend it", "watch", specs="+")
-    _following(watch)
-    json_option(watch)
-
-    destroy = command("destroy", "remove all that carries the node's mark", "apply", specs="*", function="destroy")
-    changing(destroy)
-    destroy.add_argument("--node", metavar="NAME", help="the node's name, instead of a spec")
-
-    for name, help, module, function, options in (
-        ("confirm", "keep what `apply --confirm` did", "confirm", "run", locking),
-        ("rollback", "go back to what the node was before the last apply", "recover", "rollback", changing),
-        ("recover", "take back a run that was killed", "recover", "run", changing),
-    ):
-        sub = command(name, help, module, function=function)
-        options(sub)
-        sub.add_argument("--node", metavar="NAME", help="which node, if there are several")
-
-    status = command("status", "tell what devices and programs are doing", "status")
-    status.add_argument("--node", metavar="NAME", help="which node's, if there are several")
-    json_option(status)
-
-    catalogue = command(
-        "templates", "list the program templates, or print one's manual", "programs", function="templates"
-    )
-    catalogue.add_argument("name", nargs="?", metavar="NAME")
-    catalogue.add_argument(
-        "--templates", action="append", default=[], type=Path, metavar="DIR", help="a folder of templates of your own"
-    )
-    render = command("render", "print the C that a chain compiles to", "programs", specs="+", function="render")
-    render.add_argument("device", metavar="DEVICE")
-    render.add_argument("hook", metavar="HOOK", choices=("primary", "peer", "ingress", "egress"))
-    build = command(
-        "build", "compile a spec's programs for nodes without a compiler", "programs", specs="+", function="build"
-    )
-    build.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="DIR", help="the folder that the objects go to"
-    )
-    for sub in (plan, apply, watch, render):
-        sub.add_argument(
-            "--engine", choices=("auto", "clang", "bcc"), help="what compiles programs, instead of the spec's"
-        )
-    for sub in (plan, apply, watch):
-        sub.add_argument("--objects", type=Path, metavar="DIR", help="objects of programs that were built elsewhere")
-
-    show = command("show", "print the live state as a spec", "show")
-    show.add_argument("--node", metavar="NAME", help="which node's, if there are several")
-    json_option(show)
-
-    json_option(command("doctor", "tell what this kernel and machine can do, and what to install", "doctor"))
-    schema = command("schema", "print the JSON Schema of the spec, or of plans", "schema")
-    schema.add_argument("of", nargs="?", choices=("spec", "plan"), default="spec")
+    _from_specs(command)
+    _on_nodes(command)
+    _of_programs(command)
+    command("doctor", "tell what this kernel and machine can do, and what to install", "doctor", _json)
+    command("schema", "print the JSON Schema of the spec, or of plans", "schema", _schema_of)
     return parser
 
 
-def _following(watch: Parser) -> None:
-    watch.set_defaults(lock_timeout="0")  # another run at work: it is tried again anyway
-    watch.add_argument("--heal", action="store_true", help="make the node as the spec says, as `apply -y` does")
-    watch.add_argument(
+def _from_specs(command: Command) -> None:
+    """Commands that take specs and look at the node, or change it."""
+    command("validate", "check a spec against schema and meaning, without a kernel", "validate", _specs("+"), _json)
+    planning = (_specs("+"), _part, _compiling, _prebuilt)
+    command(
+        "plan", "show how the node differs from the spec", "plan",
+        *planning, _json, _short, _detailed, _keeping,
+    )  # fmt: skip
+    command(
+        "apply", "make the node as the spec says, or leave it as it was", "apply",
+        *planning, _short, _locking, _unasked, _on_trial,
+    )  # fmt: skip
+    command(
+        "watch", "say how the node drifts from the spec, as it does; and mend it", "watch",
+        _specs("+"), _compiling, _prebuilt, _json, _following,
+    )  # fmt: skip
+    command(
+        "destroy", "remove all that carries the node's mark", "apply",
+        _specs("*"), _node, _short, _locking, _unasked, function="destroy",
+    )  # fmt: skip
+
+
+def _on_nodes(command: Command) -> None:
+    """Commands about what was applied."""
+    changing = (_node, _short, _locking, _unasked)
+    command("confirm", "keep what `apply --confirm` did", "confirm", _node, _locking)
+    command("rollback", "go back to what the node was before the last apply", "recover", *changing, function="rollback")
+    command("recover", "take back a run that was killed", "recover", *changing)
+    command("status", "tell what devices and programs are doing", "status", _node, _json)
+    command("show", "print the live state as a spec", "show", _node, _json)
+
+
+def _of_programs(command: Command) -> None:
+    """Commands about templates, and what becomes of them."""
+    command(
+        "templates", "list the program templates, or print one's manual", "programs", _catalogue, function="templates"
+    )
+    command(
+        "render", "print the C that a chain compiles to", "programs",
+        _specs("+"), _place, _compiling, function="render",
+    )  # fmt: skip
+    command(
+        "build", "compile a spec's programs for nodes without a compiler", "programs",
+        _specs("+"), _into, function="build",
+    )  # fmt: skip
+
+
+# --- options ----------------------------------------------------------------------------
+
+
+def _specs(number: str) -> Option:
+    def add(sub: Parser) -> None:
+        sub.add_argument(
+            "spec", nargs=number, type=Path, metavar="SPEC", help="spec files, or folders of them; - is standard input"
+        )
+        sub.add_argument("--var", action="append", default=[], metavar="NAME=VALUE", help="set a variable of the spec")
+        sub.add_argument(
+            "--var-file",
+            action="append",
+            default=[],
+            type=Path,
+            metavar="FILE",
+            help="set variables from a YAML file",
+        )
+
+    return add
+
+
+def _json(sub: Parser) -> None:
+    sub.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _short(sub: Parser) -> None:
+    sub.add_argument("--summary", action="store_true", help="only say how many objects change")
+
+
+def _detailed(sub: Parser) -> None:
+    sub.add_argument("--detailed-exitcode", action="store_true", help="exit 2 if there is something to do")
+
+
+def _keeping(sub: Parser) -> None:
+    sub.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="keep the plan in a file that `apply` carries out"
+    )
+
+
+def _part(sub: Parser) -> None:
+    sub.add_argument("--adopt", action="store_true", help="take over devices and namespaces that exist unmarked")
+    sub.add_argument(
+        "--target", action="append", default=[], metavar="DEVICE", help="only this device (may be repeated)"
+    )
+
+
+def _locking(sub: Parser) -> None:
+    sub.add_argument(
+        "--lock-timeout",
+        default="60s",
+        metavar="TIME",
+        help="how long to wait for another run to end; 0 fails at once (default: 60s)",
+    )
+
+
+def _unasked(sub: Parser) -> None:
+    sub.add_argument("-y", "--yes", action="store_true", help="do not ask before changing the node")
+
+
+def _on_trial(sub: Parser) -> None:
+    sub.add_argument(
+        "--confirm", metavar="TIME", help="go back unless somebody confirms within this time, as 60s or 5m"
+    )
+    sub.add_argument(
+        "--detach", action="store_true", help="with --confirm: do not wait here, `nkform confirm` will be run"
+    )
+
+
+def _following(sub: Parser) -> None:
+    sub.set_defaults(lock_timeout="0")  # another run at work: it is tried again anyway
+    sub.add_argument("--heal", action="store_true", help="make the node as the spec says, as `apply -y` does")
+    sub.add_argument(
         "--interval",
         type=float,
         default=5.0,
         metavar="SECONDS",
         help="how often to look for what the kernel does not tell by itself (5)",
     )
+
+
+def _node(sub: Parser) -> None:
+    sub.add_argument("--node", metavar="NAME", help="which node, if there are several")
+
+
+def _compiling(sub: Parser) -> None:
+    sub.add_argument("--engine", choices=("auto", "clang", "bcc"), help="what compiles programs, instead of the spec's")
+
+
+def _prebuilt(sub: Parser) -> None:
+    sub.add_argument("--objects", type=Path, metavar="DIR", help="objects of programs that were built elsewhere")
+
+
+def _catalogue(sub: Parser) -> None:
+    sub.add_argument("name", nargs="?", metavar="NAME")
+    sub.add_argument(
+        "--templates", action="append", default=[], type=Path, metavar="DIR", help="a folder of templates of your own"
+    )
+
+
+def _place(sub: Parser) -> None:
+    sub.add_argument("device", metavar="DEVICE")
+    sub.add_argument("hook", metavar="HOOK", choices=("primary", "peer", "ingress", "egress"))
+
+
+def _into(sub: Parser) -> None:
+    sub.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="DIR", help="the folder that the objects go to"
+    )
+
+
+def _schema_of(sub: Parser) -> None:
+    sub.add_argument("of", nargs="?", choices=("spec", "plan"), default="spec")
