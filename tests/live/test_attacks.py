@@ -28,7 +28,7 @@ from tests.specs import specs
 
 IN_LAB = "NKFORM_LAB" in os.environ
 EXAMPLES = Path(__file__).parents[2] / "examples"
-CHANGES = int(os.environ.get("NKFORM_CHANGES", "4" if IN_LAB else "100"))
+CHANGES = int(os.environ.get("NKFORM_CHANGES", "3" if IN_LAB else "100"))
 """Random changes of each kind; emulated kernels are ten times slower."""
 
 STRIDE = 1 if not IN_LAB or "netkit_room" in features() else 4

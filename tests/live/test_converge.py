@@ -15,7 +15,7 @@ from tests.live.support import Node, features, kinds, links
 from tests.specs import specs
 
 EXAMPLES = {"veth": 200, "netkit": 200}
-IN_THE_LAB = {"veth": 10, "netkit": 50}
+IN_THE_LAB = {"veth": 4, "netkit": 20}
 """Emulated kernels are ten times slower."""
 
 
