@@ -5,7 +5,7 @@ They are read before it goes, so that taking it back brings them back.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from nkform.kernel import devconf
@@ -22,42 +22,40 @@ Values = Mapping[str, Mapping[str, Mapping[str, str]]]
 
 def noted(plan: Plan, live: Node, namespaces: Namespaces) -> tuple[Plan, Node]:
     """The plan and the live node, with all sysctls of what the plan takes away. Raises KernelError."""
-    going = [end for action in plan.actions for end in _taken(action, live)]
+    by_index = {device.index: device for device in live.devices.values() if device.index}
+    going = {(end.namespace, end.name) for action in plan.actions for end in _taken(action, by_index)}
     if not going:
         return plan, live
-    values = _read(namespaces, going)
-    devices = {
-        name: _with_sysctls(device, values, going) if any(end in going for end in device.ends) else device
-        for name, device in live.devices.items()
-    }
+    values = _read(namespaces, {namespace for namespace, _ in going})
+    devices = {name: _with_sysctls(device, values, going) for name, device in live.devices.items()}
     by_index = {device.index: device for device in devices.values() if device.index}
     actions = tuple(_completed(action, by_index, values) for action in plan.actions)
     return replace(plan, actions=actions), live.with_devices(devices)
 
 
-def _taken(action: Action, live: Node) -> Iterable[Endpoint]:
+def _taken(action: Action, devices: Mapping[int, Device]) -> Iterable[Endpoint]:
     """The ends that an action takes away, as they are called before the plan begins."""
     match action:
         case DeletePair(device):
-            return next((d.ends for d in live.devices.values() if d.index == device.index), device.ends)
+            return devices.get(device.index, device).ends
         case MoveEnd(before, after) if before.namespace != after.namespace:
             return (before,)
         case _:
             return ()
 
 
-def _read(namespaces: Namespaces, ends: Iterable[Endpoint]) -> Values:
+def _read(namespaces: Namespaces, keys: Iterable[str]) -> Values:
     found = {}
-    for key in dict.fromkeys(end.namespace for end in ends):
+    for key in keys:
         if not key.startswith("nsid:"):
             with namespaces.open(key) as fd, namespaces.entered(fd, key), Socket() as socket:
                 found[key] = dict(whole(devconf.dump, socket))
     return found
 
 
-def _with_sysctls(device: Device, values: Values, going: Iterable[Endpoint]) -> Device:
+def _with_sysctls(device: Device, values: Values, going: Collection[tuple[str, str]]) -> Device:
     def known(end: Endpoint) -> Endpoint:
-        return _known(end, values) if end in going else end
+        return _known(end, values) if (end.namespace, end.name) in going else end
 
     return replace(device, primary=known(device.primary), peer=known(device.peer) if device.peer else None)
 

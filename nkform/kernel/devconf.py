@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
+from functools import cache
 from socket import AF_INET, AF_INET6, AF_UNSPEC
 
 from nkform.kernel.links import IFINFOMSG, IFLA_IFNAME, RTM_GETLINK
@@ -42,7 +43,7 @@ FAMILIES = ((AF_INET, IFLA_INET_CONF, "ipv4", _IPV4.split()), (AF_INET6, IFLA_IN
 
 def dump(socket: Socket) -> Iterator[tuple[str, dict[str, str]]]:
     """By the name of each interface, the values of its sysctls (`ipv4.rp_filter`). Raises KernelError."""
-    there = {family: set(_files(family)) for _, _, family, _ in FAMILIES}
+    there = {family: _files(family) for _, _, family, _ in FAMILIES}
     request = Request(RTM_GETLINK, 0, IFINFOMSG.pack(AF_UNSPEC, 0, 0, 0, 0), "list the sysctls of interfaces")
     for message in socket.dump(request):
         found = walk(message.buffer, message.start + IFINFOMSG.size, message.end)
@@ -60,10 +61,11 @@ def _numbers(payload: memoryview | None) -> tuple[int, ...]:
     return struct.unpack(f"={len(payload) // 4}i", payload[: len(payload) // 4 * 4]) if payload else ()
 
 
-def _files(family: str) -> list[str]:
-    """The sysctls that this kernel has, and that can be written."""
+@cache
+def _files(family: str) -> frozenset[str]:
+    """The sysctls that this kernel has, in any namespace, and that can be written."""
     folder = f"/proc/sys/net/{family}/conf/lo"
     try:
-        return [entry.name for entry in os.scandir(folder) if entry.stat().st_mode & 0o200]
+        return frozenset(entry.name for entry in os.scandir(folder) if entry.stat().st_mode & 0o200)
     except FileNotFoundError:
-        return []
+        return frozenset()
