@@ -19,13 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nkform.apply.interrupt import Interrupts
-from nkform.apply.journal import JOURNAL, UNCONFIRMED, Found, State, find
+from nkform.apply.journal import JOURNAL, OUTCOME, UNCONFIRMED, Found, State, find
 from nkform.apply.lock import take
 from nkform.apply.recovery import revert
 from nkform.kernel import rundir
 from nkform.problem import NkformError, Problem
 
-OUTCOME = "reverted.json"
 PAUSE = 0.2
 """Seconds between two looks."""
 

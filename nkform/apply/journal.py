@@ -32,6 +32,9 @@ PREVIOUS: Final = "previous"
 State = Literal["journal", "unconfirmed", "previous"]
 """Under way or interrupted; done and waiting to be confirmed; done: the way back."""
 
+OUTCOME: Final = "reverted.json"
+"""What became of a run that nobody confirmed (apply/guardian.py)."""
+
 STATES: tuple[State, ...] = (JOURNAL, UNCONFIRMED, PREVIOUS)
 
 
@@ -165,6 +168,11 @@ def _text(found: Found) -> str:
 def forget(node: str, *states: State) -> None:
     """Raises KernelError."""
     rundir.remove(node, *states)
+
+
+def forget_all(node: str) -> None:
+    """No run of a node is on record any more. Raises KernelError."""
+    rundir.remove(node, *STATES, OUTCOME)
 
 
 def confirm(node: str) -> None:

@@ -180,7 +180,7 @@ def _forget(node: str) -> None:
     from nkform.apply.transaction import release
     from nkform.observe import explanations, record
 
-    journal.forget(node, *journal.STATES)
+    journal.forget_all(node)
     release(node)
     explanations.forget(node)
     record.forget(node)

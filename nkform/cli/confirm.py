@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 import select
+import signal
 import sys
-from typing import TYPE_CHECKING
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 from nkform.apply import journal
 from nkform.apply.guardian import outcome
@@ -41,25 +43,47 @@ def wait(node: str, guardian: Guardian, seconds: float, *, detach: bool) -> int:
     say(f"To keep this, {ways} within {seconds:g} s; otherwise {node} goes back to what it was.")
     if detach:
         return 0
-    token = guardian.token
-    while rundir.stamp(node, journal.UNCONFIRMED) == record:
-        if (found := outcome(node, token)) is not None:
-            raise _stuck(found)
-        try:
-            if here and select.select([sys.stdin], [], [], PAUSE)[0]:
+    with _Regret() as regret:
+        while rundir.stamp(node, journal.UNCONFIRMED) == record:
+            if (found := outcome(node, guardian.token)) is not None:
+                raise _stuck(found)
+            if regret.take():
+                say("going back")
+                guardian.revert()
+                here = False
+            if not here:
+                select.select([], [], [], PAUSE)
+            elif select.select([sys.stdin], [], [], PAUSE)[0]:
                 if os.read(sys.stdin.fileno(), 4096):
                     return _confirm(node, record)
                 here = False  # the terminal is gone
-            elif not here:
-                select.select([], [], [], PAUSE)
-        except KeyboardInterrupt:
-            say("going back")
-            guardian.revert()
-            here = False
     if rundir.stamp(node, journal.PREVIOUS) == record:
         print("Confirmed.")
         return 0
     raise fail("NK0509", f"nobody confirmed: {node} is as it was before")
+
+
+class _Regret:
+    """Ctrl-C while a change waits to be confirmed: nobody will confirm it. Within the block it does nothing else."""
+
+    def __init__(self) -> None:
+        self._felt = False
+        self._before: Any = None
+
+    def __enter__(self) -> _Regret:
+        self._before = signal.signal(signal.SIGINT, self._feel)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def _feel(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        self._felt = True
+
+    def take(self) -> bool:
+        """Whether it was felt since this was asked last."""
+        felt, self._felt = self._felt, False
+        return felt
 
 
 def _confirm(node: str, record: tuple[int, int] | None) -> int:
