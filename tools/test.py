@@ -24,6 +24,9 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 PYTHON = ".venv/bin/python"
 # What ruff and mypy do not find by themselves, for want of a ".py".
 SCRIPTS = ("tools/lab",)
+LAB_SECONDS = "4000"
+"""After so long a guest is given up."""
+
 LAB_CANNOT_RUN = 125  # exit code of tools/lab: no kernel, no network, no QEMU
 # The longest first: with two of them side by side, the short ones fill the gap.
 LAB_KERNELS = ("newest", "6.12", "6.1")
@@ -64,7 +67,17 @@ def stages(pytest_arguments: Sequence[str]) -> list[Stage]:
             Stage(
                 f"lab-{kernel}",
                 # The guests share the checkout, so none of them writes pytest's cache.
-                (("tools/lab", "run", kernel, "--", *pytest("-p", "no:cacheprovider", *live)),),
+                (
+                    (
+                        "tools/lab",
+                        "run",
+                        "--timeout",
+                        LAB_SECONDS,
+                        kernel,
+                        "--",
+                        *pytest("-p", "no:cacheprovider", *live),
+                    ),
+                ),
                 needs_root=True,
                 expensive=True,
                 lab=True,
