@@ -137,7 +137,8 @@ def _qdiscs(socket: Socket, names: dict[int, str]) -> Iterator[str]:
     for message in socket.dump(Request(RTM_GETQDISC, 0, struct.pack("=BxxxiIII", 0, 0, 0, 0, 0), "list qdiscs")):
         _, index, handle, parent, _ = struct.unpack_from("=BxxxiIII", message.buffer, message.start)
         kind = bytes(walk(message.buffer, message.start + 20, message.end)[1]).rstrip(b"\0").decode()
-        if kind != "noqueue":
+        # A clsact of ours that is empty stays on a pair: the kernel would stop the device for a moment as it goes.
+        if kind not in ("noqueue", "clsact"):
             yield f"{names.get(index)} {kind} {handle:x} {parent:x}"
 
 
