@@ -1,6 +1,7 @@
-"""What goes with a device that is deleted, or moved to another namespace, and that no spec need name: its sysctls.
+"""The sysctls of what is deleted, or moved to another namespace, where it loses them, or renamed: no spec need name them,
+and under its new name nobody has looked yet.
 
-They are read before it goes, so that taking it back brings them back.
+They are read before anything is done, so that taking it back brings them back.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from nkform.kernel.netlink import Socket
 from nkform.kernel.netns import Namespaces
 from nkform.model import Device, Endpoint, Node
 from nkform.observe.namespaces import whole
-from nkform.plan.actions import Action, DeletePair, MoveEnd
+from nkform.plan.actions import Action, DeletePair, MoveEnd, SetSysctl
 from nkform.plan.plan import Plan
 
 Values = Mapping[str, Mapping[str, Mapping[str, str]]]
@@ -29,7 +30,12 @@ def noted(plan: Plan, live: Node, namespaces: Namespaces) -> tuple[Plan, Node]:
     values = _read(namespaces, {namespace for namespace, _ in going})
     devices = {name: _with_sysctls(device, values, going) for name, device in live.devices.items()}
     by_index = {device.index: device for device in devices.values() if device.index}
-    actions = tuple(_completed(action, by_index, values) for action in plan.actions)
+    renamed = {
+        (action.device, action.after.namespace, action.after.name): action.before
+        for action in plan.actions
+        if isinstance(action, MoveEnd) and action.before.namespace == action.after.namespace
+    }
+    actions = tuple(_completed(action, by_index, values, renamed) for action in plan.actions)
     return replace(plan, actions=actions), live.with_devices(devices)
 
 
@@ -38,7 +44,7 @@ def _taken(action: Action, devices: Mapping[int, Device]) -> Iterable[Endpoint]:
     match action:
         case DeletePair(device):
             return devices.get(device.index, device).ends
-        case MoveEnd(before, after) if before.namespace != after.namespace:
+        case MoveEnd(before):
             return (before,)
         case _:
             return ()
@@ -64,7 +70,9 @@ def _known(end: Endpoint, values: Values) -> Endpoint:
     return replace(end, sysctl={**values.get(end.namespace, {}).get(end.name, {}), **end.sysctl})
 
 
-def _completed(action: Action, devices: Mapping[int, Device], values: Values) -> Action:
+def _completed(
+    action: Action, devices: Mapping[int, Device], values: Values, renamed: Mapping[tuple[str, str, str], Endpoint]
+) -> Action:
     match action:
         case DeletePair(device) if known := devices.get(device.index):
             primary = replace(device.primary, sysctl=known.primary.sysctl)
@@ -72,5 +80,7 @@ def _completed(action: Action, devices: Mapping[int, Device], values: Values) ->
             return DeletePair(replace(device, primary=primary, peer=peer))
         case MoveEnd(before, after, name) if before.namespace != after.namespace:
             return MoveEnd(_known(before, values), after, name)
+        case SetSysctl(end, key, None, after) if before := renamed.get((end.device, end.namespace, end.name)):
+            return SetSysctl(end, key, values.get(before.namespace, {}).get(before.name, {}).get(key), after)
         case _:
             return action

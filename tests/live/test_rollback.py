@@ -11,6 +11,8 @@ from nkform.kernel.netlink import KernelError
 from nkform.plan.actions import Action
 from tests.live.support import Node, dump, ip, links
 from tests.live.test_pairs import veth
+from tests.live.whole import differences
+from tests.live.whole import whole as whole_state
 
 
 def whole() -> str:
@@ -129,3 +131,15 @@ def test_what_the_kernel_ignored_is_an_error(node: Node, monkeypatch: pytest.Mon
     assert "mtu" in error
     assert "spec.yaml" in error
     assert whole() == before
+
+
+def test_sysctls_of_an_end_that_was_renamed_come_back(node: Node) -> None:
+    """The spec names them under the new name, which nothing had when the plan was made."""
+    spec = veth()
+    peer = spec["devices"]["to-a"]["peer"]
+    peer["sysctl"] = {"ipv4": {"rp_filter": 2}}
+    node.apply(spec)
+    before = whole_state()
+    peer.update(name="net0", sysctl={"ipv4": {"rp_filter": 1}}, routes=[{"to": "default", "via": "203.0.113.1"}])
+    assert "NK0505" in node.refused(spec, command="apply")
+    assert differences(before, whole_state()) == []
