@@ -1,7 +1,7 @@
-"""The sysctls of what is deleted, or moved to another namespace, where it loses them, or renamed: no spec need name them,
-and under its new name nobody has looked yet.
+"""Sysctls that undoing needs and no spec need name: those of ends that are deleted, or moved to another namespace, where
+they lose them, and those of ends that are renamed, which nobody has looked at under their new names.
 
-They are read before anything is done, so that taking it back brings them back.
+They are read before anything is done.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def _completed(
             return DeletePair(replace(device, primary=primary, peer=peer))
         case MoveEnd(before, after, name) if before.namespace != after.namespace:
             return MoveEnd(_known(before, values), after, name)
-        case SetSysctl(end, key, None, after) if before := renamed.get((end.device, end.namespace, end.name)):
-            return SetSysctl(end, key, values.get(before.namespace, {}).get(before.name, {}).get(key), after)
+        case SetSysctl(end, key, None, after) if old := renamed.get((end.device, end.namespace, end.name)):
+            return SetSysctl(end, key, values.get(old.namespace, {}).get(old.name, {}).get(key), after)
         case _:
             return action
