@@ -1,5 +1,5 @@
-"""Sysctls that undoing needs and no spec need name: those of ends that are deleted, or moved to another namespace, where
-they lose them, and those of ends that are renamed, which nobody has looked at under their new names.
+"""Sysctls that undoing needs and no spec need name: of ends that are deleted, or moved to another namespace, where they
+lose them, and of ends that are renamed, which nobody has looked at under their new names.
 
 They are read before anything is done.
 """

@@ -28,11 +28,12 @@ from tests.specs import specs
 
 IN_LAB = "NKFORM_LAB" in os.environ
 EXAMPLES = Path(__file__).parents[2] / "examples"
-CHANGES = {"veth": 1 if "netkit" in features() else 3, "netkit": 3} if IN_LAB else {"veth": 100, "netkit": 100}
+NEWEST = "netkit_room" in features()
+CHANGES = {"veth": 1, "netkit": 3 if NEWEST else 1} if IN_LAB else {"veth": 100, "netkit": 100}
 """Random changes of each kind; emulated kernels are ten times slower."""
 
-STRIDE = 1 if not IN_LAB or "netkit_room" in features() else 4
-"""In the lab every action is attacked on the newest kernel; on the others every fourth."""
+STRIDE = 1 if NEWEST or not IN_LAB else 6
+"""In the lab every action is attacked on the newest kernel; on the others every sixth."""
 
 DROPS = {"default": "drop", "chain": []}
 SHUT_IN: list[Any] = [
