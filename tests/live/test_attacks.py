@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from nkform.kernel import rundir
 from tests.live.attack import PRISON, Prisoner, cell, fail, killed_after, stopped_after
+from tests.live.chain_sites import EVERYWHERE
 from tests.live.isolation import fresh_network
 from tests.live.support import Node, features, kinds, needs
 from tests.live.whole import differences, held, whole
@@ -29,7 +30,7 @@ from tests.specs import specs
 IN_LAB = "NKFORM_LAB" in os.environ
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NEWEST = "netkit_room" in features()
-CHANGES = {"veth": 1, "netkit": 3 if NEWEST else 1} if IN_LAB else {"veth": 100, "netkit": 100}
+CHANGES = 100 if not IN_LAB else 10 if EVERYWHERE else 1
 """Random changes of each kind; emulated kernels are ten times slower."""
 
 STRIDE = 1 if NEWEST or not IN_LAB else 6
@@ -232,7 +233,7 @@ def test_a_random_change_is_whole_or_not_at_all(kind: str, capsys: pytest.Captur
     score = Score()
 
     @settings(
-        max_examples=CHANGES[kind],
+        max_examples=CHANGES,
         deadline=None,
         database=None,
         derandomize=True,
