@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from nkform.apply.interrupt import SIGNALS
 from nkform.cli.main import main
 
 PATIENCE = 120.0 if "NKFORM_LAB" in os.environ else 20.0
 """Seconds that a thing may take that must happen; emulated kernels are slow."""
+
+
+RUNNING: set[int] = set()
+"""Processes that no test has seen the end of."""
+
+
+def end_all() -> None:
+    """Kills what a test that failed has left running: it may hold the lock."""
+    for pid in list(RUNNING):
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        RUNNING.discard(pid)
 
 
 def until(holds: Callable[[], Any]) -> Any:
@@ -42,8 +56,11 @@ class Process:
     def __init__(self, *words: str, prepare: Callable[[], object] = lambda: None) -> None:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115
         self.pid = os.fork()
+        RUNNING.add(self.pid)
         if not self.pid:
             os.setsid()
+            for number in SIGNALS:  # whoever runs the tests in the background may have had them ignored
+                signal.signal(number, signal.SIG_DFL)
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             os.dup2(self._file.fileno(), 1)
             os.dup2(self._file.fileno(), 2)
@@ -60,4 +77,6 @@ class Process:
 
     def ended(self) -> int:
         """Its exit code, negative for a signal."""
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        status = os.waitpid(self.pid, 0)[1]
+        RUNNING.discard(self.pid)
+        return os.waitstatus_to_exitcode(status)

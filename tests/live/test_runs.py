@@ -7,7 +7,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from nkform.kernel import bpffs, rundir
 from nkform.plan.actions import Action
 from tests.live.attack import killed_after
 from tests.live.chain_sites import TCX_INGRESS
-from tests.live.processes import Process
+from tests.live.processes import Process, end_all
 from tests.live.support import Node, ip, link, links, needs
 from tests.live.test_pairs import veth
 from tests.live.whole import differences, held, whole
@@ -56,8 +56,10 @@ def changed() -> dict[str, Any]:
 
 
 @pytest.fixture(autouse=True)
-def _go() -> None:
+def _go() -> Iterator[None]:
     Path("/run/go").unlink(missing_ok=True)
+    yield
+    end_all()
 
 
 def test_a_second_writer_waits_or_fails_and_readers_do_not(node: Node, tmp_path: Path) -> None:

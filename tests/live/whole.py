@@ -111,8 +111,9 @@ def _addresses(socket: Socket, names: dict[int, str]) -> Iterator[str]:
         found = walk(message.buffer, message.start + 8, message.end)
         if 11 in found and found[11][0] == 3:
             continue  # the kernel's own link-local address
-        # Neither lifetimes (IFA_CACHEINFO) nor whether others of its subnet came before (IFA_F_SECONDARY)
-        parts = {number: bytes(value).hex() for number, value in found.items() if number not in (6, 8)}
+        # Neither lifetimes (IFA_CACHEINFO), nor whether others of its subnet came before (IFA_F_SECONDARY), nor labels,
+        # which the kernel makes up when it renames a link
+        parts = {number: bytes(value).hex() for number, value in found.items() if number not in (3, 6, 8)}
         yield f"{names.get(index)} {family} {length} {flags & ~0x41:x} {scope} {parts}"
 
 
