@@ -94,11 +94,25 @@ def find_bcc() -> Any | None:
     return bcc if hasattr(bcc, "BPF") and hasattr(bcc, "lib") else None
 
 
+def _not_loadable() -> str:
+    """Why bcc, which is there, cannot be loaded: a library that is missing, or no memory for it."""
+    try:
+        import bcc  # noqa: F401
+    except ModuleNotFoundError:
+        return ""
+    except (ImportError, OSError) as error:
+        return str(error)
+    return ""
+
+
 def _require_bcc() -> Any:
     bcc = find_bcc()
     if bcc is None:
         found = getattr(sys.modules.get("bcc"), "__file__", None)
         other = f" ({found} is an unrelated package of that name)" if found else ""
+        if reason := _not_loadable():
+            said, hint = f"the Python module bcc cannot be loaded: {reason}", "see what the system's libraries lack"
+            raise NkformError(Problem("NK0735", said, hint=hint))
         raise NkformError(
             Problem(
                 "NK0735",
