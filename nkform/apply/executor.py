@@ -381,7 +381,7 @@ def _names_at_first(actions: Sequence[Action]) -> list[str]:
     given: set[str] = set()
     for action in actions:
         names.update(dict.fromkeys(name for name in _need_indexes(action) if name not in given))
-        if isinstance(action, MoveEnd):
+        if isinstance(action, MoveEnd) and action.before.namespace == action.after.namespace:
             given.add(action.after.name)
     return list(names)
 

@@ -358,3 +358,13 @@ def test_destroy_removes_what_is_ours(node: Node) -> None:
     assert "4 destroyed" in out
     assert sh("ip", "-br", "link").split()[0] == "lo"
     assert ip("netns").strip() == ""
+
+
+def test_a_peer_takes_elsewhere_the_name_that_another_one_has_here(node: Node) -> None:
+    def pair(name: str, **peer: str) -> dict[str, Any]:
+        return {"kind": "veth", "peer": {"name": name, **peer}}
+
+    spec = {"version": 1, "node": "w", "namespaces": {"a": {"create": True}}}
+    node.apply({**spec, "devices": {"p0": pair("eth0"), "p1": pair("net0")}})
+    node.apply({**spec, "devices": {"p0": pair("net0", namespace="a"), "p1": pair("eth0", namespace="a")}})
+    assert link("net0", "a")["link_index"] == link("p0")["ifindex"]
