@@ -40,11 +40,9 @@ def wait(node: str, guardian: Guardian, seconds: float, *, detach: bool) -> int:
     record = rundir.stamp(node, journal.UNCONFIRMED)
     here = sys.stdin.isatty() and not detach
     ways = "press Enter, or run `nkform confirm`" if here else "run `nkform confirm`"
-    say(f"To keep this, {ways} within {seconds:g} s; otherwise {node} goes back to what it was.")
-    if detach:
-        return 0
     with _Regret() as regret:
-        while rundir.stamp(node, journal.UNCONFIRMED) == record:
+        say(f"To keep this, {ways} within {seconds:g} s; otherwise {node} goes back to what it was.")
+        while not detach and rundir.stamp(node, journal.UNCONFIRMED) == record:
             if (found := outcome(node, guardian.token)) is not None:
                 raise _stuck(found)
             if regret.take():
@@ -57,6 +55,8 @@ def wait(node: str, guardian: Guardian, seconds: float, *, detach: bool) -> int:
                 if os.read(sys.stdin.fileno(), 4096):
                     return _confirm(node, record)
                 here = False  # the terminal is gone
+    if detach:
+        return 0
     if rundir.stamp(node, journal.PREVIOUS) == record:
         print("Confirmed.")
         return 0
