@@ -43,8 +43,8 @@ class Entry:
     """A run: what it set out to do, and from where.
 
     `before` is the live node before it. `group`: the link group (IFLA_GROUP) that devices of this run are in until they
-    carry the node's mark, and those that are about to go. `when` in seconds since 1970. `seconds`: how long it waits to
-    be confirmed, 0 if it need not be; `token` tells the runs of a node apart.
+    carry the node's mark, and those that are about to go. `when` in seconds since 1970. `token` tells the runs of a
+    node apart.
     """
 
     nkform: str
@@ -54,7 +54,6 @@ class Entry:
     pid: int
     group: int
     token: str
-    seconds: float
     before: Node
     actions: tuple[Action, ...]
 
@@ -128,13 +127,11 @@ def new_token() -> str:
     return f"{os.getpid()}-{random.randrange(1 << 48):x}"
 
 
-def begin(
-    command: str, before: Node, actions: tuple[Action, ...], token: str, seconds: float, earlier: Found | None
-) -> Journal:
+def begin(command: str, before: Node, actions: tuple[Action, ...], token: str, earlier: Found | None) -> Journal:
     """The journal of a new run, not written yet. `before` is what its way back leads to."""
     group = random.randrange(1 << 20, 1 << 31)
     now, pid = time.time(), os.getpid()
-    return Journal(Entry(__version__, place(), command, now, pid, group, token, seconds, before, actions), earlier)
+    return Journal(Entry(__version__, place(), command, now, pid, group, token, before, actions), earlier)
 
 
 def find(node: str, state: State) -> Found | None:

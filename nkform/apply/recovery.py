@@ -64,13 +64,11 @@ def tidy(found: Found, namespaces: Namespaces) -> None:
 def _claim(entry: Entry) -> None:
     """Devices in the run's group are those that it made and had not marked, or was about to delete."""
     made = {action.device.primary.name for action in entry.actions if isinstance(action, CreatePair)}
+    node = entry.before.name
     with Socket() as socket:
-        for link in list(links.dump(socket)):
-            if link.group == entry.group:
-                ours = owner_of(link.alias) == entry.before.name
-                claimed = not link.alias and link.name in made
-                if ours or claimed:
-                    socket.ask([links.claim(link.name, entry.before.name)])
+        in_group = [link for link in links.dump(socket) if link.group == entry.group]
+        ours = [link for link in in_group if owner_of(link.alias) == node or (not link.alias and link.name in made)]
+        socket.ask([links.claim(link.name, node) for link in ours])
 
 
 def _unname(name: str, namespaces: Namespaces) -> None:

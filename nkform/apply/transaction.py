@@ -52,8 +52,7 @@ class Run:
 
     `origin` is what its way back leads to, None for the node as it is now. `earlier` is an interrupted run that this
     one follows, which a failure leaves as it was. `settles` is what the journal becomes once the run is done; None: it
-    goes, and the way back stays what it was. `seconds`: how long it then waits to be confirmed. `returns`: the run goes
-    back, to programs that earlier runs held.
+    goes, and the way back stays what it was. `returns`: the run goes back, to programs that earlier runs held.
     """
 
     command: str
@@ -61,7 +60,6 @@ class Run:
     origin: Node | None = None
     earlier: Found | None = None
     settles: State | None = "previous"
-    seconds: float = 0
     returns: bool = False
 
 
@@ -127,30 +125,29 @@ def apply(plan: Plan, desired: Node, before: Node, run: Run, means: Means, targe
     asked again: the node is then in between, and the journal stays.
     """
     complete, origin = noted(plan, before, means.namespaces)
-    journal = begin(run.command, run.origin or origin, complete.actions, run.token, run.seconds, run.earlier)
+    journal = begin(run.command, run.origin or origin, complete.actions, run.token, run.earlier)
     journal.write()
     steps = _Steps(means, journal, len(plan.actions))
-    try:
-        with ExitStack() as stack:
+    with ExitStack() as stack:
+        stack.callback(journal.close)
+        chains: Chains | None = None
+        try:
             chains = _chains(complete, run, means, stack)
-            try:
-                Executor(means.namespaces, plan.node, steps, chains).run(complete.actions)
-                live = observe(means.namespaces, plan.node, desired)
-                _verify(build(desired, live, features=means.features, targets=targets, resolved=plan.devices))
-                means.interrupts.check()
-                if chains is not None:
-                    chains.sweep()
-                journal.settle(run.settles)
-                release(plan.node)
-                return live
-            except (KernelError, MemoryError, NkformError, Interrupted) as error:
-                undone = _undone(steps, before, desired, journal, means, chains)
-                raise NkformError(*_told(error), *undone) from error
-            except Exception:
-                _undone(steps, before, desired, journal, means, chains)
-                raise
-    finally:
-        journal.close()
+            Executor(means.namespaces, plan.node, steps, chains).run(complete.actions)
+            live = observe(means.namespaces, plan.node, desired)
+            _verify(build(desired, live, features=means.features, targets=targets, resolved=plan.devices))
+            means.interrupts.check()
+            if chains is not None:
+                chains.sweep()
+            journal.settle(run.settles)
+        except (KernelError, MemoryError, NkformError, Interrupted) as error:
+            undone = _undone(steps, before, desired, journal, means, chains)
+            raise NkformError(*_told(error), *undone) from error
+        except Exception:
+            _undone(steps, before, desired, journal, means, chains)
+            raise
+    release(plan.node)  # the run is done, and stays so if this fails
+    return live
 
 
 def _told(error: BaseException) -> Sequence[Problem]:

@@ -137,7 +137,7 @@ def carry_out(
 
     token = journal.new_token()
     origin = writer.earlier.entry.before if writer.earlier else None
-    run = Run("apply", token, origin, writer.earlier, journal.UNCONFIRMED if trial else settles, trial)
+    run = Run("apply", token, origin, writer.earlier, journal.UNCONFIRMED if trial else settles)
     means = Means(writer.lock, namespaces, found.features, writer.interrupts, programs, Progress())
     guardian = _guardian(desired.name, token, trial, writer) if trial else None
     try:

@@ -61,8 +61,9 @@ def _subject(options: argparse.Namespace, namespaces: Namespaces, stack: ExitSta
     with placed(spec):
         programs = stack.enter_context(programs_of(spec, options))
         features = probe(namespaces, needed_features(spec.node))
+        node = programs.declared(spec.node) if programs else spec.node  # says which maps to look into
     heal = _healer(spec, namespaces, programs, options) if options.heal else None
-    return Subject(spec.node, features, programs, heal)
+    return Subject(node, features, programs, heal)
 
 
 def _healer(
@@ -79,7 +80,7 @@ def _healer(
             if found.plan.empty:
                 nothing_to_do(spec.node.name, writer)
             else:
-                carry_out(found, spec.node, namespaces, writer, programs, settles=None)
+                carry_out(found, found.desired, namespaces, writer, programs, settles=None)
             remember(found, spec)
         return len(found.plan.actions)
 

@@ -13,10 +13,13 @@ from typing import Any
 
 import pytest
 
+from nkform.apply.chains import Chains
 from nkform.apply.executor import Executor
-from nkform.kernel import bpffs, rundir
+from nkform.kernel import bpffs, inet, rundir
+from nkform.kernel import links as kernel_links
+from nkform.kernel.netlink import KernelError
 from nkform.plan.actions import Action
-from tests.live.attack import killed_after
+from tests.live.attack import die, in_child, killed_after
 from tests.live.chain_sites import TCX_INGRESS
 from tests.live.processes import Process, end_all
 from tests.live.support import Node, ip, link, links, needs
@@ -158,6 +161,67 @@ def test_recover_attaches_the_programs_that_went(node: Node) -> None:
     assert differences(before, whole()) == []
     assert TCX_INGRESS.one("count").program_id == counter
     assert held() == []
+
+
+def killed_in(node: Node, module: Any, name: str) -> None:
+    """Applies the node's spec in a process that is killed when it first comes to a function."""
+
+    def work() -> None:
+        setattr(module, name, lambda *_, **__: die())
+        node.run("apply", "-y", str(node.path))
+
+    assert in_child(work) == -signal.SIGKILL, "the run was not killed"
+
+
+def test_a_device_that_was_made_and_not_yet_marked_is_known_again(node: Node) -> None:
+    node.write(veth())
+    killed_in(node, kernel_links, "claim")
+    assert "to-a" in links()
+    assert "nkform" not in ip("-d", "link", "show", "dev", "to-a")
+    node.apply(veth())
+    assert link("to-a").get("group", "default") == "default"
+
+
+def test_a_sysctl_that_was_lent_is_given_back(node: Node) -> None:
+    """An address of a subnet goes, and for that moment the others are told to stay."""
+    spec = veth()
+    spec["devices"]["to-a"]["addresses"] = ["10.7.0.1/24", "10.7.0.2/24"]
+    node.apply(spec)
+    path = Path("/proc/sys/net/ipv4/conf/to-a/promote_secondaries")
+    path.write_text("0")
+    spec["devices"]["to-a"]["addresses"] = ["10.7.0.2/24"]
+    node.write(spec)
+    killed_in(node, inet, "delete_address")
+    assert path.read_text().strip() == "1"
+    assert node.run("recover", "-y").code == 0
+    assert path.read_text().strip() == "0"
+
+
+@needs("tcx")
+def test_a_run_that_cannot_begin_leaves_no_journal(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_: str) -> None:
+        raise KernelError(errno.EPERM, "mount bpffs")
+
+    monkeypatch.setattr(bpffs, "is_mounted", lambda _: False)
+    monkeypatch.setattr(bpffs, "mount", refused)
+    error = node.refused(TCX_INGRESS.spec(["count"]), command="apply")
+    assert "mount bpffs" in error
+    assert "Nothing to recover" in node.run("recover").out
+
+
+@needs("tcx")
+def test_what_was_applied_stays_when_tidying_up_fails(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    node.apply(TCX_INGRESS.spec(["count"]))
+
+    def refused(self: Chains, _: object) -> None:
+        raise KernelError(errno.EPERM, "remove the pin of a program")
+
+    monkeypatch.setattr(Chains, "release", refused)
+    error = node.refused(TCX_INGRESS.spec(["guard", "count"]), command="apply")
+    assert "remove the pin" in error
+    assert "undone" not in error
+    assert TCX_INGRESS.order() == "guard count"
+    assert node.changes() == []
 
 
 def test_any_moment_is_good_to_be_killed(node: Node, capsys: pytest.CaptureFixture[str]) -> None:
