@@ -29,7 +29,7 @@ unit: ## the tests that anyone can run
 live: ## the tests on this kernel (root; in network namespaces of their own)
 	$(STAGE) live -- $(ARGS)
 
-lab-test: ## the same tests on Linux 6.1, 6.12 and the newest one, emulated (root)
+lab-test: ## the same tests on the newest Linux, most of them on 6.1 and 6.12, emulated (root)
 	$(STAGE) lab -- $(ARGS)
 
 test: ## all of the above, with a summary

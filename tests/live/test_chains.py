@@ -683,7 +683,7 @@ def test_a_hook_without_room_for_a_change_is_said_by_plan(node: Node, place: Sit
     node.apply(spec)  # one program in the place of another needs no room
 
 
-@pytest.mark.skipif("netkit" not in features(), reason="this kernel has no netkit devices (Linux 6.7)")
+@needs("netkit")
 def test_a_chain_that_the_mode_empties_does_not_fall_through(node: Node) -> None:
     spec = NETKIT_PEER.spec(["arp"], mode="l3", peer={"policy": "blackhole"})
     spec["programs"]["arp"] = {"template": "arp_responder", "params": {"addresses": ["169.254.1.1"]}}

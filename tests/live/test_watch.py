@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -137,6 +136,18 @@ def test_drift_is_said_once_when_it_comes_and_once_when_it_goes(node: Node, watc
     calm(process)
     assert process.stop() == 0
     assert process.lines()[-1]["event"] == "stopped"
+
+
+def test_entries_of_maps_are_no_drift_and_are_kept(node: Node, watch: Start) -> None:
+    block = {"template": "prefix_filter", "params": {"prefixes": ["192.0.2.0/24"], "match": "source"}}
+    filtered = {**spec("veth", txqlen=100), "programs": {"block": block}}
+    filtered["devices"]["to-a"]["programs"] = {"peer": ["block"]}
+    node.apply(filtered)
+    process = watch("--heal")
+    ip("link", "set", "to-a", "txqueuelen", "77")
+    process.settled("txqlen")
+    assert [line["event"] for line in process.lines()] == ["watching", "drift", "healed", "settled"]
+    assert node.changes() == []
 
 
 @pytest.mark.parametrize("kind", kinds())
@@ -292,7 +303,6 @@ def test_it_tells_the_service_manager(node: Node, watch: Start, tmp_path: Path) 
         assert manager.recv(64) == b"STOPPING=1"
 
 
-@pytest.mark.skipif(shutil.which("setpriv") is None, reason="there is no setpriv here")
 def test_the_units_capabilities_are_enough(node: Node, watch: Start) -> None:
     """Makes all there is to make, with no more capabilities than nkform-watch.service has."""
     unit = (Path(__file__).parents[2] / "systemd" / "nkform-watch.service").read_text()
