@@ -19,12 +19,12 @@ import yaml
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
-from nkform.kernel import rundir
+from nkform.kernel import bpffs, rundir
 from tests.live.attack import PRISON, Prisoner, cell, fail, killed_after, stopped_after
 from tests.live.chain_sites import EVERYWHERE
 from tests.live.isolation import fresh_network
 from tests.live.support import Node, features, kinds, needs
-from tests.live.whole import differences, held, whole
+from tests.live.whole import differences, whole
 from tests.specs import specs
 
 IN_LAB = "NKFORM_LAB" in os.environ
@@ -118,11 +118,10 @@ def attacked(node: Node, first: dict[str, Any], second: dict[str, Any], score: S
 
 def nothing_is_left(node: Node, name: str) -> None:
     node.destroy()
-    assert held() == []
+    assert [list(bpffs.pins(name, top=top)) for top in (bpffs.FOLDER, bpffs.HELD)] == [[], []]
     assert not (rundir.RUN / name).exists()
     there = whole()
     assert there["namespaces"] == [PRISON]
-    assert there["pins"] == []
     assert {line.split()[0] for line in there["root: links"]} == {"lo"}
 
 
