@@ -33,14 +33,21 @@ install_debian_packages() {
     if [ "$(id -u)" != 0 ]; then
         die "these Debian packages are missing; run as root:  apt-get install $missing"
     fi
-    say "installing Debian packages: $missing"
-    export DEBIAN_FRONTEND=noninteractive
-    # The package lists may be absent or old, and refreshing them takes long: so try first, and refresh only if that fails.
-    # shellcheck disable=SC2086  # a list of words
-    apt-get install -qq -y --no-install-recommends $missing >/dev/null 2>&1 || {
-        apt-get update -qq
-        apt-get install -qq -y --no-install-recommends $missing >/dev/null
-    } || die "apt-get could not install: $missing"
+    # One at a time: several labs may start at once on a new machine, and each of them finds the same packages missing.
+    (
+        flock 9
+        missing=$(missing_packages "$1")
+        [ -n "$missing" ] || exit 0
+        say "installing Debian packages: $missing"
+        export DEBIAN_FRONTEND=noninteractive
+        # The package lists may be absent or old, and refreshing them takes long: so try first, and refresh only then.
+        get $missing 2>/dev/null || { apt-get update -qq 9>&- && get $missing; } || die "apt-get could not install: $missing"
+    ) 9>/var/cache/apt/nkform-setup.lock
+}
+
+# Waits for whoever else installs something, such as a new machine's unattended upgrades (seconds).
+get() {
+    apt-get install -qq -y --no-install-recommends -o DPkg::Lock::Timeout=600 "$@" >/dev/null 9>&-
 }
 
 # Debian's own interpreter where there is one: python3-bpfcc belongs to it and to no other.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -16,10 +16,9 @@ from itertools import groupby
 from typing import Protocol
 
 from nkform.kernel import inet, links, sysctl
-from nkform.kernel.netlink import KernelError, Request, Socket
+from nkform.kernel.netlink import KernelError, Request, Socket, whole
 from nkform.kernel.netns import Namespaces
 from nkform.model import ROOT, Attrs, Hook, Value, owner_of
-from nkform.observe.namespaces import whole
 from nkform.plan.actions import (
     Action,
     AddAddress,
@@ -134,7 +133,7 @@ class Executor:
                 self._namespaces.entered(fd, action.name),
                 Socket() as socket,
             ):
-                others = [link.name for link in links.dump(socket) if link.name != "lo"]
+                others = [link.name for link in whole(links.dump, socket) if link.name != "lo"]
             if others:
                 raise KernelError(errno.ENOTEMPTY, f"delete namespace {action.name}, which holds {', '.join(others)}")
             self._namespaces.delete(action.name)
@@ -166,7 +165,7 @@ class Executor:
             for action in actions:
                 self._chains.hold(action.device.name, action.device.hooks)
         with Socket() as socket:
-            there = {link.name: link for link in links.dump(socket)}
+            there = {link.name: link for link in whole(links.dump, socket)}
             gone = []
             for action in actions:
                 link = there.get(action.device.primary.name)
@@ -186,7 +185,8 @@ class Executor:
 
     def _delete_together(self, socket: Socket, gone: Sequence[links.Link], there: Collection[links.Link]) -> None:
         group = self._steps.group
-        if any(link.group == group for link in there):
+        going = {link.index for link in gone}  # those that never got the mark are in it already
+        if any(link.group == group and link.index not in going for link in there):
             raise KernelError(errno.EEXIST, f"delete {len(gone)} devices through the group {group}, which is in use")
         try:
             _check(socket, [links.set_group(link.index, link.name, group) for link in gone])
@@ -425,6 +425,20 @@ class _SiblingsKept:
     def __exit__(self, *_: object) -> None:
         if self._needed:
             sysctl.write(self._interface, self.KEY, "0")
+
+
+def give_back(lent: Iterable[tuple[str, str, str, str]], namespaces: Namespaces) -> list[KernelError]:
+    """Gives sysctls that were lent (apply/journal.py) their values again; what could not be done."""
+    failed = []
+    for namespace, interface, key, value in lent:
+        try:
+            with namespaces.open(namespace) as fd, namespaces.entered(fd, namespace):
+                if sysctl.read(interface, key) != value:
+                    sysctl.write(interface, key, value)
+        except KernelError as error:
+            if error.errno != errno.ENOENT:  # it has gone, and the sysctl with it
+                failed.append(error)
+    return failed
 
 
 def _raise_first(outcomes: Sequence[KernelError | None]) -> None:

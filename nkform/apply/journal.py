@@ -35,6 +35,9 @@ State = Literal["journal", "unconfirmed", "previous"]
 OUTCOME: Final = "reverted.json"
 """What became of a run that nobody confirmed (apply/guardian.py)."""
 
+Loan = tuple[str, str, str, str]
+"""A sysctl that is to change for a moment only: namespace, interface, key, and the value that it has otherwise."""
+
 STATES: tuple[State, ...] = (JOURNAL, UNCONFIRMED, PREVIOUS)
 
 
@@ -62,13 +65,12 @@ class Entry:
 class Found:
     """A journal that was left.
 
-    `reached`: how many of its actions may have been carried out. `lent`: sysctls that were to change for a moment only:
-    namespace, interface, key and value.
+    `reached`: how many of its actions may have been carried out. `lent`: what may not have been given back.
     """
 
     entry: Entry
     reached: int
-    lent: tuple[tuple[str, str, str, str], ...] = ()
+    lent: tuple[Loan, ...] = ()
 
 
 class Journal:
@@ -76,6 +78,7 @@ class Journal:
 
     def __init__(self, entry: Entry, earlier: Found | None) -> None:
         self.entry = entry
+        self.lent: list[Loan] = []
         self._earlier = earlier
         self._fd = -1
 
@@ -92,6 +95,7 @@ class Journal:
     def lend(self, namespace: str, interface: str, key: str, value: str) -> None:
         """Notes the value of a sysctl that changes for a moment. Raises KernelError."""
         self._add((namespace, interface, key, value))
+        self.lent.append((namespace, interface, key, value))
 
     def _add(self, line: object) -> None:
         try:
@@ -115,12 +119,15 @@ class Journal:
             rundir.remove(self.entry.before.name, JOURNAL)
 
     def settle(self, state: State | None) -> None:
-        """The run is done: its journal becomes the way back, now or once it is confirmed, or goes."""
-        self.close()
+        """The run is done: its journal becomes the way back, now or once it is confirmed, or goes.
+
+        Raises KernelError; the journal is then still open, for the undoing to go on with.
+        """
         if state is None:
             rundir.remove(self.entry.before.name, JOURNAL)
         else:
             rundir.rename(self.entry.before.name, JOURNAL, state)
+        self.close()
 
 
 def new_token() -> str:

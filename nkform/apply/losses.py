@@ -10,10 +10,9 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from nkform.kernel import devconf
-from nkform.kernel.netlink import Socket
+from nkform.kernel.netlink import Socket, whole
 from nkform.kernel.netns import Namespaces
 from nkform.model import Device, Endpoint, Node
-from nkform.observe.namespaces import whole
 from nkform.plan.actions import Action, DeletePair, MoveEnd, SetSysctl
 from nkform.plan.plan import Plan
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nkform.apply.executor import give_back
 from nkform.apply.interrupt import Interrupts
 from nkform.apply.journal import JOURNAL, PREVIOUS, Entry, Found, State, forget, new_token
 from nkform.apply.transaction import Means, Run, apply, release
-from nkform.kernel import bpffs, links, sysctl
-from nkform.kernel.netlink import KernelError, Socket
+from nkform.kernel import bpffs, links
+from nkform.kernel.netlink import Socket, whole
 from nkform.kernel.netns import Namespaces
 from nkform.kernel.probe import probe
 from nkform.kernel.rundir import Lock
@@ -21,7 +22,7 @@ from nkform.observe import explanations, record
 from nkform.observe.namespaces import identify
 from nkform.observe.node import observe
 from nkform.plan import restore
-from nkform.plan.actions import CreateNamespace, CreatePair, SetChain
+from nkform.plan.actions import CreateNamespace, CreatePair, DeleteNamespace, SetChain
 from nkform.plan.plan import Plan
 from nkform.problem import NkformError, Problem
 
@@ -45,12 +46,11 @@ def tidy(found: Found, namespaces: Namespaces) -> None:
 
     Changes nothing else. Raises KernelError.
     """
-    for namespace, interface, key, value in found.lent:
-        with suppress(KernelError), namespaces.open(namespace) as fd, namespaces.entered(fd, namespace):
-            sysctl.write(interface, key, value)
+    if failed := give_back(found.lent, namespaces):
+        raise failed[0]
     _claim(found.entry)
     for action in found.entry.actions:
-        if isinstance(action, CreateNamespace):
+        if isinstance(action, CreateNamespace | DeleteNamespace):
             _unname(action.name, namespaces)
     node = found.entry.before.name
     _release_qdiscs(found.entry)
@@ -66,13 +66,13 @@ def _claim(entry: Entry) -> None:
     made = {action.device.primary.name for action in entry.actions if isinstance(action, CreatePair)}
     node = entry.before.name
     with Socket() as socket:
-        in_group = [link for link in links.dump(socket) if link.group == entry.group]
+        in_group = [link for link in whole(links.dump, socket) if link.group == entry.group]
         ours = [link for link in in_group if owner_of(link.alias) == node or (not link.alias and link.name in made)]
         socket.ask([links.claim(link.name, node) for link in ours])
 
 
 def _unname(name: str, namespaces: Namespaces) -> None:
-    """Removes the name of a namespace that did not come to be: a plain file."""
+    """Removes the name of a namespace that did not come to be, or is gone: a plain file."""
     path = Path(namespaces.path(name))
     if path.exists() and not path.is_mount() and name not in identify(namespaces, [name]):
         with suppress(OSError):
@@ -91,7 +91,7 @@ def _release_qdiscs(entry: Entry) -> None:
     from nkform.kernel.clsact import Tc
 
     with Socket() as socket, Tc() as tc:
-        for link in list(links.dump(socket)):
+        for link in whole(links.dump, socket):
             if link.name in devices:
                 tc.release(link.index)
 

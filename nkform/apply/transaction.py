@@ -8,7 +8,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nkform.apply.executor import Executor
+from nkform.apply.executor import Executor, give_back
 from nkform.apply.interrupt import Interrupted, Interrupts
 from nkform.apply.journal import STATES, Found, Journal, State, begin, find
 from nkform.apply.losses import noted
@@ -43,6 +43,7 @@ HINTS: Mapping[int, str] = {
     errno.EMFILE: "this process may not open more files: raise `ulimit -n`",
     errno.ENOSPC: "make room where it says, then run nkform again",
 }
+CLEAR_UP = "mend the cause; `nkform recover`, or the next apply, clears up what is left"
 RECOVER = "run `nkform recover` once the cause is mended; `nkform plan` shows what differs from the spec"
 
 
@@ -118,7 +119,7 @@ class _Back:
 
 
 def apply(plan: Plan, desired: Node, before: Node, run: Run, means: Means, targets: Collection[str] = ()) -> Node:
-    """Carries a plan out and returns the live node after it.
+    """Carries a plan out and returns the live node after it; what is held only for the way back is to be released.
 
     Raises NkformError when the kernel refuses an action or does not keep what it accepted, and when somebody asked to
     stop; the node is then as before, or the error says what is not and the journal stays. Stopped when somebody
@@ -146,7 +147,6 @@ def apply(plan: Plan, desired: Node, before: Node, run: Run, means: Means, targe
         except Exception:
             _undone(steps, before, desired, journal, means, chains)
             raise
-    release(plan.node)  # the run is done, and stays so if this fails
     return live
 
 
@@ -218,25 +218,37 @@ def _undone(
     The journal goes if the node is as before, and stays if it is not, or if this raises.
     """
     failed: list[Problem] = []
+    if not give_back(journal.lent, means.namespaces):  # now, while interfaces have the names that it was lent under
+        journal.lent.clear()
     done = list(steps.actions)
     executor = Executor(means.namespaces, before.name, _Back(journal), chains)
     for actions in _runs([step for action in reversed(done) for step in undo(action)]):
         try:
             executor.run(actions)
-        except KernelError as error:
-            failed.append(Problem("NK0503", f"while undoing, could not {error}"))
+        except (KernelError, NkformError, MemoryError) as error:
+            failed += (_while_undoing(problem.message) for problem in _told(error))
     left = _left(before, desired, means) if done else []
     if left:
         _compare(before, executor, means)
         left = _left(before, desired, means)
+    if kept := give_back(journal.lent, means.namespaces):
+        failed += (_while_undoing(f"could not {error}") for error in kept)
+        left.append("a sysctl that was to change for a moment only")
     if left:
         failed.append(Problem("NK0504", f"not as before: {', '.join(left)}", hint=RECOVER))
         return failed
-    journal.undone()
-    release(before.name)
-    if not done:
-        return []
-    return [Problem("NK0505", f"all {len(done)} actions were undone: the node is as before", severity="note")]
+    told = [Problem("NK0505", f"all {len(done)} actions were undone: the node is as before", severity="note")]
+    try:
+        journal.undone()
+        release(before.name)
+    except KernelError as error:
+        said = f"the node is as before, but nkform could not {error}"
+        return [Problem("NK0516", said, hint=CLEAR_UP, severity="warning")]
+    return told if done else []
+
+
+def _while_undoing(message: str) -> Problem:
+    return Problem("NK0503", f"while undoing, {message}")
 
 
 def _left(before: Node, desired: Node, means: Means) -> list[str]:

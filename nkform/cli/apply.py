@@ -10,7 +10,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nkform.cli.common import Look, drift_of, look, place_all, placed, programs_of, read_spec, remember, timed, warn
+from nkform.cli.common import (
+    Look,
+    afterwards,
+    drift_of,
+    look,
+    place_all,
+    placed,
+    programs_of,
+    read_spec,
+    remember,
+    timed,
+    warn,
+)
 from nkform.cli.writing import Writer, seconds, stopped, writing
 from nkform.model import Node
 from nkform.plan.saved import check_live, check_plan
@@ -60,12 +72,12 @@ def run(options: argparse.Namespace) -> int:
         show_plan(found.plan, options, drift_of(found))
         if found.plan.empty:
             nothing_to_do(node, writer)
-            remember(found, spec, options.target)
+            remember(found, found.live, spec, options, programs)
             return 0
         if not kept and not agreed(options, "apply"):
             return 1
-        guardian = carry_out(found, found.desired, namespaces, writer, programs, options.target, trial=confirm)
-        remember(found, spec, options.target)
+        live, guardian = carry_out(found, found.desired, namespaces, writer, programs, options.target, trial=confirm)
+        remember(found, live, spec, options, programs)
     added, changed, destroyed = found.plan.count()
     print(f"\nApply complete! Objects: {added} added, {changed} changed, {destroyed} destroyed.", flush=True)
     if guardian is None:
@@ -91,7 +103,8 @@ def destroy(options: argparse.Namespace) -> int:
         if not agreed(options, "destroy"):
             return 1
         carry_out(found, empty, namespaces, writer, settles=None)
-        _forget(empty.name)
+        with afterwards(options):
+            _forget(empty.name)
     print(f"\nDestroy complete! Objects: {found.plan.count()[2]} destroyed.")
     return 0
 
@@ -127,13 +140,13 @@ def carry_out(
     *,
     settles: State | None = "previous",
     trial: float = 0,
-) -> Guardian | None:
-    """Carries a plan out. `trial`: seconds until it goes back if nobody confirms it, 0 if it is for good; then a
-    guardian sees to that. Raises NkformError, KernelError.
+) -> tuple[Node, Guardian | None]:
+    """Carries a plan out; returns the live node after it. `trial`: seconds until it goes back if nobody confirms it, 0
+    if it is for good; then a guardian sees to that. Raises NkformError, KernelError.
     """
     from nkform.apply import journal
     from nkform.apply.interrupt import Stopped
-    from nkform.apply.transaction import Means, Run, apply
+    from nkform.apply.transaction import Means, Run, apply, release
 
     token = journal.new_token()
     origin = writer.earlier.entry.before if writer.earlier else None
@@ -151,11 +164,9 @@ def carry_out(
         raise
     if guardian:
         guardian.applied()
-    if programs is not None:
-        from nkform.observe import explanations
-
-        explanations.note(live, found.plan.devices, programs.templates())
-    return guardian
+    with afterwards(writer.options):
+        release(desired.name)
+    return live, guardian
 
 
 def _guardian(node: str, token: str, seconds: float, writer: Writer) -> Guardian:
@@ -166,11 +177,12 @@ def _guardian(node: str, token: str, seconds: float, writer: Writer) -> Guardian
 
 def nothing_to_do(node: str, writer: Writer) -> None:
     """The node is as the spec says. If a run that was killed got that far, it is done now."""
-    if writer.earlier:
-        from nkform.apply import journal
-        from nkform.apply.transaction import release
+    from nkform.apply import journal
+    from nkform.apply.transaction import release
 
+    if writer.earlier:
         journal.complete(node)
+    with afterwards(writer.options):
         release(node)
 
 

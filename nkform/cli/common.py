@@ -111,13 +111,29 @@ def drift_of(found: Look) -> Notes:
     return notes(found.plan, back, known.since)
 
 
-def remember(found: Look, spec: Spec, targets: Collection[str] = ()) -> None:
-    """Puts on record what was applied. Raises KernelError."""
+def remember(found: Look, live: Node, spec: Spec, options: argparse.Namespace, programs: Programs | None) -> None:
+    """Puts on record what was applied, and what the programs were made of."""
     from nkform.apply import record
+    from nkform.observe import explanations
 
-    with timed("record"):
+    with timed("record"), afterwards(options):
+        if programs is not None:
+            explanations.note(live, found.plan.devices, programs.templates())
         files = [source.name for source in spec.sources]
+        targets = getattr(options, "target", ())
         record.note(found.plan, spec.node, features=found.features, files=files, targets=targets)
+
+
+@contextmanager
+def afterwards(options: argparse.Namespace) -> Iterator[None]:
+    """What follows a run that is done: it stays done if this fails, which is said."""
+    from nkform.kernel.netlink import KernelError
+
+    try:
+        yield
+    except KernelError as error:
+        said = f"the node is as it shall be, but nkform could not {error}"
+        warn([Problem("NK0516", said, hint="mend the cause; the next apply clears it up", severity="warning")], options)
 
 
 @contextmanager

@@ -77,11 +77,12 @@ def _healer(
         """The way back stays what it was: to before the last apply, and not to what drifted."""
         with placed(spec), writing(options, "watch", spec.node.name, namespaces) as writer:
             found = look(namespaces, spec.node, programs=programs)
+            live = found.live
             if found.plan.empty:
                 nothing_to_do(spec.node.name, writer)
             else:
-                carry_out(found, found.desired, namespaces, writer, programs, settles=None)
-            remember(found, spec)
+                live, _ = carry_out(found, found.desired, namespaces, writer, programs, settles=None)
+            remember(found, live, spec, options, programs)
         return len(found.plan.actions)
 
     return heal

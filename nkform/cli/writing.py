@@ -24,8 +24,9 @@ UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """The right to change the node; `earlier` is the run that was killed before, if one was."""
+    """The right to change the node, for a command line; `earlier` is the run that was killed before, if one was."""
 
+    options: argparse.Namespace
     lock: Lock
     interrupts: Interrupts
     earlier: Found | None
@@ -76,7 +77,7 @@ def writing(options: argparse.Namespace, command: str, node: str, namespaces: Na
         if earlier:
             warn([interrupted(earlier, f"this {command} goes on from there")], options)
             tidy(earlier, namespaces)
-        yield Writer(lock, interrupts, earlier)
+        yield Writer(options, lock, interrupts, earlier)
 
 
 def _asked(name: str) -> None:

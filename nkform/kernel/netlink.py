@@ -13,8 +13,10 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 NETLINK_ROUTE = 0
 SOL_NETLINK = 270
@@ -53,6 +55,11 @@ BATCH_BYTES = 1 << 15
 BATCH_MESSAGES = 256
 """Answers of a batch wait in the socket's buffer: 256 of at most about 4 KiB each stay well below QUEUE_BYTES."""
 QUEUE_BYTES = 4 << 20
+
+PAUSES = (0.0, 0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 2.0)
+"""Seconds before each further try of a dump that was interrupted."""
+
+T = TypeVar("T")
 
 
 class KernelError(OSError):
@@ -257,6 +264,18 @@ def _chunks(requests: Sequence[Request]) -> Iterator[Sequence[Request]]:
             start, size = place, HEADER.size + len(request.body) + 4
     if start < len(requests):
         yield requests[start:]
+
+
+def whole(dump: Callable[[Socket], Iterator[T]], socket: Socket) -> list[T]:
+    """A dump that nothing changed under, waited for. Raises KernelError (EINTR) when the kernel never sits still."""
+    for pause in (*PAUSES, None):
+        try:
+            return list(dump(socket))
+        except KernelError as error:
+            if error.errno != errno.EINTR or pause is None:
+                raise
+            time.sleep(pause)
+    raise AssertionError("unreachable")
 
 
 def first_error(outcomes: Iterable[KernelError | None]) -> KernelError | None:

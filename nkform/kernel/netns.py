@@ -156,12 +156,16 @@ class Namespaces:
         self._prepared = True
 
     def delete(self, name: str) -> None:
-        """Removes a name; the namespace goes when nobody is in it any more. Raises KernelError."""
+        """Removes a name; the namespace goes when nobody is in it any more. Raises KernelError: it is as it was."""
         asked = f"delete namespace {name}"
         target = self.path(name)
-        if _libc.umount2(target.encode(), MNT_DETACH) < 0 and ctypes.get_errno() != errno.EINVAL:
-            raise KernelError(ctypes.get_errno(), asked)
-        try:
-            os.unlink(target)
-        except OSError as error:
-            raise KernelError(error.errno or errno.EIO, asked) from error
+        with self.open(name) as fd:
+            mounted = _libc.umount2(target.encode(), MNT_DETACH) == 0
+            if not mounted and ctypes.get_errno() != errno.EINVAL:
+                raise KernelError(ctypes.get_errno(), asked)
+            try:
+                os.unlink(target)
+            except OSError as error:
+                if mounted:
+                    _mount(f"/proc/self/fd/{fd}", target, MS_BIND, asked)
+                raise KernelError(error.errno or errno.EIO, asked) from error

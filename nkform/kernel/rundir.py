@@ -82,8 +82,11 @@ def read(node: str, name: str, base: Path = RUN) -> str | None:
 
 
 def write(node: str, name: str, text: str, base: Path = RUN) -> None:
-    """Puts a file in place, whole or not at all, and waits until it is."""
-    draft = f".{name}.{os.getpid()}"
+    """Puts a file in place, whole or not at all, and waits until it is. One process at a time does so: it has the lock.
+
+    What a killed one left of it is written over, or goes with the file.
+    """
+    draft = _draft(name)
     with _folder(node, base, f"write {base / node / name}") as folder:
         fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _OPEN, FILE_MODE, dir_fd=folder)
         with os.fdopen(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
@@ -92,6 +95,10 @@ def write(node: str, name: str, text: str, base: Path = RUN) -> None:
             os.fsync(fd)
         os.rename(draft, name, src_dir_fd=folder, dst_dir_fd=folder)
         os.fsync(folder)
+
+
+def _draft(name: str) -> str:
+    return f".{name}"
 
 
 def append(node: str, name: str, base: Path = RUN) -> int:
@@ -111,10 +118,9 @@ def stamp(node: str, name: str, base: Path = RUN) -> tuple[int, int] | None:
 
 
 def rename(node: str, old: str, new: str, base: Path = RUN) -> None:
-    """Renames a file, over one that has the new name already."""
+    """Renames a file, over one that has the new name already. Not waited for: it is done, or it fails, as a whole."""
     with _folder(node, base, f"rename {base / node / old} to {new}") as folder:
         os.rename(old, new, src_dir_fd=folder, dst_dir_fd=folder)
-        os.fsync(folder)
 
 
 def remove(node: str, *names: str, base: Path = RUN) -> None:
@@ -122,9 +128,9 @@ def remove(node: str, *names: str, base: Path = RUN) -> None:
     if not os.path.lexists(base / node):
         return
     with _folder(node, base, f"remove files in {base / node}") as folder:
-        for name in names:
+        for each in (part for name in names for part in (name, _draft(name))):
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(name, dir_fd=folder)
+                os.unlink(each, dir_fd=folder)
     with contextlib.suppress(OSError):
         os.rmdir(base / node)
 

@@ -45,15 +45,18 @@ def note(live: Node, devices: Mapping[str, Device], templates: Mapping[str, tupl
 
     `templates` are the folder of each template and whether it is built in.
     """
-    known = dict(read(live.name))
+    was = read(live.name)
+    known = dict(was)
     for device in devices.values():
         for chain in device.chains.values():
             for program in chain.programs:
                 folder, builtin = templates.get(program.template, ("", True))
                 known[program.digest] = Explanation(program.template, program.params, folder, builtin)
     attached = {entry.digest for d in live.devices.values() for hook in d.hooks.values() for entry in hook.ours}
-    kept = {digest: asdict(explanation) for digest, explanation in known.items() if digest in attached}
-    rundir.write(live.name, FILE, json.dumps(kept, indent=1))
+    kept = {digest: explanation for digest, explanation in known.items() if digest in attached}
+    if kept != was:
+        written = {digest: asdict(explanation) for digest, explanation in kept.items()}
+        rundir.write(live.name, FILE, json.dumps(written, indent=1))
 
 
 def forget(node: str) -> None:

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import errno
-import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
 from nkform.kernel import inet, links
-from nkform.kernel.netlink import S32, KernelError, Socket, walk
+from nkform.kernel.netlink import S32, KernelError, Socket, walk, whole
 from nkform.kernel.netns import NETNSA_NSID, Namespaces, get_nsid
 from nkform.model import Address, Route
 
 LOOPBACK = 1
 """The ifindex of `lo` in every namespace (include/linux/netdevice.h, LOOPBACK_IFINDEX)."""
 OPEN_AT_ONCE = 256
-PAUSES = (0.0, 0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 2.0)
-"""Seconds before each further try of a dump that was interrupted."""
 
 T = TypeVar("T")
 
@@ -37,18 +34,6 @@ class Contents:
         """The alias of `lo`, where a namespace carries its mark."""
         loopback = self.links.get(LOOPBACK)
         return loopback.alias if loopback else ""
-
-
-def whole(dump: Callable[[Socket], Iterator[T]], socket: Socket) -> list[T]:
-    """A dump that nothing changed under, waited for. Raises KernelError (EINTR) when the kernel never sits still."""
-    for pause in (*PAUSES, None):
-        try:
-            return list(dump(socket))
-        except KernelError as error:
-            if error.errno != errno.EINTR or pause is None:
-                raise
-            time.sleep(pause)
-    raise AssertionError("unreachable")
 
 
 def read(buffer: bytearray, relevant: Callable[[Mapping[int, links.Link]], Collection[int]]) -> Contents:

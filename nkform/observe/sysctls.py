@@ -9,10 +9,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from nkform.kernel import links, netconf
-from nkform.kernel.netlink import Socket
+from nkform.kernel.netlink import Socket, whole
 from nkform.kernel.netns import Namespaces
 from nkform.model import Device, Endpoint, Node
-from nkform.observe.namespaces import whole
 
 
 def with_sysctls(namespaces: Namespaces, node: Node) -> Node:

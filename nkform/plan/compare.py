@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from nkform.attributes import ATTRIBUTES, Attribute
@@ -181,11 +181,38 @@ def _is_ipv6(address: Address) -> bool:
 
 def _behind(address: Address, there: Sequence[Address]) -> tuple[Address, ...]:
     """Addresses of ours in an IPv4 address's subnet that stand behind it; IPv6 knows no such order."""
-    if _is_ipv6(address):
-        return ()
-    subnet = _subnet(address)
     later = there[list(there).index(address) + 1 :]
-    return tuple(one for one in later if one.ours and not _is_ipv6(one) and _subnet(one) == subnet)
+    return () if _is_ipv6(address) else tuple(by_subnet(later).get(_subnet(address), ()))
+
+
+def by_subnet(addresses: Iterable[Address]) -> dict[tuple[int, int], list[Address]]:
+    """Our IPv4 addresses by subnet, in order: the first one is what the kernel sends from if nothing says otherwise."""
+    found: dict[tuple[int, int], list[Address]] = {}
+    for address in addresses:
+        if address.ours and not _is_ipv6(address):
+            found.setdefault(_subnet(address), []).append(address)
+    return found
+
+
+def reorder(device: str, desired: Endpoint, live: Endpoint) -> Iterator[Action]:
+    """What puts the IPv4 addresses of each subnet in order once an end has all of them, and the routes back that go
+    with an address they name as their source.
+
+    From the first one that is out of place on, each goes and comes again, behind all others.
+    """
+    end = end_of(device, desired)
+    there = [address for address in live.addresses if address in desired.addresses]
+    now = by_subnet([*there, *new_addresses(desired, live)])
+    moved: list[Address] = []
+    for subnet, wanted in by_subnet(desired.addresses).items():
+        same = next((n for n, pair in enumerate(zip(wanted, now[subnet], strict=True)) if pair[0] != pair[1]), None)
+        if same is not None:
+            moved += wanted[same:]
+    for address in moved:
+        yield DeleteAddress(end, address)
+        yield AddAddress(end, address)
+    hosts = {address.text.partition("/")[0] for address in moved}
+    yield from (ReplaceRoute(end, route, route) for route in desired.routes if route.src in hosts)
 
 
 def _subnet(address: Address) -> tuple[int, int]:

@@ -6,12 +6,13 @@ killed and run again.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import itertools
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from nkform.model import ROOT, After, Device, Endpoint, First, Hook, Last, Namespace, Node, Position
-from nkform.plan.actions import SetMark, chain_of
-from nkform.plan.compare import FieldChange
+from nkform.plan.actions import Action, SetMark, chain_of
+from nkform.plan.compare import FieldChange, by_subnet, reorder
 from nkform.plan.plan import Change, Plan, build
 from nkform.plan.saved import differences
 
@@ -42,7 +43,19 @@ def plan(before: Node, live: Node, features: Collection[str]) -> Plan:
     ]
     marks = tuple(SetMark(ROOT, name, False) for name in freed)
     changes = tuple(_brief(change) for change in _marked(found.changes, freed, before))
-    return replace(found, changes=changes, actions=(*found.actions, *marks))
+    return replace(found, changes=changes, actions=(*found.actions, *_ordered(desired, live, found), *marks))
+
+
+def _ordered(desired: Node, live: Node, found: Plan) -> Iterator[Action]:
+    """What puts addresses in order on devices that stay; one that is made anew has them in order."""
+    anew = {change.name for change in found.changes if change.operation == "replace"}
+    for name, device in desired.devices.items():
+        now = live.devices.get(name)
+        if now is None or name in anew:
+            continue
+        for shall, there in zip(device.ends, now.ends, strict=False):
+            if shall.namespace == there.namespace:
+                yield from reorder(name, shall, there)
 
 
 def _concerns(device: Device, live: Device | None, node: str) -> bool:
@@ -135,8 +148,12 @@ def _known(device: Device) -> Device:
 
 
 def _unordered(end: Endpoint) -> Endpoint:
-    """An end whose addresses and routes compare whatever their order: what is put back comes last."""
-    addresses = tuple(sorted(end.addresses, key=lambda address: address.text))
+    """An end whose addresses and routes compare whatever their order, but for the order of addresses in a subnet: what
+    is put back comes last.
+    """
+    subnets = by_subnet(end.addresses)
+    others = sorted((a for a in end.addresses if a not in itertools.chain(*subnets.values())), key=lambda a: a.text)
+    addresses = (*itertools.chain(*(subnets[number] for number in sorted(subnets))), *others)
     return replace(end, addresses=addresses, routes=tuple(sorted(end.routes, key=repr)))
 
 

@@ -210,18 +210,20 @@ def test_a_run_that_cannot_begin_leaves_no_journal(node: Node, monkeypatch: pyte
 
 
 @needs("tcx")
-def test_what_was_applied_stays_when_tidying_up_fails(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    node.apply(TCX_INGRESS.spec(["count"]))
+def test_what_was_applied_stays_when_tidying_up_fails(node: Node) -> None:
+    node.apply(TCX_INGRESS.spec(["guard", "count"]))
 
     def refused(self: Chains, _: object) -> None:
         raise KernelError(errno.EPERM, "remove the pin of a program")
 
-    monkeypatch.setattr(Chains, "release", refused)
-    error = node.refused(TCX_INGRESS.spec(["guard", "count"]), command="apply")
-    assert "remove the pin" in error
-    assert "undone" not in error
-    assert TCX_INGRESS.order() == "guard count"
-    assert node.changes() == []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Chains, "release", refused)
+        outcome = node.apply(TCX_INGRESS.spec(["count"]))
+    assert "NK0516" in outcome.err
+    assert "remove the pin" in outcome.err
+    assert "undone" not in outcome.err
+    assert TCX_INGRESS.order() == "count"
+    assert "NK0516" not in node.apply().err
 
 
 def test_any_moment_is_good_to_be_killed(node: Node, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,180 @@
+"""Strikes at a run, at one of the calls by which it changes something: the call fails, or is never made for a SIGKILL.
+
+Finer than between actions: a request of a batch fails while those around it are carried out, a link is attached and not
+yet pinned, a file is written and not yet in its place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from nkform.apply import transaction
+from nkform.kernel import bpf, netns, sysctl
+from nkform.kernel.bpf import Buffer, Command
+from nkform.kernel.clsact import Tc
+from nkform.kernel.netlink import KernelError, Message, Request, Socket
+
+ERRNO = errno.ENOMEM
+NOWHERE = -1
+"""A place that no call has: they are only counted."""
+
+COMMANDS = {
+    Command.MAP_CREATE, Command.MAP_UPDATE_ELEM, Command.MAP_DELETE_ELEM, Command.MAP_UPDATE_BATCH,
+    Command.MAP_DELETE_BATCH, Command.PROG_LOAD, Command.OBJ_PIN, Command.LINK_CREATE, Command.LINK_UPDATE,
+    Command.LINK_DETACH,
+}  # fmt: skip
+FILES = ("mkdir", "unlink", "rename", "rmdir", "fsync")
+MOUNTS = ("mount", "umount2", "unshare")
+"""Of libc. Not setns: nothing can keep a process from returning to a namespace that it holds open."""
+
+
+@dataclass
+class Strike:
+    """What became of one: the call that was `struck`, if the run made so many. `made`: all of them until then."""
+
+    place: int
+    kill: bool
+    armed: bool = False
+    made: list[str] = field(default_factory=list)
+    struck: str = ""
+
+    def at(self, call: str) -> bool:
+        """Whether a call is the one; it is the last one of a process that is to be killed."""
+        if not self.armed:
+            return False
+        self.made.append(call)
+        if len(self.made) != self.place + 1:
+            return False
+        if self.kill:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.struck = call
+        return True
+
+
+@contextlib.contextmanager
+def strikes(place: int, *, kill: bool = False) -> Iterator[Strike]:
+    """Within the block, from the moment on that a run begins, the call of that number fails or is not come to."""
+    strike = Strike(place, kill)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bpf, "call", _bpf(strike, bpf.call))
+        patch.setattr(Socket, "ask", _ask(strike, Socket.ask))
+        patch.setattr(sysctl, "write", _write(strike, sysctl.write))
+        for name in FILES:
+            patch.setattr(os, name, _file(strike, name, getattr(os, name)))
+        patch.setattr(netns, "_libc", _Libc(strike, netns._libc))
+        patch.setattr(Tc, "__init__", _tc(strike, Tc.__init__))
+        patch.setattr(transaction, "apply", _apply(strike, transaction.apply))
+        yield strike
+
+
+def _apply(strike: Strike, genuine: Callable[..., Any]) -> Callable[..., Any]:
+    def apply(*words: Any, **named: Any) -> Any:
+        strike.armed = True
+        return genuine(*words, **named)
+
+    return apply
+
+
+def _bpf(strike: Strike, genuine: Callable[[int, Buffer, int], int]) -> Callable[[int, Buffer, int], int]:
+    def call(command: int, attr: Buffer, size: int) -> int:
+        if command in COMMANDS and strike.at(f"bpf {Command(command).name}"):
+            return -ERRNO
+        return genuine(command, attr, size)
+
+    return call
+
+
+Asked = tuple[list[KernelError | None], dict[int, list[Message]]]
+
+
+def _ask(
+    strike: Strike, genuine: Callable[[Socket, Sequence[Request]], Asked]
+) -> Callable[[Socket, Sequence[Request]], Asked]:
+    def ask(self: Socket, requests: Sequence[Request]) -> Asked:
+        place = None
+        for number, request in enumerate(requests):
+            if request.kind % 4 == 2:  # RTM_GET…
+                continue
+            if strike.kill and strike.armed and len(strike.made) == strike.place:
+                genuine(self, requests[:number])  # what stands before it in the batch is carried out
+            if strike.at(request.asked):
+                place = number
+        if place is None:
+            return genuine(self, requests)
+        outcomes, answers = genuine(self, [*requests[:place], *requests[place + 1 :]])
+        outcomes.insert(place, KernelError(ERRNO, requests[place].asked))
+        return outcomes, {number + (number >= place): some for number, some in answers.items()}
+
+    return ask
+
+
+def _write(strike: Strike, genuine: Callable[[str, str, str], None]) -> Callable[[str, str, str], None]:
+    def write(interface: str, key: str, value: str) -> None:
+        if strike.at(asked := f"set sysctl {key} of {interface} to {value}"):
+            raise KernelError(ERRNO, asked)
+        genuine(interface, key, value)
+
+    return write
+
+
+def _file(strike: Strike, name: str, genuine: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*words: Any, **named: Any) -> Any:
+        if strike.at(f"{name} {words[0]}"):
+            raise OSError(ERRNO, os.strerror(ERRNO))
+        return genuine(*words, **named)
+
+    return call
+
+
+class _Libc:
+    """libc, of which some functions can fail."""
+
+    def __init__(self, strike: Strike, genuine: Any) -> None:
+        self._strike = strike
+        self._genuine = genuine
+
+    def __getattr__(self, name: str) -> Any:
+        genuine = getattr(self._genuine, name)
+
+        def call(*words: Any) -> Any:
+            if self._strike.at(name):
+                ctypes.set_errno(ERRNO)
+                return -1
+            return genuine(*words)
+
+        return call if name in MOUNTS else genuine
+
+
+class _Route:
+    """pyroute2's way to legacy tc, whose changes can fail."""
+
+    def __init__(self, strike: Strike, genuine: Any) -> None:
+        self._strike = strike
+        self._genuine = genuine
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._genuine, name)
+
+    def tc(self, command: str, *words: Any, **named: Any) -> Any:
+        from pyroute2.netlink.exceptions import NetlinkError
+
+        if self._strike.at(f"tc {command}"):
+            raise NetlinkError(ERRNO)
+        return self._genuine.tc(command, *words, **named)
+
+
+def _tc(strike: Strike, genuine: Callable[[Tc], None]) -> Callable[[Tc], None]:
+    def init(self: Tc) -> None:
+        genuine(self)
+        self._route = _Route(strike, self._route)
+
+    return init
