@@ -28,8 +28,9 @@ LAB_SECONDS = "4000"
 """After so long a guest is given up."""
 
 LAB_CANNOT_RUN = 125  # exit code of tools/lab: no kernel, no network, no QEMU
-# The longest first: with two of them side by side, the short ones fill the gap.
 LAB_KERNELS = ("newest", "6.12", "6.1")
+EXPENSIVE = ("lab-newest", "live", "lab-6.12", "lab-6.1")
+"""In the order in which they begin."""
 
 
 # What an older kernel need not show again: the newest one and the machine's own do. Emulated, it takes half an hour.
@@ -74,7 +75,14 @@ def stages(pytest_arguments: Sequence[str]) -> list[Stage]:
             ),
         ),
         Stage("unit", (pytest("tests/unit", *pytest_arguments),)),
-        Stage("live", (pytest(*live),), needs_root=True, witness=True, expensive=True),
+        Stage(
+            "live",
+            # As many at a time as there are processors: each has namespaces of its own, and much of a test is waiting.
+            (pytest("-n", "auto", "--dist", "worksteal", *live),),
+            needs_root=True,
+            witness=True,
+            expensive=True,
+        ),
         *(
             Stage(
                 f"lab-{kernel}",
@@ -87,7 +95,7 @@ def stages(pytest_arguments: Sequence[str]) -> list[Stage]:
                         LAB_SECONDS,
                         kernel,
                         "--",
-                        *pytest("-p", "no:cacheprovider", *live, *left(kernel)),
+                        *pytest("-p", "no:cacheprovider", "-p", "no:xdist", *live, *left(kernel)),
                     ),
                 ),
                 needs_root=True,
@@ -128,15 +136,17 @@ def main(arguments: Sequence[str]) -> int:
     os.chdir(CHECKOUT)
     results: list[Result] = []
     for stage in chosen:
-        if not stage.lab:
+        if not stage.expensive:
             results.append(left_out(stage, results) or run(stage))
-    labs = [stage for stage in chosen if stage.lab]
-    # Side by side: an emulated machine keeps one processor busy.
-    with ThreadPoolExecutor(max(1, min(os.cpu_count() or 1, len(labs)))) as pool:
-        if any(not left_out(stage, results) for stage in labs):
-            print(f"\n== {' '.join(stage.name for stage in labs)}: each shows its output when it is done", flush=True)
+    left = [stage for stage in chosen if stage.expensive]
+    # Side by side, the longest first: an emulated machine keeps one processor busy, and the live tests wait a lot.
+    left.sort(key=lambda stage: EXPENSIVE.index(stage.name))
+    with ThreadPoolExecutor(max(1, min(os.cpu_count() or 1, len(left)))) as pool:
+        labs = [stage.name for stage in left if stage.lab and not left_out(stage, results)]
+        if labs:
+            print(f"\n== {' '.join(labs)}: each shows its output when it is done", flush=True)
         before = list(results)
-        for result in pool.map(lambda stage: left_out(stage, before) or run(stage, aloud=False), labs):
+        for result in pool.map(lambda stage: left_out(stage, before) or run(stage, aloud=not stage.lab), left):
             results.append(result)
     print_summary(results)
     return int(any(result.failed for result in results))

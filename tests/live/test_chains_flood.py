@@ -55,7 +55,7 @@ def enough(tally: Tally) -> bool:
 
 
 def flooded(
-    node: Node, site: Site, change: Callable[[int], dict[str, Any]], cycle: int, capsys: pytest.CaptureFixture[str]
+    node: Node, site: Site, change: Callable[[int], dict[str, Any]], cycle: int, tell: Callable[[str], None]
 ) -> None:
     """Applies one spec after the other while packets run; all of a cycle at least once."""
     flood = Flood(site)
@@ -72,17 +72,16 @@ def flooded(
         tally = flood.tally()
     finally:
         flood.close()
-    with capsys.disabled():
-        print(
-            f"\n  {site}: {turn} changes in {time.monotonic() - started:.0f} s; may pass: {tally.sent} sent,"
-            f" {tally.sent - tally.arrived} lost; may not: {tally.forbidden} sent, {tally.through} through"
-        )
+    tell(
+        f"{site}: {turn} changes in {time.monotonic() - started:.0f} s; may pass: {tally.sent} sent,"
+        f" {tally.sent - tally.arrived} lost; may not: {tally.forbidden} sent, {tally.through} through"
+    )
     assert (tally.sent - tally.arrived, tally.through) == (0, 0)
     assert node.changes() == []
 
 
 def test_a_chain_changes_under_a_flood(
-    node: Node, site: Site, engine: str, others: Others, capsys: pytest.CaptureFixture[str]
+    node: Node, site: Site, engine: str, others: Others, tell: Callable[[str], None]
 ) -> None:
     """Values, programs, order, length, the end of the chain, and its place among programs of others."""
     node.apply(site.spec(["guard", "count"], engine))
@@ -112,11 +111,11 @@ def test_a_chain_changes_under_a_flood(
             spec["programs"][name]["params"] = given
         return spec
 
-    flooded(node, site, change, len(cycle), capsys)
+    flooded(node, site, change, len(cycle), tell)
     assert [each.name for each in site.running() if not each.ours] == ["one", "two"]
 
 
-def test_maps_change_under_a_flood(node: Node, site: Site, engine: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_maps_change_under_a_flood(node: Node, site: Site, engine: str, tell: Callable[[str], None]) -> None:
     """Lists of what is dropped and of what is not, one of them or two at once, alone and with the rest of the chain."""
     block: dict[str, Any] = {"match": "source", "listed": "next", "others": "drop"}
     here, wider = f"{site.sender}/32", "10.0.0.0/8"
@@ -142,7 +141,7 @@ def test_maps_change_under_a_flood(node: Node, site: Site, engine: str, capsys: 
         spec(["set2", "set"], set={"ports": [SHUT]}, set2={"ports": [OTHER]}),
     ]
     node.apply(cycle[-1])
-    flooded(node, site, lambda turn: cycle[turn % len(cycle)], len(cycle), capsys)
+    flooded(node, site, lambda turn: cycle[turn % len(cycle)], len(cycle), tell)
 
 
 @needs("tcx")
@@ -154,7 +153,7 @@ def test_maps_change_under_a_flood(node: Node, site: Site, engine: str, capsys: 
     ],
 )
 def test_a_chain_moves_between_links_and_filters_under_a_flood(
-    node: Node, links: Site, filters: Site, engine: str, capsys: pytest.CaptureFixture[str]
+    node: Node, links: Site, filters: Site, engine: str, tell: Callable[[str], None]
 ) -> None:
     """And never are both left, nor neither.
 
@@ -173,7 +172,7 @@ def test_a_chain_moves_between_links_and_filters_under_a_flood(
 
     node.apply(filters.spec(["guard", "count"], engine))
     node.apply(links.spec(["guard", "count"], engine))
-    flooded(node, links, change, 2 * len(chains), capsys)
+    flooded(node, links, change, 2 * len(chains), tell)
     for site, other in ((links, filters), (filters, links)):
         node.apply(site.spec(["count", "guard"], engine))
         assert (site.order(), other.order()) == ("count guard", "")

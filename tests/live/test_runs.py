@@ -226,7 +226,7 @@ def test_what_was_applied_stays_when_tidying_up_fails(node: Node) -> None:
     assert "NK0516" not in node.apply().err
 
 
-def test_any_moment_is_good_to_be_killed(node: Node, capsys: pytest.CaptureFixture[str]) -> None:
+def test_any_moment_is_good_to_be_killed(node: Node, tell: Callable[[str], None]) -> None:
     """SIGKILL after a random time, rather than between actions."""
     turns = 8 if "NKFORM_LAB" in os.environ else 60
     chance = random.Random(1)
@@ -246,8 +246,7 @@ def test_any_moment_is_good_to_be_killed(node: Node, capsys: pytest.CaptureFixtu
         node.apply(specs[turn % len(specs)])
     node.apply(specs[0])
     node.destroy()
-    with capsys.disabled():
-        print(f"\n  {killed} runs killed at a random moment, each converged")
+    tell(f"{killed} runs killed at a random moment, each converged")
     assert killed > turns // 4
     assert (links(), ip("netns").strip(), held()) == (set(), "", [])
 
