@@ -266,13 +266,15 @@ class Room:
 class Node:
     """Everything that one spec declares, or that one look at the kernel found.
 
-    Observed only: `rooms`, by name, for all devices of the root namespace.
+    Observed only: `rooms`, by name, for all devices of the root namespace; `covered`, whether the file system that our
+    pins are in may be out of sight.
     """
 
     name: str
     namespaces: Mapping[str, Namespace] = field(default_factory=dict)
     devices: Mapping[str, Device] = field(default_factory=dict)
     rooms: Mapping[str, Room] = field(default_factory=dict)
+    covered: bool = False
 
     def with_devices(self, devices: Mapping[str, Device]) -> Node:
         return replace(self, devices=devices)

@@ -49,6 +49,15 @@ def is_mounted(base: str = BASE) -> bool:
     return _libc.statfs(os.fsencode(base), status) == 0 and status[0] & 0xFFFFFFFF == MAGIC
 
 
+def is_covered(base: str = BASE) -> bool:
+    """Whether something is mounted over a bpffs there, and pins made before are out of sight (proc_pid_mountinfo(5))."""
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+            return sum(line.split(" ", 5)[4] == base for line in file) > 1
+    except OSError:
+        return False  # no /proc: then nothing is known of it
+
+
 def mount(base: str = BASE) -> None:
     """Mounts a bpffs that only root can enter, as systemd does. Raises KernelError (ENOENT: no such folder).
 

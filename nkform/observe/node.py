@@ -48,6 +48,7 @@ def observe(namespaces: Namespaces, node: str, desired: Node | None = None) -> N
         namespaces=_namespaces(world, node, desired, devices.values()),
         devices=devices,
         rooms={link.name: Room(link.headroom, link.tailroom) for link in root.links.values()},
+        covered=any(device.chains for device in declared.values()) and bpffs.is_covered(),
     )
 
 

@@ -25,6 +25,9 @@ from nkform.problem import Path, Problem
 MAX_PROGRAMS = 63
 """BPF_MPROG_MAX less its sentinel (include/linux/bpf_mprog.h)."""
 
+KERNEL_NAME = 15
+"""How much of a program's name, that of its template, the kernel keeps (BPF_OBJ_NAME_LEN less its NUL)."""
+
 DEFAULT = "default"
 """The generated program that drops what nobody decided, or stands in for the policy that a veth lacks."""
 
@@ -324,6 +327,22 @@ def obstacles(device: Device, live: Device | None, *, legacy: bool) -> Iterator[
                 f"{', '.join(hidden)}",
                 path=path,
                 severity="warning",
+            )
+
+
+def unpinned(device: Device, live: Device) -> Iterator[Problem]:
+    """Programs that look like ours at hooks where none is known to be: they would be attached a second time."""
+    for name, chain in device.chains.items():
+        hook = live.hooks.get(name, Hook())
+        templates = {program.template[:KERNEL_NAME] for program in chain.programs if program.template}
+        alike = [f"{entry.name} (id {entry.program_id})" for entry in hook.linked if entry.name in templates]
+        if alike and not hook.ours:
+            yield Problem(
+                "NK0428",
+                f"{', '.join(alike)} at {name} of {device.name} may be nkform's, but their pins are out of sight: "
+                "another file system is mounted over the bpffs",
+                path=("devices", device.name, "programs", name),
+                hint="`findmnt /sys/fs/bpf` shows it; unmount the upper one, or remove these programs first",
             )
 
 

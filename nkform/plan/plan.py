@@ -142,6 +142,8 @@ def build(
         if device.chains:
             legacy = is_legacy(device, features)
             problems += chains.obstacles(device, live.devices.get(name), legacy=legacy)
+            if live.covered and not legacy:
+                problems += chains.unpinned(device, live.devices.get(name, device))
     errors = [p for p in problems if p.severity == "error"]
     warnings = [p for p in problems if p.severity != "error"]
     errors += _unknown_targets(targets, desired, live)

@@ -137,6 +137,32 @@ def test_bpffs_is_mounted_anew_over_ours(node: Node, meanwhile: Meanwhile) -> No
     node.apply(TCX_INGRESS.spec(["count", "guard"]))
 
 
+@needs("tcx")
+def test_a_bpffs_that_was_mounted_over_ours_is_said_by_plan(node: Node) -> None:
+    """Else the programs, whose pins are out of sight, would be attached a second time."""
+    spec = TCX_INGRESS.spec(["guard", "count"])
+    node.apply(spec)
+    isolation.mount("bpf", bpffs.BASE)
+    try:
+        error = node.refused(spec)
+        assert "NK0428" in error
+        assert "counters (id " in error
+        assert "NK0428" in node.refused(spec, command="apply")
+        assert "NK0428" not in node.plan(TCX_INGRESS.spec(None)).err
+    finally:
+        sh("umount", bpffs.BASE)
+    assert node.changes(spec) == []
+    isolation.mount("bpf", bpffs.BASE)  # over one that holds nothing of ours it does no harm
+    try:
+        sh("umount", bpffs.BASE)
+        node.destroy()
+        isolation.mount("bpf", bpffs.BASE)
+        node.apply(spec)
+        node.destroy()
+    finally:
+        sh("umount", bpffs.BASE)
+
+
 def test_a_limit_of_open_files(node: Node, tmp_path: Path) -> None:
     node.apply(veth())
     before = whole()
