@@ -35,7 +35,8 @@ class Command(Protocol):
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Options, with `run` the command's function. Raises UsageError, and SystemExit(0) after --help."""
-    return _parser().parse_args(arguments)
+    named = arguments[0] if arguments and not arguments[0].startswith("-") else None
+    return _parser(named).parse_args(arguments)
 
 
 def _later(module: str, function: str = "run") -> Callable[[argparse.Namespace], int]:
@@ -48,7 +49,8 @@ def _later(module: str, function: str = "run") -> Callable[[argparse.Namespace],
     return run
 
 
-def _parser() -> Parser:
+def _parser(only: str | None = None) -> Parser:
+    """The parser of all commands, or of one: to make them all takes longer than to read a spec."""
     parser = Parser(
         prog="nkform",
         description="Declares netkit and veth pairs in YAML and makes a node so.",
@@ -59,6 +61,8 @@ def _parser() -> Parser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
 
     def command(name: str, help: str, module: str, *options: Option, function: str = "run") -> None:
+        if only not in (None, name):
+            return
         sub: Parser = commands.add_parser(name, help=help, description=help)
         sub.set_defaults(run=_later(module, function))
         sub.add_argument("--no-color", action="store_true", help="no colours, also on a terminal")
@@ -70,7 +74,7 @@ def _parser() -> Parser:
     _of_programs(command)
     command("doctor", "tell what this kernel and machine can do, and what to install", "doctor", _json)
     command("schema", "print the JSON Schema of the spec, or of plans", "schema", _schema_of)
-    return parser
+    return parser if commands.choices else _parser()
 
 
 def _from_specs(command: Command) -> None:

@@ -50,7 +50,7 @@ def is_mounted(base: str = BASE) -> bool:
 
 
 def is_covered(base: str = BASE) -> bool:
-    """Whether something is mounted over a bpffs there, and pins made before are out of sight (proc_pid_mountinfo(5))."""
+    """Whether something is mounted over a bpffs there, and pins are out of sight (proc_pid_mountinfo(5))."""
     try:
         with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
             return sum(line.split(" ", 5)[4] == base for line in file) > 1
