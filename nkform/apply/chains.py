@@ -130,7 +130,7 @@ class Chains:
                 self._hold(device, hook, entry)
 
     def sweep(self) -> None:
-        """Removes pins of links whose devices have gone without us."""
+        """Removes pins of links that hold nothing: their devices have gone without us, or they were detached."""
         for pin in list(bpffs.pins(self._node, self._base)):
             link = bpf_links.open_link(pin.path(self._base))
             try:

@@ -227,6 +227,9 @@ def _undone(
             executor.run(actions)
         except (KernelError, NkformError, MemoryError) as error:
             failed += (_while_undoing(problem.message) for problem in _told(error))
+    if chains is not None:
+        with suppress(KernelError):  # what holds no program any more is only clutter: the next run clears it up
+            chains.sweep()
     left = _left(before, desired, means) if done else []
     if left:
         _compare(before, executor, means)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,13 +53,12 @@ def whole() -> Whole:
 
 
 def differences(before: Whole, after: Whole) -> list[str]:
-    """What went and what came, line by line."""
+    """What went and what came, line by line; a line that is there twice is not one that is there once."""
     return [
         f"{sign} {part}: {line}"
         for part in sorted({*before, *after})
         for sign, some, others in (("-", before, after), ("+", after, before))
-        for line in some.get(part, [])
-        if line not in others.get(part, [])
+        for line in (Counter(some.get(part, [])) - Counter(others.get(part, []))).elements()
     ]
 
 
