@@ -24,6 +24,7 @@ from nkform.observe.node import observe
 from nkform.plan import restore
 from nkform.plan.actions import CreateNamespace, CreatePair, DeleteNamespace, SetChain
 from nkform.plan.plan import Plan
+from nkform.plan.unlike import unlike
 from nkform.problem import NkformError, Problem
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def go_back(way: WayBack, run: Run, means: Means) -> None:
     """Takes the way back, whole or not at all, and compares with what was. Raises NkformError, KernelError."""
     if way.plan.actions:
         apply(way.plan, way.desired, way.live, run, means)
-    left = restore.unlike(way.before, observe(means.namespaces, way.before.name, way.before))
+    left = unlike(way.before, observe(means.namespaces, way.before.name, way.before), losses=False)
     if left:
         raise NkformError(
             Problem(

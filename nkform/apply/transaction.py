@@ -21,6 +21,7 @@ from nkform.observe.node import observe
 from nkform.plan import restore
 from nkform.plan.actions import Action, CreatePair, DeletePair, SetChain, SetMap, undo
 from nkform.plan.plan import Change, Plan, build
+from nkform.plan.unlike import unlike
 from nkform.problem import NkformError, Problem
 
 if TYPE_CHECKING:
@@ -230,10 +231,11 @@ def _undone(
     if chains is not None:
         with suppress(KernelError):  # what holds no program any more is only clutter: the next run clears it up
             chains.sweep()
-    left = _left(before, desired, means) if done else []
+    doubtful = bool(failed)  # where all went well, what came meanwhile is not ours
+    left = _left(before, desired, means, doubtful) if done else []
     if left:
         _compare(before, executor, means)
-        left = _left(before, desired, means)
+        left = _left(before, desired, means, doubtful)
     if kept := give_back(journal.lent, means.namespaces):
         failed += (_while_undoing(f"could not {error}") for error in kept)
         left.append("a sysctl that was to change for a moment only")
@@ -254,10 +256,10 @@ def _while_undoing(message: str) -> Problem:
     return Problem("NK0503", f"while undoing, {message}")
 
 
-def _left(before: Node, desired: Node, means: Means) -> list[str]:
+def _left(before: Node, desired: Node, means: Means, doubtful: bool) -> list[str]:
     """What is not as before."""
     try:
-        return restore.unlike(before, observe(means.namespaces, before.name, desired))
+        return unlike(before, observe(means.namespaces, before.name, desired), newcomers=doubtful)
     except KernelError as error:
         return [f"what cannot be seen, could not {error}"]
 

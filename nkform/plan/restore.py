@@ -6,15 +6,13 @@ killed and run again.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from nkform.model import ROOT, After, Device, Endpoint, First, Hook, Last, Namespace, Node, Position
 from nkform.plan.actions import Action, SetMark, chain_of
-from nkform.plan.compare import FieldChange, by_subnet, reorder
+from nkform.plan.compare import FieldChange, reorder
 from nkform.plan.plan import Change, Plan, build
-from nkform.plan.saved import differences
 
 
 def declared(before: Node, live: Node) -> Node:
@@ -121,46 +119,3 @@ def _brief(change: Change) -> Change:
     """Without the sysctls of an end that comes back from elsewhere: all of them are set, most to what they are."""
     told = (field for field in change.fields if not ("sysctl" in field.path and field.before is None))
     return replace(change, fields=tuple(told))
-
-
-def unlike(before: Node, after: Node) -> list[str]:
-    """What is not the same in both, as paths; numbers that the kernel gives anew do not count."""
-    found = []
-    for kind, some, others in (
-        ("device", _devices(before), _devices(after)),
-        ("namespace", before.namespaces, after.namespaces),
-    ):
-        for name in sorted({*some, *others}):
-            for path, _, _ in differences(some.get(name), others.get(name)):
-                found.append(f"{kind} {name or 'root'}{''.join(f' {part}' for part in path[-2:])}")
-    return list(dict.fromkeys(found))
-
-
-def _devices(node: Node) -> dict[str, Device]:
-    """The devices without what does not count. Hooks are looked at only where something of ours may be."""
-    return {name: _known(device) for name, device in node.devices.items()}
-
-
-def _known(device: Device) -> Device:
-    hooks = {name: _renumbered(hook) for name, hook in device.hooks.items() if hook.ours}
-    primary, peer = _unordered(device.primary), device.peer and _unordered(device.peer)
-    return replace(device, index=0, primary=primary, peer=peer, hooks=hooks)
-
-
-def _unordered(end: Endpoint) -> Endpoint:
-    """An end whose addresses and routes compare whatever their order, but for the order of addresses in a subnet: what
-    is put back comes last.
-    """
-    subnets = by_subnet(end.addresses)
-    others = sorted((a for a in end.addresses if a not in itertools.chain(*subnets.values())), key=lambda a: a.text)
-    addresses = (*itertools.chain(*(subnets[number] for number in sorted(subnets))), *others)
-    return replace(end, addresses=addresses, routes=tuple(sorted(end.routes, key=repr)))
-
-
-def _renumbered(hook: Hook) -> Hook:
-    """A hook without the numbers that attaching something again changes."""
-    linked, filters = (
-        tuple(replace(entry, place=0, program_id=0 if entry.ours else entry.program_id) for entry in entries)
-        for entries in (hook.linked, hook.filters)
-    )
-    return Hook(linked, filters)

@@ -38,8 +38,9 @@ def tell(record_property: Callable[[str, object], None]) -> Callable[[str], None
 
 @pytest.fixture(autouse=True)
 def network() -> None:
-    """An empty network."""
+    """An empty network, and no pins."""
     isolation.fresh_network()
+    isolation.fresh_bpffs()
 
 
 @pytest.fixture

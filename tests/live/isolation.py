@@ -40,6 +40,12 @@ def isolate() -> None:
     mount("bpf", "/sys/fs/bpf")
 
 
+def fresh_bpffs() -> None:
+    """An empty bpffs: the pins of tests before this one are gone."""
+    _check(_libc.umount2(b"/sys/fs/bpf", MNT_DETACH), "unmount /sys/fs/bpf")
+    mount("bpf", "/sys/fs/bpf")
+
+
 def fresh_network() -> None:
     """A new, empty network namespace for this process, and no named ones."""
     names = Path("/run/netns")

@@ -39,9 +39,12 @@ MOUNTS = ("mount", "umount2", "unshare")
 
 @dataclass
 class Strike:
-    """What became of one: the call that was `struck`, if the run made so many. `made`: all of them until then."""
+    """What became of one: the call that was `struck`, if the run came to it. `made`: all of them until then.
 
-    place: int
+    `place` is the number of the call, or part of what it is called: the first one that has it.
+    """
+
+    place: int | str
     kill: bool
     armed: bool = False
     made: list[str] = field(default_factory=list)
@@ -52,17 +55,23 @@ class Strike:
         if not self.armed:
             return False
         self.made.append(call)
-        if len(self.made) != self.place + 1:
+        if not self.is_next(len(self.made) - 1, call):
             return False
         if self.kill:
             os.kill(os.getpid(), signal.SIGKILL)
         self.struck = call
         return True
 
+    def is_next(self, number: int, call: str) -> bool:
+        """Whether a call of that number is the one."""
+        if isinstance(self.place, str):
+            return not self.struck and self.place in call
+        return number == self.place
+
 
 @contextlib.contextmanager
-def strikes(place: int, *, kill: bool = False) -> Iterator[Strike]:
-    """Within the block, from the moment on that a run begins, the call of that number fails or is not come to."""
+def strikes(place: int | str, *, kill: bool = False) -> Iterator[Strike]:
+    """Within the block, from the moment on that a run begins, that call fails or is not come to."""
     strike = Strike(place, kill)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bpf, "call", _bpf(strike, bpf.call))
@@ -104,7 +113,7 @@ def _ask(
         for number, request in enumerate(requests):
             if request.kind % 4 == 2:  # RTM_GET…
                 continue
-            if strike.kill and strike.armed and len(strike.made) == strike.place:
+            if strike.kill and strike.armed and strike.is_next(len(strike.made), request.asked):
                 genuine(self, requests[:number])  # what stands before it in the batch is carried out
             if strike.at(request.asked):
                 place = number

@@ -78,6 +78,21 @@ def test_a_name_is_taken(node: Node, meanwhile: Meanwhile) -> None:
     node.apply(changed())
 
 
+def test_a_name_is_taken_among_several(node: Node, meanwhile: Meanwhile) -> None:
+    """The pairs beside it have been made by then, and have no mark yet."""
+    node.apply(veth())
+    spec = changed()
+    for name in ("to-d", "to-e"):
+        spec["devices"][name] = {"kind": "veth", "peer": {"name": f"{name}-p"}}
+    ip("link", "add", "to-d", "type", "veth", "peer", "name", "theirs")
+    before = whole()
+    ip("link", "delete", "to-d")
+    meanwhile(0, lambda: ip("link", "add", "to-d", "type", "veth", "peer", "name", "theirs"))
+    refused(node, spec, "EEXIST", "to-d", "plan again", "NK0505")
+    assert links() == {"to-a", "to-b", "to-d", "theirs"}
+    assert [line for line in differences(before, whole()) if "attribute 5 " not in line] == []
+
+
 def test_a_namespace_vanishes(node: Node, meanwhile: Meanwhile) -> None:
     """It took a pair with it; both were ours, and are made again."""
     spec = changed()

@@ -1,0 +1,93 @@
+"""Whether a node is as it was, after a run was undone or taken back. Pure.
+
+What is ours must be the same. Things of others come and go as they like: pods get their links, a tracer attaches its
+program. Those that came count never; those that went do where we may have taken them away, which is right after a run.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection
+from dataclasses import replace
+
+from nkform.model import Attached, Device, Endpoint, Hook, Namespace, Node
+from nkform.plan.compare import by_subnet
+from nkform.plan.saved import differences
+
+
+def unlike(before: Node, after: Node, *, losses: bool = True, newcomers: bool = False) -> list[str]:
+    """What is not the same in both, as paths; numbers that the kernel gives anew do not count.
+
+    `losses`: what others had counts too. `newcomers`: so do devices without a mark that have names of the spec, which
+    may be ours where something could not be undone.
+    """
+    node = before.name
+    was = {n: d for n, d in before.devices.items() if losses or d.owner == node or n in after.devices}
+    now = {n: d for n, d in after.devices.items() if newcomers or n in was or d.owner == node}
+    spaces = {n: s for n, s in before.namespaces.items() if losses or s.owner == node or n in after.namespaces}
+    pairs: list[tuple[str, str, object, object]] = []
+    for name in sorted({*was, *now}):
+        pairs.append(("device", name, *_devices(was.get(name), now.get(name), losses)))
+    for name in sorted({*spaces, *after.namespaces}):
+        pairs.append(("namespace", name, _space(spaces.get(name)), _space(after.namespaces.get(name))))
+    found = [
+        f"{kind} {name or 'root'}{''.join(f' {part}' for part in path[-2:])}"
+        for kind, name, some, others in pairs
+        for path, _, _ in differences(some, others)
+    ]
+    return list(dict.fromkeys(found))
+
+
+def _space(found: Namespace | None) -> Namespace | None:
+    """A namespace with the links in it that are ours."""
+    return found and replace(found, links={link: ours for link, ours in found.links.items() if ours})
+
+
+def _devices(was: Device | None, now: Device | None, losses: bool) -> tuple[Device | None, Device | None]:
+    """Both, without what does not count."""
+    if was is None or now is None:
+        return was, now
+    if now.enslaved != was.enslaved and not (losses and was.enslaved):
+        was, now = _apart(was), _apart(now)  # a bridge raises the headroom of its ports
+    return _known(was, now, losses), _known(now, was, False)
+
+
+def _apart(device: Device) -> Device:
+    attrs = {name: value for name, value in device.attrs.items() if name != "headroom"}
+    return replace(device, enslaved=False, attrs=attrs)
+
+
+def _known(device: Device, other: Device, losses: bool) -> Device:
+    """A device without what others have on it and not on the other one, but where that is a loss."""
+    hooks = {
+        name: _renumbered(hook, losses, other.hooks.get(name, Hook()))
+        for name, hook in device.hooks.items()
+        if hook.ours
+    }
+    primary = _ordered(device.primary, losses, other.primary)
+    peer = device.peer and _ordered(device.peer, losses, other.peer or device.peer)
+    return replace(device, index=0, primary=primary, peer=peer, hooks=hooks)
+
+
+def _ordered(end: Endpoint, losses: bool, other: Endpoint) -> Endpoint:
+    """An end whose addresses and routes compare whatever their order, but for that of our addresses in a subnet."""
+    counting = [address for address in end.addresses if address.ours or losses or address in other.addresses]
+    subnets = by_subnet(counting)
+    listed = set(itertools.chain(*subnets.values()))
+    rest = sorted((address for address in counting if address not in listed), key=lambda address: address.text)
+    addresses = (*itertools.chain(*(subnets[number] for number in sorted(subnets))), *rest)
+    return replace(end, addresses=addresses, routes=tuple(sorted(end.routes, key=repr)))
+
+
+def _renumbered(hook: Hook, losses: bool, other: Hook) -> Hook:
+    """A hook without the numbers that attaching something again changes."""
+    there = {entry.program_id for entry in (*other.linked, *other.filters)}
+
+    def counting(entries: Collection[Attached]) -> tuple[Attached, ...]:
+        return tuple(
+            replace(entry, place=0, program_id=0 if entry.ours else entry.program_id)
+            for entry in entries
+            if entry.ours or losses or entry.program_id in there
+        )
+
+    return Hook(counting(hook.linked), counting(hook.filters))

@@ -1,0 +1,58 @@
+"""What counts as a difference between a node before a run and after it was taken back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from nkform.model import Address, Attached, Device, Endpoint, Hook, Namespace, Node
+from nkform.plan.unlike import unlike
+
+OURS = Attached(7, 70, "count", "d1", True)
+THEIRS = Attached(9, 90, "tracer")
+
+
+def device(*addresses: Address, hook: tuple[Attached, ...] = (OURS,), **values: object) -> Device:
+    ends = Endpoint("x", attrs={"headroom": 64}, addresses=addresses), Endpoint("y")
+    return replace(Device("x", "veth", {}, *ends, owner="n", hooks={"peer": Hook(hook)}), **values)  # type: ignore[arg-type]
+
+
+def node(*devices: Device, links: dict[str, bool] | None = None) -> Node:
+    return Node("n", {"": Namespace("", links=links or {})}, {each.name: each for each in devices})
+
+
+A1, A2, FOREIGN = Address("10.0.0.1/24", True), Address("10.0.0.2/24", True), Address("192.0.2.1/32", False)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "always", "later"),
+    [
+        pytest.param(node(device()), node(device(index=5)), 0, 0, id="another ifindex"),
+        pytest.param(node(device()), node(device(hook=(replace(OURS, place=5),))), 0, 0, id="another link"),
+        pytest.param(node(device(A1)), node(device()), 1, 1, id="an address of ours is gone"),
+        pytest.param(node(device(A1, A2)), node(device(A2, A1)), 1, 1, id="another address is the first"),
+        pytest.param(node(device()), node(device(hook=())), 1, 1, id="a program of ours is gone"),
+        pytest.param(node(device()), node(), 1, 1, id="a device of ours is gone"),
+        pytest.param(node(), node(device()), 1, 1, id="a device of ours is left"),
+        pytest.param(node(), node(links={"x": True}), 1, 1, id="a link of ours is left"),
+        pytest.param(node(device(FOREIGN)), node(device()), 1, 0, id="an address of others is gone"),
+        pytest.param(node(device()), node(device(FOREIGN)), 0, 0, id="an address of others has come"),
+        pytest.param(node(device(hook=(OURS, THEIRS))), node(device()), 1, 0, id="a program of others is gone"),
+        pytest.param(node(device()), node(device(hook=(THEIRS, OURS))), 0, 0, id="a program of others has come"),
+        pytest.param(
+            node(device(hook=(OURS, THEIRS))), node(device(hook=(THEIRS, OURS))), 1, 1, id="ours ran before theirs"
+        ),
+        pytest.param(node(device(owner=None)), node(), 1, 0, id="a device of others is gone"),
+        pytest.param(node(), node(device(owner=None)), 0, 0, id="a device of others has taken a name of ours"),
+        pytest.param(node(links={"pod": False}), node(), 0, 0, id="a link of others is gone"),
+        pytest.param(node(device()), node(device(enslaved=True)), 0, 0, id="somebody has put it into a bridge"),
+        pytest.param(node(device(enslaved=True)), node(device()), 1, 0, id="it is in no bridge any more"),
+    ],
+)
+def test_what_counts_right_after_a_run_and_later(before: Node, after: Node, always: int, later: int) -> None:
+    assert (len(unlike(before, after)), len(unlike(before, after, losses=False))) == (always, later)
+
+
+def test_a_device_without_a_mark_counts_where_undoing_failed() -> None:
+    assert unlike(node(), node(device(owner=None)), newcomers=True) == ["device x"]
