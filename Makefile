@@ -26,7 +26,7 @@ type: ## mypy, strict
 unit: ## the tests that anyone can run
 	$(STAGE) unit -- $(ARGS)
 
-live: ## the tests on this kernel (root; in network namespaces of their own)
+live: ## the tests on this kernel, side by side (root; in network namespaces of their own)
 	$(STAGE) live -- $(ARGS)
 
 lab-test: ## the same tests on the newest Linux, most of them on 6.1 and 6.12, emulated (root)
