@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
     if options.output:
         from nkform.cli.saved import save
 
-        save(options.output, found, spec, options)
+        save(options.output, found, drift, spec, options)
     with timed("report"):
         if options.json:
             from nkform.report.plan_json import render as render_json

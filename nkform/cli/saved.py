@@ -17,11 +17,12 @@ from nkform.spec import Spec
 
 if TYPE_CHECKING:
     from nkform.cli.common import Look
+    from nkform.plan.drift import Notes
 
 FILE_MODE = 0o600
 
 
-def save(path: Path, found: Look, spec: Spec, options: argparse.Namespace) -> None:
+def save(path: Path, found: Look, drift: Notes, spec: Spec, options: argparse.Namespace) -> None:
     """Writes a plan for `apply`, readable by its owner alone. Raises NkformError."""
     from nkform.kernel.place import place
     from nkform.report.plan_json import document
@@ -40,7 +41,7 @@ def save(path: Path, found: Look, spec: Spec, options: argparse.Namespace) -> No
         targets=tuple(options.target),
         live=saved.relevant(found.live),
     )
-    text = saved.write(document(found.plan), basis)
+    text = saved.write(document(found.plan, drift), basis)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
@@ -50,6 +51,7 @@ def save(path: Path, found: Look, spec: Spec, options: argparse.Namespace) -> No
             os.fsync(fd)
         draft.replace(path)
     except OSError as error:
+        draft.unlink(missing_ok=True)
         raise fail("NK0101", f"{path} cannot be written: {error.strerror}") from error
 
 

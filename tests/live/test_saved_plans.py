@@ -51,6 +51,16 @@ def test_a_saved_plan_is_carried_out_without_the_spec(node: Node, plan: Path) ->
     assert "NK0620" in refused(node, plan), "a plan is good for once"
 
 
+def test_it_says_what_is_drift(node: Node, tmp_path: Path) -> None:
+    node.apply(veth())
+    ip("link", "set", "to-a", "mtu", "1400")
+    path = tmp_path / "node.plan"
+    assert node.plan(veth(), "-o", str(path)).code == 0
+    (change,) = json.loads(path.read_text())["changes"]
+    assert [(field["path"], field["drift"]) for field in change["fields"]] == [(["mtu"], True)]
+    assert node.run("apply", str(path)).code == 0
+
+
 def test_it_is_readable_by_its_owner_alone_and_matches_its_schema(plan: Path, node: Node) -> None:
     assert plan.stat().st_mode & 0o777 == 0o600
     schema = json.loads(data_path("schemas/plan.v1.json").read_text())
