@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from socket import if_nametoindex
 from typing import Any
 
 import pytest
 
 from nkform.apply.executor import Executor
 from nkform.kernel import bpffs
+from nkform.kernel import links as kernel_links
+from nkform.kernel.netlink import Socket
+from nkform.model import Device, Endpoint
 from nkform.plan.actions import Action
 from tests.live import isolation
 from tests.live.attack import in_child
@@ -176,6 +182,39 @@ def test_a_bpffs_that_was_mounted_over_ours_is_said_by_plan(node: Node) -> None:
         node.destroy()
     finally:
         sh("umount", bpffs.BASE)
+
+
+@contextlib.contextmanager
+def pods() -> Iterator[None]:
+    """While the block runs, links of others come and go as fast as the kernel lets them."""
+    pod = Device("pod", "veth", {}, Endpoint("pod"), Endpoint("pod-p"))
+    child = os.fork()
+    if not child:
+        with contextlib.suppress(BaseException), Socket() as socket:
+            while True:
+                socket.ask([kernel_links.create(pod, None, 0)])
+                with contextlib.suppress(OSError):
+                    socket.ask([kernel_links.delete(if_nametoindex("pod"), "pod")])
+        os._exit(0)
+    try:
+        yield
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def test_a_busy_node(node: Node) -> None:
+    """The kernel interrupts each list of links that another link comes into meanwhile."""
+    nothing = {"version": 1, "node": "w", "devices": {}}
+    many = {f"d{number}": {"kind": "veth", "peer": {"name": f"d{number}-p"}} for number in range(60)}
+    failing = {**nothing, "devices": {**many, "d0": {**many["d0"], "routes": [{"to": "default", "via": "192.0.2.1"}]}}}
+    with pods():
+        for _ in range(2 if "NKFORM_LAB" in os.environ else 6):
+            node.apply({**nothing, "devices": many})
+            node.apply(nothing)
+            assert "NK0505" in node.refused(failing, command="apply")
+            assert node.run("rollback", "-y").code == 0
+            node.destroy()
 
 
 def test_a_limit_of_open_files(node: Node, tmp_path: Path) -> None:
