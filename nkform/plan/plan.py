@@ -32,8 +32,9 @@ from nkform.plan.actions import (
     namespace_of,
 )
 from nkform.plan.compare import FieldChange, device_fields, end_actions, end_fields
+from nkform.plan.obstacles import obstacles
 from nkform.plan.resolve import resolve
-from nkform.problem import NkformError, Path, Problem
+from nkform.problem import NkformError, Problem
 
 Operation = Literal["create", "update", "replace", "destroy"]
 
@@ -148,7 +149,7 @@ def build(
     warnings = [p for p in problems if p.severity != "error"]
     errors += _unknown_targets(targets, desired, live)
     wanted = _wanted_namespaces(desired, devices, bool(targets))
-    errors += _obstacles(desired.name, wanted, devices, live, adopt)
+    errors += obstacles(desired.name, wanted, devices, live, adopt)
     if errors:
         raise NkformError(*errors)
     phases = _Phases()
@@ -212,88 +213,6 @@ def _wanted_namespaces(desired: Node, devices: Mapping[str, Device], targeted: b
         return dict(desired.namespaces)
     needed = {device.peer.namespace for device in devices.values() if device.peer}
     return {name: namespace for name, namespace in desired.namespaces.items() if name in needed}
-
-
-def _obstacles(
-    node: str, wanted: Mapping[str, Namespace], devices: Mapping[str, Device], live: Node, adopt: bool
-) -> Iterator[Problem]:
-    """What stands in the way of a plan: things of others, things that are missing."""
-    for name, namespace in wanted.items():
-        found = live.namespaces.get(name)
-        path: Path = ("namespaces", name)
-        if found is None and not namespace.create:
-            yield Problem(
-                "NK0410",
-                f"there is no namespace {name}",
-                path=path,
-                hint=f"make it first, or write `{name}: {{create: true}}`",
-            )
-        elif found is not None and namespace.create and found.owner != node:
-            yield from _foreign(f"namespace {name}", found.owner, path, adopt)
-    there = {ROOT, *live.namespaces, *wanted, *(d.peer.namespace for d in live.devices.values() if d.peer)}
-    for name, device in devices.items():
-        yield from _device_obstacles(node, device, live, adopt)
-        if device.peer and device.peer.namespace not in there:
-            yield Problem(
-                "NK0410",
-                f"there is no namespace {device.peer.namespace}",
-                path=("devices", name, "peer", "namespace"),
-                hint="the process has ended, or the path leads to no namespace",
-            )
-
-
-def _foreign(what: str, owner: str | None, path: Path, adopt: bool) -> Iterator[Problem]:
-    if owner is not None:
-        yield Problem(
-            "NK0411",
-            f"{what} belongs to the node {owner} of another spec",
-            path=path,
-            hint="use another name, or destroy it with that spec first",
-        )
-    elif not adopt:
-        yield Problem(
-            "NK0412",
-            f"{what} exists already and is not nkform's",
-            path=path,
-            hint="use another name, or take it over as it is with --adopt",
-        )
-
-
-def _device_obstacles(node: str, device: Device, live: Node, adopt: bool) -> Iterator[Problem]:
-    path: Path = ("devices", device.name)
-    found = live.devices.get(device.name)
-    if device.kind == "external":
-        if found is None:
-            yield Problem(
-                "NK0413",
-                f"there is no device {device.name}",
-                path=path,
-                hint="`kind: external` is for devices that exist",
-            )
-        return
-    if found is not None and found.owner != node:
-        yield from _foreign(f"device {device.name}", found.owner, path, adopt)
-        forced = [field for field in device_fields(device, found) if field.forces_replacement]
-        if found.owner is None and adopt and forced:
-            yield Problem(
-                "NK0414",
-                f"device {device.name} cannot be taken over as it is: {'.'.join(forced[0].path)} is "
-                f"{forced[0].before} and shall be {forced[0].after}, which only a new device can have",
-                path=(*path, *forced[0].path),
-                hint="nkform never deletes what is not its own: delete the device yourself, or mend the spec",
-            )
-    if device.peer is not None:
-        there = live.namespaces.get(device.peer.namespace)
-        own = found.peer if found else None
-        same = own and (own.namespace, own.name) == (device.peer.namespace, device.peer.name)
-        if there and there.links.get(device.peer.name) is False and not same:
-            where = device.peer.namespace or "this namespace"
-            yield Problem(
-                "NK0415",
-                f"the peer's name {device.peer.name} is taken in {where} by a device that is not nkform's",
-                path=(*path, "peer", "name"),
-                hint="use another name for the peer",
-            )
 
 
 def _namespace_changes(node: str, wanted: Mapping[str, Namespace], live: Node, phases: _Phases) -> Iterator[Change]:

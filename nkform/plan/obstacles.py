@@ -1,0 +1,91 @@
+"""What stands in the way of a plan: things of others, things that are missing. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from nkform.model import ROOT, Device, Namespace, Node
+from nkform.plan.compare import device_fields
+from nkform.problem import Path, Problem
+
+
+def obstacles(
+    node: str, wanted: Mapping[str, Namespace], devices: Mapping[str, Device], live: Node, adopt: bool
+) -> Iterator[Problem]:
+    """What stands in the way of a plan: things of others, things that are missing."""
+    for name, namespace in wanted.items():
+        found = live.namespaces.get(name)
+        path: Path = ("namespaces", name)
+        if found is None and not namespace.create:
+            yield Problem(
+                "NK0410",
+                f"there is no namespace {name}",
+                path=path,
+                hint=f"make it first, or write `{name}: {{create: true}}`",
+            )
+        elif found is not None and namespace.create and found.owner != node:
+            yield from _foreign(f"namespace {name}", found.owner, path, adopt)
+    there = {ROOT, *live.namespaces, *wanted, *(d.peer.namespace for d in live.devices.values() if d.peer)}
+    for name, device in devices.items():
+        yield from _device_obstacles(node, device, live, adopt)
+        if device.peer and device.peer.namespace not in there:
+            yield Problem(
+                "NK0410",
+                f"there is no namespace {device.peer.namespace}",
+                path=("devices", name, "peer", "namespace"),
+                hint="the process has ended, or the path leads to no namespace",
+            )
+
+
+def _foreign(what: str, owner: str | None, path: Path, adopt: bool) -> Iterator[Problem]:
+    if owner is not None:
+        yield Problem(
+            "NK0411",
+            f"{what} belongs to the node {owner} of another spec",
+            path=path,
+            hint="use another name, or destroy it with that spec first",
+        )
+    elif not adopt:
+        yield Problem(
+            "NK0412",
+            f"{what} exists already and is not nkform's",
+            path=path,
+            hint="use another name, or take it over as it is with --adopt",
+        )
+
+
+def _device_obstacles(node: str, device: Device, live: Node, adopt: bool) -> Iterator[Problem]:
+    path: Path = ("devices", device.name)
+    found = live.devices.get(device.name)
+    if device.kind == "external":
+        if found is None:
+            yield Problem(
+                "NK0413",
+                f"there is no device {device.name}",
+                path=path,
+                hint="`kind: external` is for devices that exist",
+            )
+        return
+    if found is not None and found.owner != node:
+        yield from _foreign(f"device {device.name}", found.owner, path, adopt)
+        forced = [field for field in device_fields(device, found) if field.forces_replacement]
+        if found.owner is None and adopt and forced:
+            yield Problem(
+                "NK0414",
+                f"device {device.name} cannot be taken over as it is: {'.'.join(forced[0].path)} is "
+                f"{forced[0].before} and shall be {forced[0].after}, which only a new device can have",
+                path=(*path, *forced[0].path),
+                hint="nkform never deletes what is not its own: delete the device yourself, or mend the spec",
+            )
+    if device.peer is not None:
+        there = live.namespaces.get(device.peer.namespace)
+        own = found.peer if found else None
+        same = own and (own.namespace, own.name) == (device.peer.namespace, device.peer.name)
+        if there and there.links.get(device.peer.name) is False and not same:
+            where = device.peer.namespace or "this namespace"
+            yield Problem(
+                "NK0415",
+                f"the peer's name {device.peer.name} is taken in {where} by a device that is not nkform's",
+                path=(*path, "peer", "name"),
+                hint="use another name for the peer",
+            )
