@@ -1,4 +1,4 @@
-"""One writer at a time, runs that are stopped or killed, and folders that others could write to."""
+"""One writer at a time, and runs that are stopped or killed."""
 
 from __future__ import annotations
 
@@ -20,9 +20,8 @@ from nkform.kernel import links as kernel_links
 from nkform.kernel.netlink import KernelError
 from nkform.plan.actions import Action
 from tests.live.attack import die, in_child, killed_after
-from tests.live.chain_sites import DEVICE, TCX_INGRESS, Others
+from tests.live.chain_sites import TCX_INGRESS
 from tests.live.processes import Process, end_all
-from tests.live.strike import strikes
 from tests.live.support import Node, ip, link, links, needs
 from tests.live.test_pairs import veth
 from tests.live.whole import differences, held, whole
@@ -198,155 +197,6 @@ def test_a_sysctl_that_was_lent_is_given_back(node: Node) -> None:
     assert path.read_text().strip() == "0"
 
 
-def subnet(*hosts: int) -> dict[str, Any]:
-    """Addresses of one subnet, the first of which is the one that the kernel sends from."""
-    spec = veth()
-    spec["devices"]["to-a"]["addresses"] = [f"10.7.0.{host}/24" for host in hosts]
-    return spec
-
-
-def struck(node: Node, spec: dict[str, Any], call: str) -> str:
-    """What is said of a run one of whose calls failed. All is as before, and nothing waits to be recovered."""
-    before = whole()
-    node.write(spec)
-    with strikes(call) as strike:
-        outcome = node.run("apply", "-y", str(node.path))
-    assert strike.struck, strike.made
-    assert outcome.code == 1, outcome.err
-    assert differences(before, whole()) == []
-    assert "NK0505" in outcome.err
-    assert "Nothing to recover" in node.run("recover").out
-    return outcome.err
-
-
-def test_what_cannot_be_given_back_at_once_is_when_the_run_is_undone(node: Node) -> None:
-    node.apply(subnet(1, 2))
-    Path("/proc/sys/net/ipv4/conf/to-a/promote_secondaries").write_text("0")
-    struck(node, subnet(2), "set sysctl ipv4.promote_secondaries of to-a to 0")
-
-
-def test_what_was_lent_is_given_back_under_the_name_that_it_was_lent_under(node: Node) -> None:
-    """The peer has got another name by then, and has its old one again after the undoing."""
-    spec = veth()
-    spec["devices"]["to-a"]["peer"]["addresses"] = ["10.7.0.1/24", "10.7.0.2/24"]
-    node.apply(spec)
-    ip("netns", "exec", "a", "sysctl", "-qw", "net.ipv4.conf.eth0.promote_secondaries=0")
-    spec["devices"]["to-a"]["peer"] |= {"name": "new0", "addresses": ["10.7.0.2/24"]}
-    struck(node, spec, "set sysctl ipv4.promote_secondaries of new0 to 0")
-
-
-def test_a_run_that_is_done_and_not_on_record_is_undone(node: Node) -> None:
-    """Undoing lends a sysctl in its turn, which goes into the journal too."""
-    node.apply(subnet(1, 2))
-    Path("/proc/sys/net/ipv4/conf/to-a/promote_secondaries").write_text("0")
-    spec = subnet(2)
-    spec["devices"]["to-a"]["addresses"].append("10.7.0.3/24")
-    struck(node, spec, "rename journal")
-
-
-def test_links_of_others_come_and_go_and_going_back_is_none_the_worse(node: Node) -> None:
-    """On a node with pods they do so all the time."""
-    node.apply(veth())
-    before = whole()
-    ip("link", "add", "pod0", "type", "veth", "peer", "name", "pod0-p")
-    spec = changed()
-    spec["devices"]["to-a"]["peer"]["routes"] = [{"to": "default", "via": "203.0.113.1"}]
-    assert "NK0505" in node.refused(spec, command="apply")
-    node.write(changed())
-    killed_after(node, 3)
-    ip("link", "delete", "pod0")
-    ip("link", "add", "pod1", "netns", "a", "type", "veth", "peer", "name", "pod1-p")
-    outcome = node.run("recover", "-y")
-    assert outcome.code == 0, outcome.err
-    ip("link", "delete", "pod1-p")
-    assert differences(before, whole()) == []
-    node.apply(changed())
-    ip("link", "add", "pod2", "type", "veth", "peer", "name", "pod2-p")
-    outcome = node.run("rollback", "-y")
-    assert outcome.code == 0, outcome.err
-    ip("link", "delete", "pod2")
-    assert differences(before, whole()) == []
-
-
-def test_devices_that_never_got_their_mark_go_again(node: Node) -> None:
-    node.apply({"version": 1, "node": "w", "devices": {}})
-    struck(node, veth(), "set alias nkform:w on to-a")
-
-
-@pytest.mark.parametrize("call", ["umount2", "unlink /run/netns/b"])
-def test_a_namespace_that_cannot_be_deleted_is_there_and_whole(node: Node, call: str) -> None:
-    node.apply(veth())
-    struck(node, {"version": 1, "node": "w", "namespaces": {"a": {"create": True}}, "devices": {}}, call)
-    assert node.changes(veth()) == []
-
-
-def test_a_name_of_a_namespace_that_a_killed_run_left_goes(node: Node) -> None:
-    """It has been unmounted, and is a plain file."""
-    node.apply(veth())
-    nothing = {"version": 1, "node": "w", "devices": {}}
-    node.write(nothing)
-
-    def work() -> None:
-        with strikes("unlink /run/netns/", kill=True):
-            node.run("apply", "-y", str(node.path))
-
-    assert in_child(work) == -signal.SIGKILL
-    node.apply(nothing)
-    assert list(Path("/run/netns").iterdir()) == []
-
-
-def order(device: str) -> list[str]:
-    """The IPv4 addresses of a device as `ip` lists them: the first of a subnet is what is sent from."""
-    lines = ip("-4", "-o", "address", "show", "dev", device).splitlines()
-    return [line.split()[3] for line in lines]
-
-
-def test_addresses_come_back_in_their_order(node: Node) -> None:
-    """Also when nobody is there any more to undo the very steps, and with a route that names one as its source."""
-    spec = subnet(1, 2, 3)
-    spec["devices"]["to-a"]["routes"] = [{"to": "10.8.0.0/16", "src": "10.7.0.3"}]
-    node.apply(spec)
-    before, there = whole(), order("to-a")
-    spec["devices"]["to-a"]["addresses"] = ["10.7.0.3/24"]
-    node.write(spec)
-
-    def work() -> None:
-        with strikes("rename journal", kill=True):
-            node.run("apply", "-y", str(node.path))
-
-    assert in_child(work) == -signal.SIGKILL
-    assert order("to-a") == ["10.7.0.3/24"]
-    assert node.run("recover", "-y").code == 0
-    assert order("to-a") == there
-    assert differences(before, whole()) == []
-    node.apply(spec)
-    assert node.run("rollback", "-y").code == 0
-    assert order("to-a") == there
-    assert differences(before, whole()) == []
-
-
-@needs("tcx")
-def test_what_others_put_on_our_devices_is_no_obstacle_to_going_back(node: Node) -> None:
-    """A tracer's program and somebody's address have come since the apply, and one that was there has gone."""
-    node.apply(TCX_INGRESS.spec(["count"]))
-    ip("address", "add", "192.0.2.1/32", "dev", DEVICE)
-    before = whole()
-    node.apply(TCX_INGRESS.spec(["guard", "count"]))
-    others = Others()
-    try:
-        others.attach(TCX_INGRESS, "tracer", 20000)
-        ip("address", "add", "192.0.2.2/32", "dev", DEVICE)
-        ip("address", "delete", "192.0.2.1/32", "dev", DEVICE)
-        outcome = node.run("rollback", "-y")
-        assert outcome.code == 0, outcome.err
-        assert [each.name for each in TCX_INGRESS.running() if not each.ours] == ["tracer"]
-    finally:
-        others.close()
-    ip("address", "delete", "192.0.2.2/32", "dev", DEVICE)
-    ip("address", "add", "192.0.2.1/32", "dev", DEVICE)
-    assert differences(before, whole()) == []
-
-
 @needs("tcx")
 def test_a_run_that_cannot_begin_leaves_no_journal(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(_: str) -> None:
@@ -422,105 +272,6 @@ def test_twenty_applies_at_once(node: Node, tmp_path: Path) -> None:
     for name in dict.fromkeys(name for name, *_ in runs):
         assert node.run("destroy", "-y", "--node", name).code == 0
     assert links() == set()
-
-
-# --- folders ----------------------------------------------------------------------------
-
-
-def _other_owner(folder: Path) -> None:
-    os.chown(folder, 65534, 65534)
-
-
-def _open_to_all(folder: Path) -> None:
-    folder.chmod(0o777)
-
-
-def _a_link(folder: Path) -> None:
-    elsewhere = folder.with_name(f"{folder.name}-elsewhere")
-    folder.rename(elsewhere)
-    folder.symlink_to(elsewhere)
-
-
-def _a_file(folder: Path) -> None:
-    folder.rename(folder.with_name(f"{folder.name}-elsewhere"))
-    folder.touch()
-
-
-@pytest.mark.parametrize("spoil", [_other_owner, _open_to_all, _a_link, _a_file])
-@pytest.mark.parametrize("where", ["/run/nkform", "/run/nkform/w"])
-def test_a_folder_that_others_could_write_to_is_refused(node: Node, spoil: Callable[[Path], None], where: str) -> None:
-    import shutil
-
-    node.apply(veth())
-    before = whole()
-    folder = Path(where)
-    spoil(folder)
-    try:
-        error = node.refused(changed(), command="apply")
-        assert where in error
-        assert differences(before, whole()) == []
-    finally:
-        for path in (folder, folder.with_name(f"{folder.name}-elsewhere")):
-            if path.is_symlink() or path.is_file():
-                path.unlink()
-            else:
-                shutil.rmtree(path, ignore_errors=True)
-
-
-def test_what_is_written_is_for_its_owner_alone(node: Node) -> None:
-    node.apply(veth())
-    node.apply(changed())
-    for path in Path("/run/nkform").rglob("*"):
-        assert path.stat().st_mode & 0o077 == 0, path
-        assert path.stat().st_uid == 0
-
-
-@needs("tcx")
-@pytest.mark.parametrize("top", [bpffs.FOLDER, bpffs.HELD])
-def test_a_folder_of_pins_that_others_could_write_to_is_refused(node: Node, top: str) -> None:
-    node.apply(TCX_INGRESS.spec(["count"]))
-    before = whole()
-    folder = Path(bpffs.BASE, top)
-    folder.mkdir(exist_ok=True)
-    os.chown(folder, 65534, 65534)
-    try:
-        assert str(folder) in node.refused(TCX_INGRESS.spec(["guard", "count"]), command="apply")
-    finally:
-        os.chown(folder, 0, 0)
-    assert differences(before, whole()) == []
-
-
-def test_a_missing_capability_is_named_before_anything_is_touched(node: Node) -> None:
-    node.write(veth())
-
-    def drop() -> None:
-        import ctypes
-
-        for capability in (12, 21):  # CAP_NET_ADMIN, CAP_SYS_ADMIN; PR_CAPBSET_DROP is 24
-            ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)
-        _set_capabilities(~(1 << 12 | 1 << 21))
-
-    run = Process("apply", "-y", str(node.path), prepare=drop)
-    assert run.ended() == 1
-    assert "NK0601" in run.said
-    assert "CAP_NET_ADMIN" in run.said
-    assert "CAP_SYS_ADMIN" in run.said
-    assert links() == set()
-
-
-def _set_capabilities(mask: int) -> None:
-    """capset(2), with version 3 of its header (include/uapi/linux/capability.h)."""
-    import ctypes
-    import struct
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    header = ctypes.create_string_buffer(struct.pack("=Ii", 0x20080522, 0))
-    data = ctypes.create_string_buffer(24)
-    assert libc.capget(header, data) == 0
-    old = struct.unpack("=6I", data.raw[:24])
-    low = [value & mask & 0xFFFFFFFF for value in old[:3]]
-    data = ctypes.create_string_buffer(struct.pack("=6I", *low, *old[3:]))
-    assert libc.capset(header, data) == 0, os.strerror(ctypes.get_errno() or errno.EINVAL)
 
 
 def test_the_lock_is_free_after_a_run(node: Node) -> None:
