@@ -134,6 +134,8 @@ def _guard(node: str, token: str, seconds: float, line: int, run: int) -> None:
             return
         if word == APPLIED:
             deadline, record = now + seconds, rundir.stamp(node, UNCONFIRMED)
+            if record is None:
+                return  # somebody was faster, and has confirmed it or taken it back
         elif word == REVERT or (word == b"" and deadline is None):
             break  # the run was killed before it was done
         elif word == b"":

@@ -13,6 +13,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 import pytest
@@ -41,13 +42,15 @@ MOUNTS = ("mount", "umount2", "unshare")
 class Strike:
     """What became of one: the call that was `struck`, if the run came to it. `made`: all of them until then.
 
-    `place` is the number of the call, or part of what it is called: the first one that has it.
+    `place` is the number of the call, or part of what it is called: the first one that has it. `ends`: how many calls
+    were made by the end of each action.
     """
 
     place: int | str
     kill: bool
     armed: bool = False
     made: list[str] = field(default_factory=list)
+    ends: list[int] = field(default_factory=list)
     struck: str = ""
 
     def at(self, call: str) -> bool:
@@ -61,6 +64,22 @@ class Strike:
             os.kill(os.getpid(), signal.SIGKILL)
         self.struck = call
         return True
+
+    def by_action(self) -> list[range]:
+        """The calls of each action: of actions that are carried out in one batch, a like share each.
+
+        An action that finds nothing to do makes no call.
+        """
+        found: list[range] = []
+        start = 0
+        for end, batch in groupby(self.ends):
+            many = len(list(batch))
+            found += (
+                range(start + (end - start) * number // many, start + (end - start) * (number + 1) // many)
+                for number in range(many)
+            )
+            start = end
+        return [calls for calls in found if calls]
 
     def is_next(self, number: int, call: str) -> bool:
         """Whether a call of that number is the one."""
@@ -82,6 +101,7 @@ def strikes(place: int | str, *, kill: bool = False) -> Iterator[Strike]:
         patch.setattr(netns, "_libc", _Libc(strike, netns._libc))
         patch.setattr(Tc, "__init__", _tc(strike, Tc.__init__))
         patch.setattr(transaction, "apply", _apply(strike, transaction.apply))
+        patch.setattr(transaction._Steps, "done", _done(strike, transaction._Steps.done))
         yield strike
 
 
@@ -91,6 +111,14 @@ def _apply(strike: Strike, genuine: Callable[..., Any]) -> Callable[..., Any]:
         return genuine(*words, **named)
 
     return apply
+
+
+def _done(strike: Strike, genuine: Callable[..., None]) -> Callable[..., None]:
+    def done(self: Any, action: Any) -> None:
+        genuine(self, action)
+        strike.ends.append(len(strike.made))
+
+    return done
 
 
 def _bpf(strike: Strike, genuine: Callable[[int, Buffer, int], int]) -> Callable[[int, Buffer, int], int]:

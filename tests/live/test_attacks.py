@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from nkform.kernel import bpffs, rundir
 from tests.live.attack import PRISON, Prisoner, cell, in_child
 from tests.live.isolation import fresh_network
-from tests.live.strike import NOWHERE, strikes
+from tests.live.strike import NOWHERE, Strike, strikes
 from tests.live.support import Node, features, kinds, needs
 from tests.live.whole import differences, whole
 from tests.specs import specs
@@ -102,7 +102,7 @@ def attacked(
     """From the first spec to the second: each call that changes something fails, and each second one, there and back by
     turns, is not come to for a SIGKILL.
 
-    With `chance` not each call but some: as many as the change has actions, and not more than `most`.
+    With `chance` not each call but some: one of each action and one of what comes after them, and not more than `most`.
     """
     node.apply(first)
     actions = node.plan(second, "--json").json()["actions"]
@@ -110,8 +110,12 @@ def attacked(
         return
     score.changes += 1
     score.actions += len(actions)
-    calls = range(0, counted(node, second), LEAP)
-    places = chance.sample(calls, min(len(actions) + 1, len(calls), most)) if chance else calls
+    calls = counted(node, second)
+    places = list(range(0, len(calls.made), LEAP))
+    if chance:
+        parts = [*calls.by_action(), range(calls.ends[-1], len(calls.made))]
+        places = [chance.choice(part) for part in parts[::LEAP] if part]
+        places = chance.sample(places, min(len(places), most))
     node.apply(first)
     for place in places:
         failed(node, first, second, place)
@@ -123,13 +127,13 @@ def attacked(
         there = there[1], there[0]
 
 
-def counted(node: Node, spec: dict[str, Any]) -> int:
-    """How many calls a change takes that nothing happens to."""
+def counted(node: Node, spec: dict[str, Any]) -> Strike:
+    """The calls of a change that nothing happens to."""
     node.write(spec)
     with strikes(NOWHERE) as strike:
         outcome = node.run("apply", "-y", str(node.path))
     assert outcome.code == 0, outcome.err
-    return len(strike.made)
+    return strike
 
 
 def failed(node: Node, first: dict[str, Any], second: dict[str, Any], place: int) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from nkform.apply import guardian
 from nkform.kernel.netns import Namespaces
 from tests.live.processes import PATIENCE, alone, until
 from tests.live.support import Node, ip, link, pings
@@ -29,10 +30,13 @@ def changed(**device: Any) -> dict[str, Any]:
 
 
 def guardians() -> list[str]:
+    """Those of this test process: others may run beside it, in mount namespaces of their own."""
     found = []
+    ours = Path("/proc/self/ns/mnt").readlink()
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if (process / "comm").read_text().strip() == "nkform-guardian":
+            named = (process / "comm").read_text().strip() == "nkform-guardian"
+            if named and (process / "ns" / "mnt").readlink() == ours:
                 found.append(process.name)
     return found
 
@@ -80,6 +84,16 @@ def test_enter_confirms(node: Node) -> None:
     assert run.ended() == 0
     assert "Confirmed" in run.said
     assert node.changes(changed(mtu=1400)) == []
+
+
+def test_who_confirms_before_the_guardian_looks_is_not_guarded_any_longer() -> None:
+    """There is no record any more that waits."""
+    end, start = os.pipe()
+    guardian.start("w", "token", 3600, lambda: os.write(start, str(os.getpid()).encode())).applied()
+    process = Path("/proc", os.read(end, 20).decode())
+    until(lambda: not process.exists())
+    os.close(end)
+    os.close(start)
 
 
 def test_confirm_elsewhere_confirms(node: Node) -> None:
