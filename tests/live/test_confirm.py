@@ -90,10 +90,14 @@ def test_who_confirms_before_the_guardian_looks_is_not_guarded_any_longer() -> N
     """There is no record any more that waits."""
     end, start = os.pipe()
     guardian.start("w", "token", 3600, lambda: os.write(start, str(os.getpid()).encode())).applied()
-    process = Path("/proc", os.read(end, 20).decode())
-    until(lambda: not process.exists())
-    os.close(end)
-    os.close(start)
+    process = os.read(end, 20).decode()
+    try:
+        until(lambda: not Path("/proc", process).exists())
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(process), signal.SIGKILL)
+        os.close(end)
+        os.close(start)
 
 
 def test_confirm_elsewhere_confirms(node: Node) -> None:
