@@ -10,6 +10,7 @@ import os
 import struct
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from nkform.kernel import bpf, bpffs
@@ -19,6 +20,7 @@ from nkform.kernel.bpf_maps import MapType, map_info, map_items
 from nkform.kernel.bpf_programs import prog_info
 from nkform.kernel.clsact import Direction, Tc
 from nkform.kernel.netlink import Request, Socket, walk
+from nkform.kernel.netlink import whole as undisturbed
 from nkform.kernel.netns import Namespaces
 from nkform.kernel.qdiscs import with_clsact
 
@@ -75,14 +77,14 @@ def _pins(top: str) -> Iterator[bpffs.Pin]:
 
 def _inside(where: str) -> Whole:
     with Socket() as socket:
-        links = dict(_links(socket))
+        links = dict(undisturbed(_links, socket))
         names = {index: lines[0].split()[0] for index, lines in links.items()}
         parts = {
             "links": sorted(line for lines in links.values() for line in lines),
-            "addresses": sorted(_addresses(socket, names)),
-            "routes": sorted(_routes(socket, names)),
-            "rules": sorted(_rules(socket)),
-            "qdiscs": sorted(_qdiscs(socket, names)),
+            "addresses": sorted(undisturbed(partial(_addresses, names=names), socket)),
+            "routes": sorted(undisturbed(partial(_routes, names=names), socket)),
+            "rules": sorted(undisturbed(_rules, socket)),
+            "qdiscs": sorted(undisturbed(partial(_qdiscs, names=names), socket)),
             "hooks": [line for index in names for line in _hooks(socket, index, names[index])],
             "sysctls": sorted(_sysctls(names.values())),
         }
