@@ -18,18 +18,19 @@ from nkform.plan.saved import differences
 def unlike(before: Node, after: Node, *, losses: bool = True, newcomers: bool = False) -> list[str]:
     """What is not the same in both, as paths; numbers that the kernel gives anew do not count.
 
-    `losses`: what others had counts too. `newcomers`: so do devices without a mark that have names of the spec, which
-    may be ours where something could not be undone.
+    `losses`: what others had counts too. `newcomers`: so do devices and namespaces without a mark that have names of
+    the spec, which may be ours where something could not be undone.
     """
     node = before.name
     was = {n: d for n, d in before.devices.items() if losses or d.owner == node or n in after.devices}
     now = {n: d for n, d in after.devices.items() if newcomers or n in was or d.owner == node}
     spaces = {n: s for n, s in before.namespaces.items() if losses or s.owner == node or n in after.namespaces}
+    there = {n: s for n, s in after.namespaces.items() if newcomers or n in spaces or s.owner == node}
     pairs: list[tuple[str, str, object, object]] = []
     for name in sorted({*was, *now}):
         pairs.append(("device", name, *_devices(was.get(name), now.get(name), losses)))
-    for name in sorted({*spaces, *after.namespaces}):
-        pairs.append(("namespace", name, _space(spaces.get(name)), _space(after.namespaces.get(name))))
+    for name in sorted({*spaces, *there}):
+        pairs.append(("namespace", name, _space(spaces.get(name)), _space(there.get(name))))
     found = [
         f"{kind} {name or 'root'}{''.join(f' {part}' for part in path[-2:])}"
         for kind, name, some, others in pairs

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import mmap
 import os
 import signal
@@ -16,7 +15,6 @@ from typing import Any
 import pytest
 
 from nkform.apply.executor import Executor
-from nkform.kernel.netlink import KernelError
 from nkform.kernel.netns import Namespaces
 from nkform.plan.actions import Action
 from tests.live.flood import SETTLED, arrived, counting
@@ -123,10 +121,6 @@ def stopped_after(count: int, total: int | None, stop: Callable[[], None]) -> It
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Executor, "run", run)
         yield
-
-
-def fail() -> None:
-    raise KernelError(errno.ENOMEM, "carry out the next action")
 
 
 def die() -> None:

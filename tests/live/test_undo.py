@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from nkform.kernel.netns import Namespaces
 from tests.live.attack import in_child, killed_after
 from tests.live.chain_sites import DEVICE, TCX_INGRESS, Others
 from tests.live.strike import strikes
@@ -97,6 +99,27 @@ def test_a_namespace_that_cannot_be_deleted_is_there_and_whole(node: Node, call:
     node.apply(veth())
     struck(node, {"version": 1, "node": "w", "namespaces": {"a": {"create": True}}, "devices": {}}, call)
     assert node.changes(veth()) == []
+
+
+def test_a_namespace_of_others_has_taken_a_name_meanwhile(node: Node) -> None:
+    """It is theirs, and no reason to say that the node is not as before."""
+    node.apply(veth())
+    spec = changed()
+    spec["namespaces"] |= {"new1": {"create": True}, "new2": {"create": True}}
+    genuine = Namespaces.create
+
+    def create(self: Namespaces, name: str, inside: Callable[[], None]) -> None:
+        if name == "new2":
+            ip("netns", "add", "new2")
+        genuine(self, name, inside)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Namespaces, "create", create)
+        error = node.refused(spec, command="apply")
+    assert "create namespace new2" in error
+    assert "NK0505" in error
+    assert sorted(path.name for path in Path("/run/netns").iterdir()) == ["a", "b", "new2"]
+    assert "Nothing to recover" in node.run("recover").out
 
 
 def test_a_name_of_a_namespace_that_a_killed_run_left_goes(node: Node) -> None:
