@@ -5,6 +5,7 @@ Mirrors plan/ file by file: observe finds what is, plan says what should change.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -17,6 +18,8 @@ from nkform.model import ROOT, Attrs, Device, Endpoint, Namespace, Node, Room, o
 from nkform.observe.namespaces import LOOPBACK, Contents, identify, read
 
 PAIRS = ("netkit", "veth")
+TORN = (0.01, 0.02, 0.04)
+"""Seconds between one look and the next while a pair lacks an end: it went between two of the dumps of one look."""
 _DEVICE_WIDE = frozenset(a.name for a in ATTRIBUTES if a.place == "device")
 
 
@@ -30,6 +33,16 @@ class _World:
 
 def observe(namespaces: Namespaces, node: str, desired: Node | None = None) -> Node:
     """The live state of a node, as far as it is ours or declared. Raises KernelError."""
+    for pause in TORN:
+        live = _look(namespaces, node, desired)
+        if all(device.peer for device in live.devices.values() if device.kind in PAIRS):
+            return live
+        time.sleep(pause)
+    return _look(namespaces, node, desired)
+
+
+def _look(namespaces: Namespaces, node: str, desired: Node | None) -> Node:
+    """The live state, out of one dump after the other."""
     declared = desired.devices if desired else {}
     wanted = _sysctls(declared.values())
     world, values = _read(namespaces, node, desired, wanted)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 
-from tests.live.support import Node, dump, ip, link, links, needs, sh
+from nkform.observe import node as observing
+from tests.live.support import Node, dump, ip, kinds, link, links, needs, sh
 from tests.live.test_pairs import veth
 
 
@@ -176,3 +178,22 @@ def test_only_pairs_are_adopted_or_pruned(node: Node) -> None:
     node.apply(veth("netkit"))
     node.destroy()
     assert links() == {"br0"}
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_a_pair_that_goes_while_we_look_is_gone(node: Node, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """And not a device that has lost its peer: its namespace is read after the root one."""
+    node.apply(veth(kind))
+    genuine = observing.read
+    looks = 0
+
+    def read(*words: Any) -> Any:
+        nonlocal looks
+        looks += 1
+        found = genuine(*words)
+        if looks == 1:
+            ip("link", "del", "to-a")
+        return found
+
+    monkeypatch.setattr(observing, "read", read)
+    assert [(change["name"], change["operation"]) for change in node.changes()] == [("to-a", "create")]
