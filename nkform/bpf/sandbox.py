@@ -13,7 +13,16 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import BaseLoader, Environment, StrictUndefined, TemplateError, TemplateNotFound, TemplateSyntaxError
+from jinja2 import (
+    BaseLoader,
+    BytecodeCache,
+    Environment,
+    StrictUndefined,
+    TemplateError,
+    TemplateNotFound,
+    TemplateSyntaxError,
+)
+from jinja2.bccache import Bucket
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension
 from jinja2.lexer import Token, TokenStream
@@ -118,6 +127,24 @@ class _Loader(BaseLoader):
         return text, str(path), lambda: True
 
 
+class _Compiled(BytecodeCache):
+    """What Jinja made of each text, for all environments of this process: they are all made alike."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], bytes] = {}
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        known = self._known.get((bucket.key, bucket.checksum))
+        if known is not None:
+            bucket.bytecode_from_string(known)
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        self._known[bucket.key, bucket.checksum] = bucket.bytecode_to_string()
+
+
+_COMPILED = _Compiled()
+
+
 def _finalize(value: Any) -> Any:
     if isinstance(value, C | Markup):
         return value
@@ -142,6 +169,7 @@ def environment(folder: Path, library: Path) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
         cache_size=16,
+        bytecode_cache=_COMPILED,
     )
     made.filters = {name: made.filters[name] for name in _HARMLESS_FILTERS} | _typed_filters()
     made.globals = {"namespace": made.globals["namespace"]}

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import struct
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from socket import AF_INET, AF_INET6
 
 from nkform.kernel import bpf, bpffs
 from nkform.kernel.bpf import BpfError
@@ -31,6 +32,9 @@ RTM_GETLINK, RTM_GETADDR, RTM_GETROUTE, RTM_GETRULE, RTM_GETQDISC = 18, 22, 26, 
 LINK_MOVING = {5, 6, 7, 16, 23, 26, 33, 35, 36, 37, 47, 48, 57}
 IFNAME, LINKINFO, ADDRESS, PERM_ADDRESS, MASTER = 3, 18, 1, 54, 10
 UP, RUNNING, LOWER_UP = 1, 1 << 6, 1 << 16
+AF_SPEC, SYSCTLS = 26, (("ipv4", AF_INET, 1), ("ipv6", AF_INET6, 2))
+"""IFLA_INET_CONF and IFLA_INET6_CONF: all sysctls of a link as numbers."""
+IN_LAB = "NKFORM_LAB" in os.environ
 
 KEYED = (MapType.HASH, MapType.LPM_TRIE)
 """Maps whose keys somebody chose."""
@@ -77,22 +81,23 @@ def _pins(top: str) -> Iterator[bpffs.Pin]:
 
 def _inside(where: str) -> Whole:
     with Socket() as socket:
-        links = dict(undisturbed(_links, socket))
-        names = {index: lines[0].split()[0] for index, lines in links.items()}
+        links = {index: (lines, sysctls) for index, lines, sysctls in undisturbed(_links, socket)}
+        names = {index: lines[0].split()[0] for index, (lines, _) in links.items()}
         parts = {
-            "links": sorted(line for lines in links.values() for line in lines),
+            "links": sorted(line for lines, _ in links.values() for line in lines),
             "addresses": sorted(undisturbed(partial(_addresses, names=names), socket)),
             "routes": sorted(undisturbed(partial(_routes, names=names), socket)),
             "rules": sorted(undisturbed(_rules, socket)),
             "qdiscs": sorted(undisturbed(partial(_qdiscs, names=names), socket)),
             "hooks": [line for index in names for line in _hooks(socket, index, names[index])],
-            "sysctls": sorted(_sysctls(names.values())),
+            "sysctls": sorted(line for _, sysctls in links.values() for line in sysctls),
+            "files": [] if IN_LAB else sorted(_files(names.values())),
         }
     return {f"{where}: {part}": lines for part, lines in parts.items()}
 
 
-def _links(socket: Socket) -> Iterator[tuple[int, list[str]]]:
-    """By ifindex, a line for each attribute."""
+def _links(socket: Socket) -> Iterator[tuple[int, list[str], list[str]]]:
+    """By ifindex, a line for each attribute, and the sysctls."""
     for message in socket.dump(Request(RTM_GETLINK, 0, struct.pack("=BxHiII", 0, 0, 0, 0, 0), "list links")):
         _, kind, index, flags, _ = struct.unpack_from("=BxHiII", message.buffer, message.start)
         found = walk(message.buffer, message.start + 16, message.end)
@@ -104,7 +109,15 @@ def _links(socket: Socket) -> Iterator[tuple[int, list[str]]]:
         info = {number: bytes(value).hex() for number, value in data.items() if number not in (3, 5)}
         parts |= {f"info {number}": value for number, value in info.items()}
         own = [f"{name} attribute {number} = {value}" for number, value in parts.items()]
-        yield index, [f"{name} {kind} flags {flags & ~(RUNNING | LOWER_UP):x}", *own]
+        yield index, [f"{name} {kind} flags {flags & ~(RUNNING | LOWER_UP):x}", *own], list(_sysctls(name, found))
+
+
+def _sysctls(name: str, found: Mapping[int, memoryview]) -> Iterator[str]:
+    families = walk(found[AF_SPEC], 0, len(found[AF_SPEC])) if AF_SPEC in found else {}
+    for family, number, conf in SYSCTLS:
+        inside = walk(families[number], 0, len(families[number])) if number in families else {}
+        for place, (value,) in enumerate(struct.iter_unpack("=i", inside.get(conf, b""))):
+            yield f"{name} {family} {place} {value}"
 
 
 def _addresses(socket: Socket, names: dict[int, str]) -> Iterator[str]:
@@ -179,9 +192,10 @@ def _program(number: int) -> str:
         os.close(fd)
 
 
-def _sysctls(names: object) -> Iterator[str]:
+def _files(names: Collection[str]) -> Iterator[str]:
+    """The same again, and the few that links do not tell; an emulated kernel takes long to open so many files."""
     for family in ("ipv4", "ipv6"):
-        for name in names:  # type: ignore[attr-defined]
+        for name in names:
             folder = Path("/proc/sys/net", family, "conf", name)
             for file in folder.iterdir() if folder.is_dir() else ():
                 try:
