@@ -23,13 +23,28 @@ from tests.live.support import Node, ip
 PORT = 9000
 """UDP: what no chain of the workload lets through."""
 
-HOST = "10.99.0.1"
+HOST, WORKLOAD = "10.99.0.1", "10.99.0.2"
 PRISON = "prison"
 """A namespace that exists without nkform, so that what runs in it outlives every change."""
 
 
 PAUSE = 0.02 if "NKFORM_LAB" in os.environ else 0.002
 """Seconds between two bursts; in the lab a run has to share one emulated processor with them."""
+
+
+def _datagram() -> bytes:
+    """The whole packet that a socket of the workload would send (RFC 791, RFC 768; no UDP checksum)."""
+    addresses = socket.inet_aton(WORKLOAD) + socket.inet_aton(HOST)
+    length = 28 + len(MESSAGE)
+    head = struct.pack("!BBHHHBBH", 0x45, 0, length, 0, 0, 64, socket.IPPROTO_UDP, 0) + addresses
+    total = sum(struct.unpack("!10H", head))
+    head = head[:10] + struct.pack("!H", ~(total + (total >> 16)) & 0xFFFF) + head[12:]
+    return head + struct.pack("!HHHH", PORT, PORT, 8 + len(MESSAGE), 0) + MESSAGE
+
+
+MESSAGE = b"let me out"
+ETH_P_IP, BROADCAST = 0x0800, b"\xff" * 6
+DATAGRAM = _datagram()
 
 
 class Prisoner:
@@ -46,12 +61,14 @@ class Prisoner:
     def __enter__(self) -> Prisoner:
         with Namespaces() as namespaces, namespaces.open(PRISON) as fd, namespaces.entered(fd, PRISON):
             out = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+            raw = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, 0)
         if (sender := os.fork()) == 0:
             with contextlib.suppress(BaseException):
-                _send(out, self._shared)
+                _send(out, raw, self._shared)
             os._exit(0)
         self._sender = sender
         out.close()
+        raw.close()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -74,13 +91,20 @@ class Prisoner:
         self._caught.close()
 
 
-def _send(out: socket.socket, shared: mmap.mmap) -> None:
-    """Sends in bursts, so that a run which shares the processor gets on too."""
+def _send(out: socket.socket, raw: socket.socket, shared: mmap.mmap) -> None:
+    """Sends in bursts, so that a run which shares the processor gets on too.
+
+    Every second packet goes past the neighbour table, to whoever listens at the other end: a workload that is shut in
+    gets no answer to the question where its gateway is.
+    """
     sent = 0
     while not shared[0]:
-        for _ in range(20):
+        for _ in range(10):
             with contextlib.suppress(OSError):
-                out.sendto(b"let me out", (HOST, PORT))
+                out.sendto(MESSAGE, (HOST, PORT))
+                sent += 1
+            with contextlib.suppress(OSError):
+                raw.sendto(DATAGRAM, ("eth0", ETH_P_IP, 0, 0, BROADCAST))
                 sent += 1
         struct.pack_into("=Q", shared, 8, sent)
         time.sleep(PAUSE)
@@ -91,12 +115,12 @@ def cell(kind: str, **changes: Any) -> dict[str, Any]:
     peer = {
         "name": "eth0",
         "namespace": PRISON,
-        "addresses": ["10.99.0.2/32"],
+        "addresses": [f"{WORKLOAD}/32"],
         "routes": [{"to": "default", "via": HOST, "onlink": True}],
         "policy": "blackhole",
         **changes.pop("peer", {}),
     }
-    own = {"kind": kind, "addresses": [f"{HOST}/32"], "routes": [{"to": "10.99.0.2/32"}], "peer": peer}
+    own = {"kind": kind, "addresses": [f"{HOST}/32"], "routes": [{"to": f"{WORKLOAD}/32"}], "peer": peer}
     if kind == "netkit":
         own["mode"] = "l3"
     return {**own, **changes}
