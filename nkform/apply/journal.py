@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from nkform import __version__, serial
+from nkform.apply.belongings import Belonging
 from nkform.kernel import rundir
 from nkform.kernel.netlink import KernelError
 from nkform.kernel.place import place
@@ -47,7 +48,7 @@ class Entry:
 
     `before` is the live node before it. `group`: the link group (IFLA_GROUP) that devices of this run are in until they
     carry the node's mark, and those that are about to go. `when` in seconds since 1970. `token` tells the runs of a
-    node apart.
+    node apart. `others`: what others had that the run, or the interrupted one before it, may have taken away.
     """
 
     nkform: str
@@ -59,6 +60,7 @@ class Entry:
     token: str
     before: Node
     actions: tuple[Action, ...]
+    others: tuple[Belonging, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +136,19 @@ def new_token() -> str:
     return f"{os.getpid()}-{random.randrange(1 << 48):x}"
 
 
-def begin(command: str, before: Node, actions: tuple[Action, ...], token: str, earlier: Found | None) -> Journal:
+def begin(
+    command: str,
+    before: Node,
+    actions: tuple[Action, ...],
+    others: tuple[Belonging, ...],
+    token: str,
+    earlier: Found | None,
+) -> Journal:
     """The journal of a new run, not written yet. `before` is what its way back leads to."""
     group = random.randrange(1 << 20, 1 << 31)
     now, pid = time.time(), os.getpid()
-    return Journal(Entry(__version__, place(), command, now, pid, group, token, before, actions), earlier)
+    others = tuple(dict.fromkeys((*others, *(earlier.entry.others if earlier else ()))))
+    return Journal(Entry(__version__, place(), command, now, pid, group, token, before, actions, others), earlier)
 
 
 def find(node: str, state: State) -> Found | None:

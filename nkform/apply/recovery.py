@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nkform.apply.belongings import Belonging, give_again
 from nkform.apply.executor import give_back
 from nkform.apply.interrupt import Interrupts
 from nkform.apply.journal import JOURNAL, PREVIOUS, Entry, Found, State, forget, new_token
@@ -105,10 +106,14 @@ def way_back(before: Node, namespaces: Namespaces) -> WayBack:
     return WayBack(before, live, desired, restore.plan(before, live, features), features)
 
 
-def go_back(way: WayBack, run: Run, means: Means) -> None:
-    """Takes the way back, whole or not at all, and compares with what was. Raises NkformError, KernelError."""
+def go_back(way: WayBack, others: Sequence[Belonging], run: Run, means: Means) -> None:
+    """Takes the way back, whole or not at all, and compares with what was. Raises NkformError, KernelError.
+
+    `others`: what others had before, and get again where that can be.
+    """
     if way.plan.actions:
         apply(way.plan, way.desired, way.live, run, means)
+    give_again(others, means.namespaces, beside=False)
     left = unlike(way.before, observe(means.namespaces, way.before.name, way.before), losses=False)
     if left:
         raise NkformError(
@@ -130,7 +135,7 @@ def revert(node: str, state: State, found: Found, lock: Lock, interrupts: Interr
             tidy(found, namespaces)
         way = way_back(found.entry.before, namespaces)
         run = _returning(state, found)
-        go_back(way, run, Means(lock, namespaces, way.features, interrupts, loading))
+        go_back(way, found.entry.others, run, Means(lock, namespaces, way.features, interrupts, loading))
         if state != PREVIOUS:
             forget(node, state)
         if state != JOURNAL:

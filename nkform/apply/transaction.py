@@ -8,6 +8,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from nkform.apply.belongings import Belonging, at_stake, give_again
 from nkform.apply.executor import Executor, give_back
 from nkform.apply.interrupt import Interrupted, Interrupts
 from nkform.apply.journal import STATES, Found, Journal, State, begin, find
@@ -127,7 +128,8 @@ def apply(plan: Plan, desired: Node, before: Node, run: Run, means: Means, targe
     asked again: the node is then in between, and the journal stays.
     """
     complete, origin = noted(plan, before, means.namespaces)
-    journal = begin(run.command, run.origin or origin, complete.actions, run.token, run.earlier)
+    others = at_stake(plan.actions, before, means.namespaces)
+    journal = begin(run.command, run.origin or origin, complete.actions, others, run.token, run.earlier)
     journal.write()
     steps = _Steps(means, journal, len(plan.actions))
     with ExitStack() as stack:
@@ -136,6 +138,7 @@ def apply(plan: Plan, desired: Node, before: Node, run: Run, means: Means, targe
         try:
             chains = _chains(complete, run, means, stack)
             Executor(means.namespaces, plan.node, steps, chains).run(complete.actions)
+            give_again(journal.entry.others, means.namespaces, beside=False)  # what can be had with the spec
             live = observe(means.namespaces, plan.node, desired)
             _verify(build(desired, live, features=means.features, targets=targets, resolved=plan.devices))
             means.interrupts.check()
@@ -143,10 +146,10 @@ def apply(plan: Plan, desired: Node, before: Node, run: Run, means: Means, targe
                 chains.sweep()
             journal.settle(run.settles)
         except (KernelError, MemoryError, NkformError, Interrupted) as error:
-            undone = _undone(steps, before, desired, journal, means, chains)
+            undone = _undone(steps, before, others, desired, journal, means, chains)
             raise NkformError(*_told(error), *undone) from error
         except Exception:
-            _undone(steps, before, desired, journal, means, chains)
+            _undone(steps, before, others, desired, journal, means, chains)
             raise
     return live
 
@@ -211,7 +214,13 @@ def _differences(change: Change) -> list[Problem]:
 
 
 def _undone(
-    steps: _Steps, before: Node, desired: Node, journal: Journal, means: Means, chains: Chains | None
+    steps: _Steps,
+    before: Node,
+    others: Sequence[Belonging],
+    desired: Node,
+    journal: Journal,
+    means: Means,
+    chains: Chains | None,
 ) -> list[Problem]:
     """Undoes what was done, last first, and compares with the state before; returns what to tell.
 
@@ -232,10 +241,10 @@ def _undone(
         with suppress(KernelError):  # what holds no program any more is only clutter: the next run clears it up
             chains.sweep()
     doubtful = bool(failed)  # where all went well, what came meanwhile is not ours
-    left = _left(before, desired, means, doubtful) if done else []
+    left = _left(before, others, desired, means, doubtful) if done else []
     if left:
         _compare(before, executor, means)
-        left = _left(before, desired, means, doubtful)
+        left = _left(before, others, desired, means, doubtful)
     if kept := give_back(journal.lent, means.namespaces):
         failed += (_while_undoing(f"could not {error}") for error in kept)
         left.append("a sysctl that was to change for a moment only")
@@ -256,10 +265,11 @@ def _while_undoing(message: str) -> Problem:
     return Problem("NK0503", f"while undoing, {message}")
 
 
-def _left(before: Node, desired: Node, means: Means, doubtful: bool) -> list[str]:
-    """What is not as before."""
+def _left(before: Node, others: Sequence[Belonging], desired: Node, means: Means, doubtful: bool) -> list[str]:
+    """What is not as before, once others have again what they had."""
+    lost = give_again(others, means.namespaces, beside=True)
     try:
-        return unlike(before, observe(means.namespaces, before.name, desired), newcomers=doubtful)
+        return lost + unlike(before, observe(means.namespaces, before.name, desired), newcomers=doubtful)
     except KernelError as error:
         return [f"what cannot be seen, could not {error}"]
 

@@ -46,7 +46,11 @@ IFA_FLAGS = 8
 IFA_PROTO = 11
 IFAPROT_KERNEL_LL = 3
 """The link-local address that the kernel gives a link by itself, some time after it came up."""
+KERNEL_ADDRESSES = (1, 2, IFAPROT_KERNEL_LL)
+"""All that the kernel gives by itself: to loopback (IFAPROT_KERNEL_LO), after a router's advertisement, link-local."""
 IFA_F_NODAD = 0x02
+IFA_F_CHOSEN = 0x710
+"""Flags that somebody chose: HOMEADDRESS, MANAGETEMPADDR, NOPREFIXROUTE, MCAUTOJOIN."""
 IFA_F_OPTIMISTIC = 0x04
 IFA_F_TENTATIVE = 0x40
 IFA_F_PERMANENT = 0x80
@@ -83,6 +87,11 @@ def _prefix(text: str) -> tuple[int, bytes, int]:
     address, _, length = text.partition("/")
     family = family_of(address)
     return family, inet_pton(family, address), int(length)
+
+
+def packed(prefix: str) -> bytes:
+    """The address of a prefix, in network byte order."""
+    return _prefix(prefix)[1]
 
 
 def dump_addresses(socket: Socket, index: int = 0) -> Iterator[tuple[int, Address]]:
@@ -186,40 +195,89 @@ def _gateway(family: int, found: Mapping[int, memoryview]) -> str | None:
     return None
 
 
-def dump_foreign_routes(socket: Socket, index: int) -> Iterator[bytes]:
-    """The unicast routes of others through one link alone, as they are; without those that the kernel makes by itself.
+def dump_foreign_addresses(socket: Socket) -> Iterator[tuple[int, bytes]]:
+    """The addresses that others gave, as they are, with the index of their link; not those that the kernel makes."""
+    for message in socket.dump(
+        Request(RTM_GETADDR, 0, IFADDRMSG.pack(AF_UNSPEC, 0, 0, 0, 0), "list the addresses of others")
+    ):
+        family, _, _, _, index = IFADDRMSG.unpack_from(message.buffer, message.start)
+        found = walk(message.buffer, message.start + IFADDRMSG.size, message.end)
+        protocol = found[IFA_PROTO][0] if IFA_PROTO in found else 0
+        if family in (AF_INET, AF_INET6) and protocol != PROTOCOL and protocol not in KERNEL_ADDRESSES:
+            yield index, bytes(message.buffer[message.start : message.end])
 
-    What leads through several links, or through a nexthop object, is not among them.
+
+def add_foreign_address(address: bytes, index: int, name: str) -> Request:
+    """Adds an address as it was dumped, usable at once."""
+    family, length, _, scope, _ = IFADDRMSG.unpack_from(address)
+    found = walk(memoryview(address), IFADDRMSG.size, len(address))
+    flags = U32.unpack_from(found[IFA_FLAGS])[0] if IFA_FLAGS in found else 0
+    body = IFADDRMSG.pack(family, length, 0, scope, index)
+    for number, payload in found.items():
+        if number != IFA_FLAGS:
+            body += attribute(number, bytes(payload))
+    body += u32(IFA_FLAGS, flags & IFA_F_CHOSEN | (IFA_F_NODAD if family == AF_INET6 else 0))
+    return Request(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, body, f"give {name} an address of others")
+
+
+def address_key(address: bytes) -> tuple[int, int, bytes]:
+    """What tells an address of a link from all others of it: family, prefix length, and the address."""
+    family, length, _, _, _ = IFADDRMSG.unpack_from(address)
+    found = walk(memoryview(address), IFADDRMSG.size, len(address))
+    return family, length, bytes(found.get(IFA_LOCAL) or found[IFA_ADDRESS])
+
+
+def dump_foreign_routes(socket: Socket, index: int = 0) -> Iterator[bytes]:
+    """The unicast routes of others through one link, of all by default; without those that the kernel makes by itself.
+
+    They are as the kernel reports them. What leads through several links, or through a nexthop object, or for some time
+    only, is not among them.
     """
-    body = RTMSG.pack(AF_UNSPEC, 0, 0, 0, 0, 0, 0, 0, 0) + u32(RTA_OIF, index)
+    body = RTMSG.pack(AF_UNSPEC, 0, 0, 0, 0, 0, 0, 0, 0) + (u32(RTA_OIF, index) if index else b"")
     for message in socket.dump(Request(RTM_GETROUTE, 0, body, "list the routes of others")):
         family, _, _, _, _, protocol, _, kind, flags = RTMSG.unpack_from(message.buffer, message.start)
-        found = walk(message.buffer, message.start + RTMSG.size, message.end)
-        if family not in (AF_INET, AF_INET6) or kind != RTN_UNICAST or flags & RTM_F_CLONED:
+        if kind != RTN_UNICAST or flags & RTM_F_CLONED or protocol in (PROTOCOL, RTPROT_KERNEL, RTPROT_RA):
             continue
-        if protocol not in (PROTOCOL, RTPROT_KERNEL, RTPROT_RA) and RTA_OIF in found and RTA_NH_ID not in found:
+        found = walk(message.buffer, message.start + RTMSG.size, message.end)
+        if family in (AF_INET, AF_INET6) and RTA_OIF in found and RTA_NH_ID not in found:
             yield bytes(message.buffer[message.start : message.end])
 
 
-def _through(route: bytes, index: int) -> bytes:
-    """A route as it was dumped, through another link, to be sent back: what the kernel only reports is left out."""
+def route_key(route: bytes) -> tuple[object, ...]:
+    """What of a dumped route another one must differ in to stand beside it: prefix, tos, table and metric."""
+    family, length, _, tos, table, _, _, _, _ = RTMSG.unpack_from(route)
+    found = walk(memoryview(route), RTMSG.size, len(route))
+    return family, length, tos, *(bytes(found.get(number, b"")) for number in (RTA_DST, RTA_TABLE, RTA_PRIORITY)), table
+
+
+def leads(route: bytes) -> tuple[int, bytes | None]:
+    """The index of the link that a dumped route leads through, and the source address that it names, if any."""
+    found = walk(memoryview(route), RTMSG.size, len(route))
+    source = found.get(RTA_PREFSRC)
+    return U32.unpack_from(found[RTA_OIF])[0], None if source is None else bytes(source)
+
+
+def through(route: bytes, index: int, *, sourceless: bool = False) -> bytes:
+    """A route as it was dumped, through another link, to be sent back: what the kernel only reports is left out.
+
+    `sourceless`: without the source address that it names.
+    """
     *head, flags = RTMSG.unpack_from(route)
     body = RTMSG.pack(*head, flags & RTNH_F_ONLINK)
     for number, payload in walk(memoryview(route), RTMSG.size, len(route)).items():
-        if number not in (RTA_OIF, RTA_CACHEINFO):
+        if number not in (RTA_OIF, RTA_CACHEINFO) and not (sourceless and number == RTA_PREFSRC):
             body += attribute(number, bytes(payload))
     return body + u32(RTA_OIF, index)
 
 
-def add_foreign_route(route: bytes, index: int, name: str) -> Request:
-    """Adds a route that was dumped behind itself, through another link."""
-    return Request(
-        RTM_NEWROUTE, NLM_F_CREATE | NLM_F_APPEND, _through(route, index), f"have a route of others lead through {name}"
-    )
+def add_foreign_route(route: bytes, index: int, name: str, *, instead: bool = False) -> Request:
+    """Adds a route that was dumped, through any link, behind those of its key; or `instead` of one of them."""
+    flags = NLM_F_CREATE | (NLM_F_REPLACE if instead else NLM_F_APPEND)
+    return Request(RTM_NEWROUTE, flags, through(route, index), f"have a route of others lead through {name}")
 
 
 def delete_foreign_route(route: bytes, index: int, name: str) -> Request:
-    return Request(RTM_DELROUTE, 0, _through(route, index), f"have no route of others lead through {name}")
+    return Request(RTM_DELROUTE, 0, through(route, index), f"have no route of others lead through {name}")
 
 
 def _route(index: int, route: Route) -> bytes:

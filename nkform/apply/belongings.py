@@ -1,0 +1,146 @@
+"""What others have on ends that a run works on, and the kernel takes away as it does: addresses, and routes.
+
+A route goes with the link that it leads through, when that is taken down, and with the address that it names as its
+source; an IPv6 address goes with `down` and with a small MTU. Neither is in any spec, so neither is in a plan: they are
+noted before anything is done, as the kernel reports them, and given again after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from socket import AF_INET6
+
+from nkform.kernel import inet, links
+from nkform.kernel.netlink import KernelError, Request, Socket, whole
+from nkform.kernel.netns import Namespaces
+from nkform.model import Node
+from nkform.plan.actions import Action, DeleteAddress, DeletePair, MoveEnd, SetLink, SetSysctl, SetUp
+
+IPV6_MIN_MTU = 1280
+"""Below it the kernel takes IPv6 off a link (RFC 8200, 5; include/net/if_inet6.h)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Belonging:
+    """An address or a route of others, and the end that has it or that it leads through.
+
+    `message`: the body of the netlink message that the kernel reported it with, in hexadecimal digits.
+    """
+
+    namespace: str
+    name: str
+    route: bool
+    message: str
+
+    def __str__(self) -> str:
+        where = f"{self.name} in {self.namespace}" if self.namespace else self.name
+        return f"a route of others through {where}" if self.route else f"an address of others on {where}"
+
+    @property
+    def body(self) -> bytes:
+        return bytes.fromhex(self.message)
+
+
+Lost = tuple[Belonging, Request]
+"""What is to be had again, and what asks the kernel for it."""
+
+
+def at_stake(actions: Iterable[Action], live: Node, namespaces: Namespaces) -> tuple[Belonging, ...]:
+    """What others may lose by the actions. Raises KernelError."""
+    ends: dict[str, set[str]] = {}
+    by_index = {device.index: device for device in live.devices.values() if device.index}
+    for name in {name for action in actions for name in _shaken(action, {i: d.name for i, d in by_index.items()})}:
+        for end in live.devices[name].ends if name in live.devices else ():
+            ends.setdefault(end.namespace, set()).add(end.name)
+    return tuple(
+        belonging
+        for key, names in sorted(ends.items())
+        if not key.startswith("nsid:")
+        for belonging in _read(namespaces, key, names)
+    )
+
+
+def _shaken(action: Action, names: Mapping[int, str]) -> Iterator[str]:
+    """The devices that an action may take addresses or routes from, as they are called before the run."""
+    match action:
+        case DeletePair(device):
+            yield names.get(device.index, device.name)
+        case MoveEnd(_, _, device):
+            yield device
+        case SetUp(end, False) | DeleteAddress(end):
+            yield end.device
+        case SetLink(end, _, after) if _small(after.get("mtu")):
+            yield end.device
+        case SetSysctl(end, key, _, after) if key == "ipv6.disable_ipv6" and after != "0":
+            yield end.device
+        case _:
+            return
+
+
+def _small(mtu: object) -> bool:
+    return isinstance(mtu, int) and mtu < IPV6_MIN_MTU
+
+
+def _read(namespaces: Namespaces, key: str, names: Collection[str]) -> Iterator[Belonging]:
+    """What others have on some ends of a namespace: addresses first, which routes may need."""
+    with namespaces.open(key) as fd, namespaces.entered(fd, key), Socket() as socket:
+        known = {link.index: link.name for link in whole(links.dump, socket)}
+        for index, address in whole(inet.dump_foreign_addresses, socket):
+            if known.get(index) in names:
+                yield Belonging(key, known[index], False, address.hex())
+        routes = whole(inet.dump_foreign_routes, socket)
+        there = whole(inet.dump_addresses, socket) if routes else ()
+        sources = {inet.packed(address.text) for index, address in there if known.get(index) in names}
+        for route in routes:
+            index, source = inet.leads(route)
+            if index in known and (known[index] in names or source in sources):
+                yield Belonging(key, known[index], True, route.hex())
+
+
+def give_again(belongings: Sequence[Belonging], namespaces: Namespaces, *, beside: bool) -> list[str]:
+    """Gives others again what they have lost; returns what could not be. What has lost its link is not looked for.
+
+    `beside`: a route comes back even where there is one of the same prefix and metric by now.
+    """
+    failed: list[str] = []
+    for key in dict.fromkeys(belonging.namespace for belonging in belongings):
+        some = [belonging for belonging in belongings if belonging.namespace == key]
+        try:
+            with namespaces.open(key) as fd, namespaces.entered(fd, key), Socket() as socket:
+                indexes = {link.name: link.index for link in whole(links.dump, socket)}
+                for lost in (_addresses_lost(some, socket, indexes), _routes_lost(some, socket, indexes, beside)):
+                    wanted = list(lost)
+                    outcomes, _ = socket.ask([request for _, request in wanted])
+                    failed += (f"{each}: {o.strerror}" for (each, _), o in zip(wanted, outcomes, strict=True) if o)
+        except KernelError as error:
+            failed.append(str(error))
+    return failed
+
+
+def _addresses_lost(some: Sequence[Belonging], socket: Socket, indexes: Mapping[str, int]) -> Iterator[Lost]:
+    there = {(index, inet.address_key(address)) for index, address in whole(inet.dump_foreign_addresses, socket)}
+    for each in some:
+        index = indexes.get(each.name, 0)
+        if each.route or not index or (index, inet.address_key(each.body)) in there:
+            continue
+        there.add((index, inet.address_key(each.body)))  # a run that follows one that was killed may have it twice
+        yield each, inet.add_foreign_address(each.body, index, each.name)
+
+
+def _routes_lost(some: Sequence[Belonging], socket: Socket, indexes: Mapping[str, int], beside: bool) -> Iterator[Lost]:
+    routes = whole(inet.dump_foreign_routes, socket)
+    there = {inet.through(route, inet.leads(route)[0]) for route in routes}
+    taken = {inet.route_key(route) for route in routes}
+    for each in some:
+        index = indexes.get(each.name, 0)
+        if not each.route or not index:
+            continue
+        route = inet.through(each.body, index)
+        if route in there:
+            continue
+        there.add(route)
+        # An IPv6 route loses its source address alone, and cannot stand beside what is left of it.
+        robbed = each.body[0] == AF_INET6 and inet.through(each.body, index, sourceless=True) in there
+        if robbed or beside or inet.route_key(each.body) not in taken:
+            yield each, inet.add_foreign_route(each.body, index, each.name, instead=robbed)

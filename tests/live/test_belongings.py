@@ -1,0 +1,155 @@
+"""What others have on our devices, their addresses and routes, is not lost by a run that fails or is taken back."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.live.attack import in_child
+from tests.live.strike import strikes
+from tests.live.support import Node, ip, kinds
+from tests.live.test_pairs import veth
+from tests.live.test_undo import struck
+from tests.live.whole import differences, whole
+
+Spec = dict[str, Any]
+
+
+def spec(kind: str = "veth") -> Spec:
+    made = veth(kind)
+    made["devices"]["to-a"]["addresses"] = ["10.7.0.1/24", "10.7.0.2/24", "fd00:7::1/64"]
+    return made
+
+
+def deleted(made: Spec) -> None:
+    del made["devices"]["to-a"]
+
+
+def down(made: Spec) -> None:
+    made["devices"]["to-a"]["up"] = False
+
+
+def small(made: Spec) -> None:
+    """Too small a link for IPv6."""
+    made["devices"]["to-a"]["mtu"] = 1000
+    made["devices"]["to-a"]["addresses"] = ["10.7.0.1/24", "10.7.0.2/24"]
+
+
+def without_ipv6(made: Spec) -> None:
+    made["devices"]["to-a"]["sysctl"] = {"ipv6": {"disable_ipv6": 1}}
+    made["devices"]["to-a"]["addresses"] = ["10.7.0.1/24", "10.7.0.2/24"]
+
+
+def readdressed(made: Spec) -> None:
+    made["devices"]["to-a"]["addresses"] = ["10.7.0.3/24"]
+
+
+def without_addresses(made: Spec) -> None:
+    made["devices"]["to-a"]["addresses"] = []
+
+
+def moved(made: Spec) -> None:
+    made["devices"]["to-a"]["peer"] |= {"name": "net0", "namespace": "b", "routes": []}
+
+
+WAYS = (deleted, down, small, without_ipv6, readdressed, without_addresses, moved)
+
+
+@pytest.fixture
+def outside() -> None:
+    ip("link", "add", "uplink", "type", "veth", "peer", "name", "far")
+    for name in ("uplink", "far"):
+        ip("link", "set", name, "addrgenmode", "none", "up")
+
+
+def others() -> None:
+    """Addresses and routes of a routing daemon, on a device of ours, at its peer, and where they lean on it."""
+    for line in (
+        "addr add 192.0.2.1/24 dev to-a",
+        "addr add 2001:db8::1/64 dev to-a nodad",
+        "route add 198.51.100.0/25 dev to-a proto bird",
+        "route add 198.51.100.128/25 via 10.7.0.9 dev to-a proto bird metric 7 mtu 1300",
+        "route add 198.51.101.0/24 dev to-a proto bird table 77 src 192.0.2.1",
+        "route add 198.51.102.0/24 dev uplink proto bird src 10.7.0.1",
+        "route add 198.51.103.0/24 dev uplink src 10.7.0.2 metric 9",
+        "-6 route add 2001:db8:1::/48 dev to-a proto bird",
+        "-6 route add 2001:db8:2::/48 via 2001:db8::2 dev to-a proto bird",
+        "-6 route add 2001:db8:3::/48 dev to-a proto bird src fd00:7::1",
+    ):
+        ip(*line.split())
+    ip("route", "add", "198.51.104.0/24", "dev", "eth0", "proto", "bird", namespace="a")
+    ip("addr", "add", "192.0.2.2/32", "dev", "eth0", namespace="a")
+
+
+@pytest.mark.usefixtures("outside")
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", kinds())
+def test_undoing_gives_others_what_they_had(node: Node, kind: str, way: Callable[[Spec], None]) -> None:
+    changed = spec(kind)
+    node.apply(changed)
+    others()
+    way(changed)
+    struck(node, changed, "rename journal")
+
+
+@pytest.mark.usefixtures("outside")
+@pytest.mark.parametrize("way", WAYS)
+def test_going_back_gives_others_what_they_had(node: Node, way: Callable[[Spec], None]) -> None:
+    """After a run that was killed, and after one that was regretted."""
+    changed = spec()
+    node.apply(changed)
+    others()
+    way(changed)
+    before = whole()
+    node.write(changed)
+
+    def work() -> None:
+        with strikes("rename journal", kill=True):
+            node.run("apply", "-y", str(node.path))
+
+    assert in_child(work) == -signal.SIGKILL
+    assert node.run("recover", "-y").code == 0
+    assert differences(before, whole()) == []
+    node.apply(changed)
+    assert node.run("rollback", "-y").code == 0
+    assert differences(before, whole()) == []
+
+
+@pytest.mark.usefixtures("outside")
+def test_the_way_back_leads_past_what_others_did_since(node: Node) -> None:
+    """A routing daemon has found another way meanwhile: its old one does not come back beside it."""
+    changed = spec()
+    node.apply(changed)
+    others()
+    deleted(changed)
+    node.apply(changed)
+    ip("route", "add", "198.51.100.0/25", "dev", "uplink", "proto", "bird")
+    assert node.run("rollback", "-y").code == 0
+    found = [line.split() for line in ip("route", "show").splitlines() if line.startswith("198.51.100.")]
+    assert sorted((words[0], words[words.index("dev") + 1]) for words in found) == [
+        ("198.51.100.0/25", "uplink"),
+        ("198.51.100.128/25", "to-a"),
+    ]
+
+
+@pytest.mark.usefixtures("outside")
+@pytest.mark.parametrize("kind", kinds())
+def test_a_run_that_is_done_takes_no_more_than_it_must(node: Node, kind: str) -> None:
+    """Addresses that change their places are never gone for those who name them; nor is a device that is made anew."""
+    first = spec(kind)
+    node.apply(first)
+    others()
+    before = whole()
+    second = spec(kind)
+    second["devices"]["to-a"]["addresses"] = ["10.7.0.2/24", "10.7.0.1/24", "fd00:7::1/64"]
+    node.apply(second)
+    node.apply(first)
+    assert differences(before, whole()) == []
+    second["devices"]["to-a"]["up"] = False
+    node.apply(second)
+    node.apply(first)
+    there = [line for line in whole()["root: addresses"] if line.startswith("to-a")]
+    assert there == [line for line in before["root: addresses"] if line.startswith("to-a")]
