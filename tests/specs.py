@@ -37,7 +37,7 @@ def _sizes(netkit: bool, features: frozenset[str]) -> dict[str, st.SearchStrateg
 
 
 @st.composite
-def _end(draw: st.DrawFn, number: int, outside: bool) -> Spec:
+def ends(draw: st.DrawFn, number: int, outside: bool) -> Spec:
     """Addresses, routes and sysctls of an end; the numbers keep ends of different devices apart."""
     base = 10 * number + (0 if outside else 5)
     addresses = [f"10.{base}.0.{host}/{length}" for host, length in ((1, 32), (2, 24), (3, 24))]
@@ -74,8 +74,8 @@ def specs(draw: st.DrawFn, kind: str, features: frozenset[str]) -> Spec:
             continue
         taken.add(place)
         chosen = draw(st.lists(st.sampled_from(sorted(sizes)), unique=True, max_size=6))
-        device = {"kind": kind, **{key: draw(sizes[key]) for key in chosen}, **draw(_end(number, True))}
-        device["peer"] = {"name": place[1], **draw(_end(number, False))}
+        device = {"kind": kind, **{key: draw(sizes[key]) for key in chosen}, **draw(ends(number, True))}
+        device["peer"] = {"name": place[1], **draw(ends(number, False))}
         for key in ("policy", "scrub", "up"):
             if key in chosen and draw(st.booleans()):
                 device["peer"][key] = draw(sizes[key])

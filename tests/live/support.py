@@ -8,7 +8,7 @@ import io
 import json
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,12 @@ def sh(*words: str, check: bool = True) -> str:
 
 def ip(*words: str, namespace: str = "") -> str:
     return sh(IP, *(["-n", namespace] if namespace else []), *words)
+
+
+def batch(lines: Sequence[str], namespace: str = "") -> None:
+    """Many commands of `ip` at once; those that the kernel refuses change nothing, and are no failure."""
+    words = [IP, *(["-n", namespace] if namespace else []), "-force", "-batch", "-"]
+    subprocess.run(words, input="\n".join(lines), capture_output=True, text=True, check=False)
 
 
 def link(name: str, namespace: str = "") -> dict[str, Any]:

@@ -21,24 +21,27 @@ import yaml
 from hypothesis import HealthCheck, Phase, assume, given, seed, settings
 from hypothesis import strategies as st
 
-from nkform.kernel import bpffs, rundir
-from tests.live.attack import PRISON, Prisoner, cell, in_child
+from nkform.kernel import bpffs, links, rundir
+from nkform.kernel.netlink import Socket
+from nkform.kernel.netlink import whole as undisturbed
+from nkform.model import owner_of
+from tests.live.attack import HOST, PRISON, Prisoner, cell, in_child
 from tests.live.isolation import fresh_network
 from tests.live.strike import NOWHERE, Strike, strikes
-from tests.live.support import Node, features, kinds, needs
+from tests.live.support import Node, batch, features, kinds, needs
 from tests.live.whole import differences, whole
-from tests.specs import specs
+from tests.specs import NAMES, ends, specs
 
 IN_LAB = "NKFORM_LAB" in os.environ
 THOROUGH = os.environ.get("NKFORM_EVERYWHERE") == "1"
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NEWEST = "netkit_room" in features()
-CHANGES = 100
+CHANGES = 10 if IN_LAB and not NEWEST else 100
 """Random changes of each kind."""
 PARTS = 1 if IN_LAB else 10
 """They are tried in so many tests, which can run side by side."""
-FEW = 2 if IN_LAB else 1000
-"""Of a random change's calls at most so many are attacked: an emulated kernel takes ten times as long."""
+PARTIAL = IN_LAB and not THOROUGH
+"""An emulated kernel takes ten times as long: there most random changes are of some part of a spec."""
 LEAP = 6 if IN_LAB and not NEWEST else 1
 """On older kernels in the lab, of other changes' calls only every sixth."""
 
@@ -97,12 +100,11 @@ def attacked(
     second: dict[str, Any],
     score: Score,
     chance: random.Random | None = None,
-    most: int = 1000,
 ) -> None:
     """From the first spec to the second: each call that changes something fails, and each second one, there and back by
     turns, is not come to for a SIGKILL.
 
-    With `chance` not each call but some: one of each action and one of what comes after them, and not more than `most`.
+    With `chance` not each call but some: one of each action and one of what comes after them.
     """
     node.apply(first)
     actions = node.plan(second, "--json").json()["actions"]
@@ -115,7 +117,6 @@ def attacked(
     if chance:
         parts = [*calls.by_action(), range(calls.ends[-1], len(calls.made))]
         places = [chance.choice(part) for part in parts[::LEAP] if part]
-        places = chance.sample(places, min(len(places), most))
     node.apply(first)
     for place in places:
         failed(node, first, second, place)
@@ -136,8 +137,26 @@ def counted(node: Node, spec: dict[str, Any]) -> Strike:
     return strike
 
 
+def others_move_in() -> None:
+    """Others have addresses on our devices, and routes through them, as routing daemons do; what cannot be is not."""
+    with Socket() as socket:
+        ours = [link.name for link in undisturbed(links.dump, socket) if owner_of(link.alias)]
+    root = [f"route replace 198.51.100.0/24 dev lo src {HOST} proto 99"]
+    for number, name in enumerate(sorted(ours), 1):
+        root += [
+            f"addr add 192.0.2.{number}/32 dev {name}",
+            f"addr add 2001:db8::{number}/128 dev {name} nodad",
+            f"route replace 198.51.100.{number}/32 dev {name} proto 99",
+            f"route replace 198.51.101.{number}/32 dev {name} proto 99 src 192.0.2.{number} table 99",
+            f"route replace 2001:db8:1::{number}/128 dev {name} proto 99",
+        ]
+    batch(root)
+    batch(["route replace 198.51.102.0/24 dev eth0 proto 99", "addr add 192.0.2.99/32 dev eth0"], PRISON)
+
+
 def failed(node: Node, first: dict[str, Any], second: dict[str, Any], place: int) -> None:
     """A call of the change fails: all is as before, or as it shall be."""
+    others_move_in()
     before = whole()
     node.write(second)
     with strikes(place) as strike:
@@ -154,6 +173,7 @@ def failed(node: Node, first: dict[str, Any], second: dict[str, Any], place: int
 
 def killed(node: Node, first: dict[str, Any], second: dict[str, Any], place: int) -> None:
     """A run is killed before a call: the next apply gets to where it was going. Each third is taken back first."""
+    others_move_in()
     before = whole()
     node.write(second)
 
@@ -175,7 +195,7 @@ def killed(node: Node, first: dict[str, Any], second: dict[str, Any], place: int
 
 def some_in_lab() -> random.Random | None:
     """In the lab some calls of a change are attacked instead of all."""
-    return random.Random(1) if IN_LAB and not THOROUGH else None
+    return random.Random(1) if PARTIAL else None
 
 
 def nothing_is_left(node: Node, name: str) -> None:
@@ -287,6 +307,40 @@ def states(draw: st.DrawFn, kind: str) -> dict[str, Any]:
     return with_cell(spec, kind, **changes)
 
 
+@st.composite
+def changes(draw: st.DrawFn, kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Two random specs; where a change is to be partial, the second mostly has all but a part of the first."""
+    first, second = draw(states(kind)), draw(states(kind))
+    what = draw(st.sampled_from(SHARES)) if PARTIAL else "all"
+    cell, other = first["devices"]["cell"], second["devices"]["cell"]
+    device = next((name for name in first["devices"] if name != "cell"), None)
+    if what == "all":
+        return first, second
+    if what == "rest":
+        return first, {**second, "devices": {**second["devices"], "cell": cell}}
+    changed = {"cell": other}
+    if what == "end" and device:
+        changed = {device: draw(with_another_end(device, first["devices"][device]))}
+    elif what != "cell":
+        kept = {key: value for key, value in cell.items() if key not in OWN}
+        changed = {"cell": {**kept, **{key: other[key] for key in OWN if key in other}}}
+    return first, {**first, "devices": {**first["devices"], **changed}}
+
+
+SHARES = ("end",) * 5 + ("chains",) * 5 + ("cell", "rest", "all")
+"""How often which part of a spec changes."""
+OWN = ("programs", "peer", "mtu")
+"""What of a cell can change without making it anew: chains, the policy, and a size."""
+
+
+@st.composite
+def with_another_end(draw: st.DrawFn, name: str, device: dict[str, Any]) -> dict[str, Any]:
+    """The device with other addresses, routes and perhaps sysctls, here or at its peer."""
+    if draw(st.booleans()):
+        return {**device, **draw(ends(NAMES.index(name), outside=True))}
+    return {**device, "peer": {**device["peer"], **draw(ends(NAMES.index(name), outside=False))}}
+
+
 @pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize("kind", ["netkit"] if IN_LAB and NEWEST else kinds())
 def test_a_random_change_is_whole_or_not_at_all(kind: str, part: int, tell: Callable[[str], None]) -> None:
@@ -300,12 +354,12 @@ def test_a_random_change_is_whole_or_not_at_all(kind: str, part: int, tell: Call
         phases=[Phase.generate],
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
     )
-    @given(states(kind), states(kind))
-    def attack(first: dict[str, Any], second: dict[str, Any]) -> None:
+    @given(changes(kind))
+    def attack(change: tuple[dict[str, Any], dict[str, Any]]) -> None:
         before = score.changes
         with tempfile.TemporaryDirectory() as folder, prisoner(score):
             node = Node(Path(folder))
-            attacked(node, first, second, score, None if THOROUGH else chance, FEW)
+            attacked(node, *change, score, None if THOROUGH else chance)
             nothing_is_left(node, "random")
         assume(score.changes > before)  # there was something to change
 
