@@ -99,9 +99,8 @@ def dump_addresses(socket: Socket, index: int = 0) -> Iterator[tuple[int, Addres
 
     `index` asks for those of one link alone.
     """
-    for message in socket.dump(
-        Request(RTM_GETADDR, 0, IFADDRMSG.pack(AF_UNSPEC, 0, 0, 0, index), "list the addresses")
-    ):
+    request = Request(RTM_GETADDR, 0, IFADDRMSG.pack(AF_UNSPEC, 0, 0, 0, index), "list the addresses")
+    for message in socket.dump(request, at_once=True):
         family, length, flags, _, index = IFADDRMSG.unpack_from(message.buffer, message.start)
         found = walk(message.buffer, message.start + IFADDRMSG.size, message.end)
         payload = found.get(IFA_LOCAL) or found.get(IFA_ADDRESS)

@@ -183,7 +183,7 @@ def _number(payload: memoryview | None, form: struct.Struct = U32) -> int | None
 def dump(socket: Socket) -> Iterator[Link]:
     """All links of the socket's namespace."""
     body = IFINFOMSG.pack(0, 0, 0, 0, 0) + u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
-    for message in socket.dump(Request(RTM_GETLINK, 0, body, "list the links")):
+    for message in socket.dump(Request(RTM_GETLINK, 0, body, "list the links"), at_once=True):
         yield decode(message)
 
 

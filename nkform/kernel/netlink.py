@@ -157,11 +157,12 @@ class Socket:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def dump(self, request: Request) -> Iterator[Message]:
+    def dump(self, request: Request, *, at_once: bool = False) -> Iterator[Message]:
         """All objects that a dump request finds; each message must be read before the next is asked for.
 
         A dump that the kernel marks as interrupted (something changed under it) is incomplete and raises
-        KernelError with EINTR: try again.
+        KernelError with EINTR: try again. `at_once`: it is fetched before any of it is looked at, which gives changes
+        less time to come, and takes the memory.
         """
         self._sequence += 1
         size = HEADER.size + len(request.body)
@@ -170,19 +171,19 @@ class Socket:
             + request.body
         )
         interrupted = False
-        for kind, flags, start, end in self._answers():
+        for buffer, kind, flags, start, end in self._fetched() if at_once else self._answers():
             interrupted = interrupted or bool(flags & NLM_F_DUMP_INTR)
             if kind == NLMSG_DONE:
                 if interrupted:
                     raise KernelError(errno.EINTR, request.asked)
-                code = ERROR.unpack_from(self._buffer, start)[0] if end - start >= 4 else 0
+                code = ERROR.unpack_from(buffer, start)[0] if end - start >= 4 else 0
                 if code < 0:
                     raise KernelError(-code, request.asked)
                 return
             if kind == NLMSG_ERROR:
-                code, extack = self._error(flags, start, end)
+                code, extack = _error(buffer, flags, start, end)
                 raise KernelError(-code, request.asked, extack)
-            yield Message(kind, self._buffer, start, end)
+            yield Message(kind, buffer, start, end)
 
     def ask(self, requests: Sequence[Request]) -> tuple[list[KernelError | None], dict[int, list[Message]]]:
         """Sends requests in order and waits for all acknowledgements.
@@ -211,14 +212,14 @@ class Socket:
             outcomes.extend([None] * len(chunk))
             waiting = len(chunk)
             while waiting:
-                for kind, flags, start, end, sequence in self._receive():
+                for kind, flags, start, end, sequence in _messages(self._receive()):
                     place = base + sequence - first
                     if kind != NLMSG_ERROR:
                         answers.setdefault(place, []).append(
                             Message(kind, memoryview(bytes(self._buffer[start:end])), 0, end - start)
                         )
                         continue
-                    code, extack = self._error(flags, start, end)
+                    code, extack = _error(self._buffer, flags, start, end)
                     if code:
                         outcomes[place] = KernelError(-code, requests[place].asked, extack)
                     waiting -= 1
@@ -232,27 +233,50 @@ class Socket:
             except PermissionError:
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, QUEUE_BYTES)
 
-    def _answers(self) -> Iterator[tuple[int, int, int, int]]:
+    def _answers(self) -> Iterator[Answer]:
         while True:
-            for kind, flags, start, end, sequence in self._receive():
+            for kind, flags, start, end, sequence in _messages(self._receive()):
                 if sequence == self._sequence:
-                    yield kind, flags, start, end
+                    yield self._buffer, kind, flags, start, end
 
-    def _receive(self) -> Iterator[tuple[int, int, int, int, int]]:
-        size = self._socket.recv_into(self._buffer)
-        place = 0
-        while place + HEADER.size <= size:
-            length, kind, flags, sequence, _ = HEADER.unpack_from(self._buffer, place)
-            yield kind, flags, place + HEADER.size, place + length, sequence
-            place += (length + 3) & ~3
+    def _fetched(self) -> Iterator[Answer]:
+        """The same, once all have come; of a dump that is interrupted only what says so is worth looking at."""
+        answers: list[Answer] = []
+        while True:
+            received = memoryview(bytes(self._receive()))
+            for kind, flags, start, end, sequence in _messages(received):
+                if sequence == self._sequence:
+                    answers.append((received, kind, flags, start, end))
+            if answers and answers[-1][1] in (NLMSG_DONE, NLMSG_ERROR):
+                marked = [answer for answer in answers[:-1] if answer[2] & NLM_F_DUMP_INTR]
+                yield from (marked[0], answers[-1]) if marked else answers
+                return
 
-    def _error(self, flags: int, start: int, end: int) -> tuple[int, str]:
-        """Errno (negative, 0 for an acknowledgement) and extack of a NLMSG_ERROR."""
-        code = ERROR.unpack_from(self._buffer, start)[0]
-        if not code or not flags & NLM_F_ACK_TLVS:
-            return code, ""
-        echoed = HEADER.size if flags & NLM_F_CAPPED else HEADER.unpack_from(self._buffer, start + 4)[0]
-        return code, string(walk(self._buffer, start + 4 + ((echoed + 3) & ~3), end).get(NLMSGERR_ATTR_MSG))
+    def _receive(self) -> memoryview:
+        """What the kernel sends next."""
+        return self._buffer[: self._socket.recv_into(self._buffer)]
+
+
+Answer = tuple[memoryview, int, int, int, int]
+"""A message's buffer, kind and flags, and where its body begins and ends."""
+
+
+def _messages(received: memoryview) -> Iterator[tuple[int, int, int, int, int]]:
+    """The kind, flags, beginning, end and sequence number of each."""
+    place, size = 0, len(received)
+    while place + HEADER.size <= size:
+        length, kind, flags, sequence, _ = HEADER.unpack_from(received, place)
+        yield kind, flags, place + HEADER.size, place + length, sequence
+        place += (length + 3) & ~3
+
+
+def _error(buffer: memoryview, flags: int, start: int, end: int) -> tuple[int, str]:
+    """Errno (negative, 0 for an acknowledgement) and extack of a NLMSG_ERROR."""
+    code = ERROR.unpack_from(buffer, start)[0]
+    if not code or not flags & NLM_F_ACK_TLVS:
+        return code, ""
+    echoed = HEADER.size if flags & NLM_F_CAPPED else HEADER.unpack_from(buffer, start + 4)[0]
+    return code, string(walk(buffer, start + 4 + ((echoed + 3) & ~3), end).get(NLMSGERR_ATTR_MSG))
 
 
 def _chunks(requests: Sequence[Request]) -> Iterator[Sequence[Request]]:

@@ -1,0 +1,83 @@
+"""A dump that the kernel marks as interrupted is no dump, wherever the mark is."""
+
+from __future__ import annotations
+
+import errno
+import struct
+from collections.abc import Sequence
+
+import pytest
+
+from nkform.kernel.netlink import (
+    HEADER,
+    NLM_F_DUMP_INTR,
+    NLMSG_DONE,
+    NLMSG_ERROR,
+    KernelError,
+    Request,
+    Socket,
+)
+
+ITEM = 16
+
+
+class Kernel:
+    """What a socket hears: datagrams of messages, each a kind, flags and a body."""
+
+    def __init__(self, *datagrams: Sequence[tuple[int, int, bytes]]) -> None:
+        self._datagrams = [b"".join(self._message(*message) for message in some) for some in datagrams]
+
+    def _message(self, kind: int, flags: int, body: bytes) -> bytes:
+        return HEADER.pack(HEADER.size + len(body), kind, flags, 1, 0) + body
+
+    def send(self, data: bytes) -> int:
+        return len(data)
+
+    def recv_into(self, buffer: memoryview) -> int:
+        datagram = self._datagrams.pop(0)
+        buffer[: len(datagram)] = datagram
+        return len(datagram)
+
+    def close(self) -> None:
+        pass
+
+
+def item(value: bytes, flags: int = 0) -> tuple[int, int, bytes]:
+    return ITEM, flags, value
+
+
+def done(code: int = 0, flags: int = 0) -> tuple[int, int, bytes]:
+    return NLMSG_DONE, flags, struct.pack("=i", code)
+
+
+def dumped(at_once: bool, *datagrams: Sequence[tuple[int, int, bytes]]) -> list[bytes]:
+    with Socket() as socket:
+        socket._socket.close()
+        socket._socket = Kernel(*datagrams)  # type: ignore[assignment]
+        return [bytes(m.buffer[m.start : m.end]) for m in socket.dump(Request(0, 0, b"", "list"), at_once=at_once)]
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_all_datagrams_of_a_dump_are_read(at_once: bool) -> None:
+    found = dumped(at_once, [item(b"a   "), item(b"b   ")], [item(b"c   ")], [item(b"d   "), done()])
+    assert found == [b"a   ", b"b   ", b"c   ", b"d   "]
+    assert dumped(at_once, [done()]) == []
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+@pytest.mark.parametrize("marked", range(4))
+def test_one_mark_is_enough(at_once: bool, marked: int) -> None:
+    flags = [NLM_F_DUMP_INTR if place == marked else 0 for place in range(4)]
+    with pytest.raises(KernelError) as caught:
+        dumped(
+            at_once, [item(b"a   ", flags[0]), item(b"b   ", flags[1])], [item(b"c   ", flags[2]), done(0, flags[3])]
+        )
+    assert caught.value.errno == errno.EINTR
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+@pytest.mark.parametrize("last", [done(-errno.EPERM), (NLMSG_ERROR, 0, struct.pack("=i", -errno.EPERM) + bytes(16))])
+def test_a_dump_that_fails_says_why(at_once: bool, last: tuple[int, int, bytes]) -> None:
+    with pytest.raises(KernelError) as caught:
+        dumped(at_once, [item(b"a   ")], [last])
+    assert caught.value.errno == errno.EPERM
