@@ -23,7 +23,7 @@ from nkform.kernel import rundir
 from nkform.kernel.netlink import KernelError
 from nkform.kernel.place import place
 from nkform.model import Node
-from nkform.plan.actions import Action
+from nkform.plan.actions import Action, CreatePair
 from nkform.problem import fail
 
 JOURNAL: Final = "journal"
@@ -61,6 +61,11 @@ class Entry:
     before: Node
     actions: tuple[Action, ...]
     others: tuple[Belonging, ...] = ()
+
+    @property
+    def made(self) -> frozenset[str]:
+        """The names of devices that the run may have made."""
+        return frozenset(action.device.primary.name for action in self.actions if isinstance(action, CreatePair))
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from nkform.observe import explanations, record
 from nkform.observe.namespaces import identify
 from nkform.observe.node import observe
 from nkform.plan import restore
-from nkform.plan.actions import CreateNamespace, CreatePair, DeleteNamespace, SetChain
+from nkform.plan.actions import CreateNamespace, DeleteNamespace, SetChain
 from nkform.plan.plan import Plan
 from nkform.plan.unlike import unlike
 from nkform.problem import NkformError, Problem
@@ -65,11 +65,12 @@ def tidy(found: Found, namespaces: Namespaces) -> None:
 
 def _claim(entry: Entry) -> None:
     """Devices in the run's group are those that it made and had not marked, or was about to delete."""
-    made = {action.device.primary.name for action in entry.actions if isinstance(action, CreatePair)}
     node = entry.before.name
     with Socket() as socket:
         in_group = [link for link in whole(links.dump, socket) if link.group == entry.group]
-        ours = [link for link in in_group if owner_of(link.alias) == node or (not link.alias and link.name in made)]
+        ours = [
+            link for link in in_group if owner_of(link.alias) == node or (not link.alias and link.name in entry.made)
+        ]
         socket.ask([links.claim(link.name, node) for link in ours])
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from nkform.apply.journal import Found
     from nkform.bpf.programs import Programs
     from nkform.kernel.netns import Namespaces
+    from nkform.observe.node import Begun
     from nkform.plan.drift import Notes
     from nkform.plan.plan import Plan
     from nkform.spec import Spec
@@ -77,10 +78,13 @@ def look(
     programs: Programs | None = None,
     adopt: bool = False,
     targets: Collection[str] = (),
+    begun: Begun | None = None,
     seen: Callable[[Node], None] = lambda _: None,
 ) -> Look:
-    """Observes and plans; `seen` gets the live node between the two. Raises NkformError with paths into the spec,
-    KernelError."""
+    """Observes and plans; `begun` is what a run that was killed left, `seen` gets the live node between the two.
+
+    Raises NkformError with paths into the spec, KernelError.
+    """
     from nkform.kernel.probe import probe, require_root
     from nkform.observe.node import observe
     from nkform.plan.plan import build
@@ -92,7 +96,7 @@ def look(
     with timed("probe"):
         features = probe(namespaces, needed_features(desired))
     with timed("observe"):
-        live = observe(namespaces, desired.name, desired)
+        live = observe(namespaces, desired.name, desired, begun)
     seen(live)
     with timed("plan"):
         plan = build(desired, live, features=features, programs=programs, adopt=adopt, targets=targets)
@@ -169,13 +173,19 @@ def only_node(namespaces: Namespaces, name: str | None) -> str:
     return found[0]
 
 
-def warn_interrupted(node: str, options: argparse.Namespace) -> None:
-    """Says so if a run on the node was killed; one that is under way is nobody's concern here."""
+def warn_interrupted(node: str, options: argparse.Namespace) -> Begun | None:
+    """Says so if a run on the node was killed, and returns what it began.
+
+    One that is under way is nobody's concern here.
+    """
     from nkform.apply import journal
+    from nkform.observe.node import Begun
 
     found = journal.find(node, journal.JOURNAL)
-    if found and not Path(f"/proc/{found.entry.pid}").exists():
-        warn([interrupted(found, "`nkform recover` takes back what it did, `nkform apply` goes on")], options)
+    if not found or Path(f"/proc/{found.entry.pid}").exists():
+        return None
+    warn([interrupted(found, "`nkform recover` takes back what it did, `nkform apply` goes on")], options)
+    return Begun(found.entry.group, found.entry.made)
 
 
 def interrupted(found: Found, hint: str) -> Problem:

@@ -25,9 +25,9 @@ def run(options: argparse.Namespace) -> int:
     from nkform.kernel.netns import Namespaces
 
     spec = read_spec(options)
-    warn_interrupted(spec.node.name, options)
+    begun = warn_interrupted(spec.node.name, options)
     with Namespaces() as namespaces, placed(spec), programs_of(spec, options) as programs:
-        found = look(namespaces, spec.node, programs=programs, adopt=options.adopt, targets=options.target)
+        found = look(namespaces, spec.node, programs=programs, adopt=options.adopt, targets=options.target, begun=begun)
     plan, drift = found.plan, drift_of(found)
     warn(place_all(plan.warnings, spec), options)
     if options.output:

@@ -45,7 +45,7 @@ def dump(socket: Socket) -> Iterator[tuple[str, dict[str, str]]]:
     """By the name of each interface, the values of its sysctls (`ipv4.rp_filter`). Raises KernelError."""
     there = {family: _files(family) for _, _, family, _ in FAMILIES}
     request = Request(RTM_GETLINK, 0, IFINFOMSG.pack(AF_UNSPEC, 0, 0, 0, 0), "list the sysctls of interfaces")
-    for message in socket.dump(request):
+    for message in socket.dump(request, at_once=True):
         found = walk(message.buffer, message.start + IFINFOMSG.size, message.end)
         families = walk(spec, 0, len(spec)) if (spec := found.get(IFLA_AF_SPEC)) else {}
         values: dict[str, str] = {}

@@ -14,7 +14,7 @@ from nkform.kernel import bpffs, links, sysctl
 from nkform.kernel.netlink import RECEIVE_BYTES, KernelError, Socket
 from nkform.kernel.netns import Namespaces
 from nkform.kernel.qdiscs import FILTER_PREFIX, has_filter, with_clsact
-from nkform.model import ROOT, Attrs, Device, Endpoint, Namespace, Node, Room, owner_of
+from nkform.model import ROOT, Attrs, Device, Endpoint, Namespace, Node, Room, mark, owner_of
 from nkform.observe.namespaces import LOOPBACK, Contents, identify, read
 
 PAIRS = ("netkit", "veth")
@@ -31,24 +31,32 @@ class _World:
     keys: Mapping[int | None, tuple[str, ...]]
 
 
-def observe(namespaces: Namespaces, node: str, desired: Node | None = None) -> Node:
-    """The live state of a node, as far as it is ours or declared. Raises KernelError."""
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What a run that was killed may have made and not marked: devices of these names in its link group."""
+
+    group: int
+    names: frozenset[str]
+
+
+def observe(namespaces: Namespaces, node: str, desired: Node | None = None, begun: Begun | None = None) -> Node:
+    """The live state of a node, as far as it is ours, `begun` or declared. Raises KernelError."""
     for pause in TORN:
-        live = _look(namespaces, node, desired)
+        live = _look(namespaces, node, desired, begun)
         if all(device.peer for device in live.devices.values() if device.kind in PAIRS):
             return live
         time.sleep(pause)
-    return _look(namespaces, node, desired)
+    return _look(namespaces, node, desired, begun)
 
 
-def _look(namespaces: Namespaces, node: str, desired: Node | None) -> Node:
+def _look(namespaces: Namespaces, node: str, desired: Node | None, begun: Begun | None) -> Node:
     """The live state, out of one dump after the other."""
     declared = desired.devices if desired else {}
     wanted = _sysctls(declared.values())
     world, values = _read(namespaces, node, desired, wanted)
     root = world.contents[ROOT]
     devices: dict[str, Device] = {}
-    for link in root.links.values():
+    for link in (_marked(link, node, begun) for link in root.links.values()):
         owner = owner_of(link.alias)
         if link.name in declared or (owner == node and link.kind in PAIRS):
             device = _device(world, link, declared.get(link.name))
@@ -63,6 +71,12 @@ def _look(namespaces: Namespaces, node: str, desired: Node | None) -> Node:
         rooms={link.name: Room(link.headroom, link.tailroom) for link in root.links.values()},
         covered=any(device.chains for device in declared.values()) and bpffs.is_covered(),
     )
+
+
+def _marked(link: links.Link, node: str, begun: Begun | None) -> links.Link:
+    """A link with the mark that it would have if the run that made it had gone on."""
+    lacks = begun and link.group == begun.group and link.name in begun.names and not link.alias
+    return replace(link, alias=mark(node)) if lacks else link
 
 
 def _with_hooks(

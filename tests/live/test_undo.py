@@ -94,6 +94,22 @@ def test_devices_that_never_got_their_mark_go_again(node: Node) -> None:
     struck(node, veth(), "set alias nkform:w on to-a")
 
 
+def test_plan_knows_what_a_killed_run_made_and_did_not_mark(node: Node) -> None:
+    """And does not take it for somebody else's, as `apply` and `recover` do not."""
+    node.write(veth())
+
+    def work() -> None:
+        with strikes("set alias nkform:w on to-a", kill=True):
+            node.run("apply", "-y", str(node.path))
+
+    assert in_child(work) == -signal.SIGKILL
+    outcome = node.plan()
+    assert outcome.code == 0, outcome.err
+    assert "NK0511" in outcome.err
+    assert "nkform recover" in outcome.err
+    node.apply()
+
+
 @pytest.mark.parametrize("call", ["umount2", "unlink /run/netns/b"])
 def test_a_namespace_that_cannot_be_deleted_is_there_and_whole(node: Node, call: str) -> None:
     node.apply(veth())
