@@ -49,15 +49,16 @@ Lost = tuple[Belonging, Request]
 def at_stake(actions: Iterable[Action], live: Node, namespaces: Namespaces) -> tuple[Belonging, ...]:
     """What others may lose by the actions. Raises KernelError."""
     ends: dict[str, set[str]] = {}
-    by_index = {device.index: device for device in live.devices.values() if device.index}
-    for name in {name for action in actions for name in _shaken(action, {i: d.name for i, d in by_index.items()})}:
-        for end in live.devices[name].ends if name in live.devices else ():
+    names = {device.index: device.name for device in live.devices.values() if device.index}
+    shaken = {name for action in actions for name in _shaken(action, names)}
+    for name in shaken & live.devices.keys():
+        for end in live.devices[name].ends:
             ends.setdefault(end.namespace, set()).add(end.name)
     return tuple(
         belonging
-        for key, names in sorted(ends.items())
+        for key, some in sorted(ends.items())
         if not key.startswith("nsid:")
-        for belonging in _read(namespaces, key, names)
+        for belonging in _read(namespaces, key, some)
     )
 
 
@@ -104,8 +105,10 @@ def give_again(belongings: Sequence[Belonging], namespaces: Namespaces, *, besid
     `beside`: a route comes back even where there is one of the same prefix and metric by now.
     """
     failed: list[str] = []
-    for key in dict.fromkeys(belonging.namespace for belonging in belongings):
-        some = [belonging for belonging in belongings if belonging.namespace == key]
+    by_namespace: dict[str, list[Belonging]] = {}
+    for belonging in belongings:
+        by_namespace.setdefault(belonging.namespace, []).append(belonging)
+    for key, some in by_namespace.items():
         try:
             with namespaces.open(key) as fd, namespaces.entered(fd, key), Socket() as socket:
                 indexes = {link.name: link.index for link in whole(links.dump, socket)}
@@ -132,9 +135,9 @@ def _routes_lost(some: Sequence[Belonging], socket: Socket, indexes: Mapping[str
     routes = whole(inet.dump_foreign_routes, socket)
     there = {inet.through(route, inet.leads(route)[0]) for route in routes}
     taken = {inet.route_key(route) for route in routes}
-    for each in some:
+    for each in sorted((each for each in some if each.route), key=lambda each: inet.has_gateway(each.body)):
         index = indexes.get(each.name, 0)
-        if not each.route or not index:
+        if not index:
             continue
         route = inet.through(each.body, index)
         if route in there:

@@ -15,6 +15,7 @@ from nkform.kernel.netlink import (
     NLM_F_CREATE,
     NLM_F_EXCL,
     NLM_F_REPLACE,
+    S32,
     U16,
     U32,
     Request,
@@ -62,6 +63,8 @@ RTA_PREFSRC = 7
 RTA_METRICS = 8
 RTA_MULTIPATH = 9
 RTA_CACHEINFO = 12
+RTA_EXPIRES_AT = 8
+"""Where struct rta_cacheinfo says for how long a route will be there, 0 for good."""
 RTA_TABLE = 15
 RTA_VIA = 18
 RTA_NH_ID = 30
@@ -238,7 +241,8 @@ def dump_foreign_routes(socket: Socket, index: int = 0) -> Iterator[bytes]:
         if kind != RTN_UNICAST or flags & RTM_F_CLONED or protocol in (PROTOCOL, RTPROT_KERNEL, RTPROT_RA):
             continue
         found = walk(message.buffer, message.start + RTMSG.size, message.end)
-        if family in (AF_INET, AF_INET6) and RTA_OIF in found and RTA_NH_ID not in found:
+        passing = RTA_CACHEINFO in found and S32.unpack_from(found[RTA_CACHEINFO], RTA_EXPIRES_AT)[0]
+        if family in (AF_INET, AF_INET6) and RTA_OIF in found and RTA_NH_ID not in found and not passing:
             yield bytes(message.buffer[message.start : message.end])
 
 
@@ -247,6 +251,11 @@ def route_key(route: bytes) -> tuple[object, ...]:
     family, length, _, tos, table, _, _, _, _ = RTMSG.unpack_from(route)
     found = walk(memoryview(route), RTMSG.size, len(route))
     return family, length, tos, *(bytes(found.get(number, b"")) for number in (RTA_DST, RTA_TABLE, RTA_PRIORITY)), table
+
+
+def has_gateway(route: bytes) -> bool:
+    """Whether a dumped route leads to a gateway, which another route must lead to first."""
+    return not {RTA_GATEWAY, RTA_VIA}.isdisjoint(walk(memoryview(route), RTMSG.size, len(route)))
 
 
 def leads(route: bytes) -> tuple[int, bytes | None]:

@@ -72,6 +72,8 @@ def others() -> None:
         "addr add 2001:db8::1/64 dev to-a nodad",
         "route add 198.51.100.0/25 dev to-a proto bird",
         "route add 198.51.100.128/25 via 10.7.0.9 dev to-a proto bird metric 7 mtu 1300",
+        "route add 203.0.113.1/32 dev to-a proto bird",
+        "route add 198.51.99.0/24 via 203.0.113.1 dev to-a proto bird",
         "route add 198.51.101.0/24 dev to-a proto bird table 77 src 192.0.2.1",
         "route add 198.51.102.0/24 dev uplink proto bird src 10.7.0.1",
         "route add 198.51.103.0/24 dev uplink src 10.7.0.2 metric 9",
