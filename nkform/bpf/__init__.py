@@ -3,7 +3,8 @@
     templates = catalogue([Path("my-templates")])            # what there is (template.py, catalogue.py)
     checked = check(templates["source_guard"], params)       # typed parameters, or problems (parameters.py)
     reason = excluded(templates["source_guard"], facts)      # why it leaves this device's chain, or None
-    rendered = Renderer().render(template, checked.params, facts, "clang")   # C and values (render.py, sandbox.py)
+    rendered = Renderer().render(template, checked.params, facts, "clang")
+    # its C and its values (render.py, vocabulary.py, sandbox.py)
     name = digest(rendered)                                  # what tells it from others; needs no compiler
     engine = engines.make("auto")                            # engines.py, engine_clang.py, engine_bcc.py
     loaded = Loader().load(engine.build(rendered), rendered) # program and maps, by file descriptor (loader.py)
