@@ -144,6 +144,11 @@ def pings(namespace: str, address: str, count: int = 1) -> bool:
     return subprocess.run(words, capture_output=True, check=False).returncode == 0
 
 
+def reaches(namespace: str, address: str) -> bool:
+    """Whether an address answers sooner or later: what goes out right after a link came up may be lost."""
+    return any(pings(namespace, address) for _ in range(20))
+
+
 @functools.cache
 def features() -> frozenset[str]:
     """What the running kernel can do."""

@@ -50,7 +50,7 @@ from tests.live.chain_sites import (
     turns,
     udp,
 )
-from tests.live.support import IP, Node, features, ip, link, links, needs, pings, sh
+from tests.live.support import IP, Node, features, ip, link, links, needs, reaches, sh
 
 BPFTOOL = os.environ.get("NKFORM_BPFTOOL") or shutil.which("bpftool") or ""
 """A recent bpftool, where set-up found one."""
@@ -446,7 +446,7 @@ def test_chains_at_both_hooks_of_a_pair(node: Node, kind: str, mode: str, engine
     with Packets(outward) as out, Packets(inward) as into:
         assert out.passing() == {OPEN, OTHER}
         assert into.passing() == {OPEN, SHUT}
-    assert pings("a", NEAR)
+    assert reaches("a", NEAR)
     if mode == "l2":
         asked = [IP, "netns", "exec", "a", "ping", "-c", "1", "-W", "1", "10.0.0.77"]
         subprocess.run(asked, capture_output=True, check=False)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.live.support import Node, ip, kinds, link, needs, pings, sh, sysfs
+from tests.live.support import Node, ip, kinds, link, needs, pings, reaches, sh, sysfs
 
 FULL = """
 version: 1
@@ -134,8 +134,8 @@ def test_show_is_a_spec_that_plans_empty(node: Node) -> None:
 @pytest.mark.parametrize("kind", kinds())
 def test_workloads_reach_each_other(node: Node, kind: str) -> None:
     node.apply(veth(kind))
-    assert pings("a", "10.0.0.2")
-    assert pings("b", "10.0.0.1")
+    assert reaches("a", "10.0.0.2")
+    assert reaches("b", "10.0.0.1")
     shown = node.run("show")
     assert node.changes(shown.out) == []
 
@@ -149,7 +149,7 @@ def test_a_blackholed_workload_sends_nothing(node: Node) -> None:
     spec["devices"]["to-a"]["peer"]["policy"] = "forward"
     assert [c["operation"] for c in node.changes(spec)] == ["update"]
     node.apply()
-    assert pings("a", "10.0.0.2")
+    assert reaches("a", "10.0.0.2")
 
 
 LIVE = [
@@ -239,7 +239,7 @@ def test_what_a_live_netkit_cannot_change_replaces_it(
     node.apply()
     if reported:
         assert link("to-a")[reported] == expected
-    assert pings("a", "10.0.0.2")
+    assert reaches("a", "10.0.0.2")
 
 
 @pytest.mark.parametrize("kind", kinds())
@@ -255,7 +255,7 @@ def test_macs_change_in_place(node: Node, kind: str) -> None:
     assert [c["operation"] for c in node.changes(spec)] == ["update"]
     node.apply()
     assert (link("to-a")["address"], link("eth0", "a")["address"]) == ("02:00:00:00:0a:01", "02:00:00:00:0a:02")
-    assert pings("a", "10.0.0.2")
+    assert reaches("a", "10.0.0.2")
 
 
 def _features() -> frozenset[str]:
@@ -276,8 +276,8 @@ def test_an_end_goes_down_and_up_with_its_addresses_and_routes(node: Node, kind:
     assert "UP" not in link("eth0", "a")["flags"]
     device["peer"]["up"] = True
     node.apply(spec)
-    assert pings("a", "10.0.0.2")
-    assert pings("a", "fd00::1")
+    assert reaches("a", "10.0.0.2")
+    assert reaches("a", "fd00::1")
 
 
 @pytest.mark.parametrize("kind", kinds())
@@ -288,7 +288,7 @@ def test_a_peer_is_renamed_and_moved(node: Node, kind: str) -> None:
     peer["name"] = "net0"
     assert [c["operation"] for c in node.changes(spec)] == ["update"]
     node.apply(spec)
-    assert pings("a", "10.0.0.2")
+    assert reaches("a", "10.0.0.2")
     peer.update(namespace="b", routes=[])
     assert [c["operation"] for c in node.changes(spec)] == ["update"]
     node.apply(spec)
@@ -349,7 +349,7 @@ def test_a_device_name_may_hold_dots(node: Node) -> None:
     spec["devices"]["to.a"] = spec["devices"].pop("to-a")
     node.apply(spec)
     assert link("to.a")["mtu"] == 1500
-    assert pings("a", "10.0.0.2")
+    assert reaches("a", "10.0.0.2")
 
 
 def test_destroy_removes_what_is_ours(node: Node) -> None:

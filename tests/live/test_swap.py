@@ -18,7 +18,7 @@ from nkform.kernel import bpffs
 from nkform.kernel.netlink import KernelError
 from nkform.plan.actions import Action
 from tests.live.chain_sites import IN_LAB, inside
-from tests.live.support import Node, ip, link, links, needs, pings, sysfs
+from tests.live.support import Node, ip, link, links, needs, reaches, sysfs
 from tests.live.test_rollback import whole
 
 pytestmark = needs("netkit")
@@ -119,7 +119,7 @@ REASONS = [
 def test_every_reason_replaces_without_losing_a_packet(node: Node, change: dict[str, Any], attribute: str) -> None:
     spec = pair("routed", programs={"peer": ["guard"], "primary": ["count"]})
     node.apply(spec)
-    assert pings("a", NEAR[4])
+    assert reaches("a", NEAR[4])
     index = link("to-a")["ifindex"]
     anew = changed(spec, **change)
     if attribute == "kind":
@@ -139,8 +139,8 @@ def test_a_subnet_goes_over_and_comes_back(node: Node, strict: bool) -> None:
     """Connected routes and neighbours; with a strict rp_filter the gap is that between the two ends' turns."""
     spec = pair("bridged", sysctl={"ipv4": {"rp_filter": int(strict)}})
     node.apply(spec)
-    assert pings("a", NEAR[4])
-    assert pings("a", NEAR[6])
+    assert reaches("a", NEAR[4])
+    assert reaches("a", NEAR[6])
     macs = link("to-a")["address"], link("eth0", "a")["address"]
     for scrub in ("none", "default"):
         with streams() as fates:
@@ -368,7 +368,7 @@ def test_a_peer_gets_another_name_or_namespace_with_its_new_pair(node: Node) -> 
     node.apply(spec)
     node.apply(changed(spec, mode="l2", peer={"name": "net0"}))
     assert (links(), links("a")) == ({"to-a"}, {"net0"})
-    assert pings("a", NEAR[4])
+    assert reaches("a", NEAR[4])
     moved = changed(spec, mode="l3", peer={"namespace": "b"})
     moved["namespaces"] = {"b": {"create": True}}
     assert [c["reason"].partition("; ")[2] for c in node.changes(moved) if c["kind"] == "device"] == [
@@ -376,4 +376,4 @@ def test_a_peer_gets_another_name_or_namespace_with_its_new_pair(node: Node) -> 
     ]
     node.apply(moved)
     assert (links(), links("b")) == ({"to-a"}, {"eth0"})
-    assert pings("b", NEAR[4])
+    assert reaches("b", NEAR[4])
