@@ -5,37 +5,22 @@ from __future__ import annotations
 import contextlib
 import copy
 import errno
-import json
-import os
-import shutil
-import socket
-import struct
-import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from nkform.apply import chains as carried_out
 from nkform.apply.executor import Executor
-from nkform.kernel import bpffs
-from nkform.kernel.bpf_links import MAX_PROGRAMS
 from nkform.kernel.netlink import KernelError
 from nkform.plan.actions import Action
 from tests.live.chain_sites import (
     CLSACT_EGRESS,
     CLSACT_INGRESS,
     DEVICE,
-    FAR,
-    MACS,
-    NEAR,
-    NETKIT_PEER,
-    NETKIT_PRIMARY,
     OPEN,
     OTHER,
     SHUT,
-    SILENCE,
     TCX_EGRESS,
     TCX_INGRESS,
     Others,
@@ -44,16 +29,10 @@ from tests.live.chain_sites import (
     Site,
     compile_once,
     everywhere,
-    inside,
     pins,
-    sites,
     turns,
-    udp,
 )
-from tests.live.support import IP, Node, features, ip, link, links, needs, reaches, sh
-
-BPFTOOL = os.environ.get("NKFORM_BPFTOOL") or shutil.which("bpftool") or ""
-"""A recent bpftool, where set-up found one."""
+from tests.live.support import Node, ip, link, links, needs
 
 
 @pytest.fixture(autouse=True)
@@ -413,130 +392,6 @@ def test_a_chain_can_change_for_ever(node: Node, site: Site, engine: str) -> Non
         assert site.order() == " ".join(chains[turn % len(chains)])
 
 
-# --- both hooks of a pair ---------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("kind", "mode"),
-    [
-        pytest.param("netkit", "l2", marks=needs("netkit")),
-        pytest.param("netkit", "l3", marks=needs("netkit")),
-        ("veth", "l2"),
-    ],
-)
-def test_chains_at_both_hooks_of_a_pair(node: Node, kind: str, mode: str, engine: str) -> None:
-    """With packets both ways, and bpftool as a witness. In mode l3 nothing is left of what answers ARP."""
-    outward, inward = (NETKIT_PEER, NETKIT_PRIMARY) if kind == "netkit" else (TCX_INGRESS, TCX_EGRESS)
-    if kind == "veth" and "tcx" not in features():
-        outward, inward = CLSACT_INGRESS, CLSACT_EGRESS
-    outward, inward = replace(outward, mode=mode), replace(inward, mode=mode)
-    spec = outward.spec(["source", "arp", "count", "guard"], engine)
-    spec["programs"] |= {
-        "source": {"template": "source_guard"},
-        "arp": {"template": "arp_responder", "params": {"addresses": ["10.0.0.77"]}},
-    }
-    spec["devices"][DEVICE]["programs"]["primary"] = ["count", "extra"]
-    planned = node.plan(spec)
-    assert ("NK0424" in planned.err) == (mode == "l3")
-    assert ("arp" in planned.err) == (mode == "l3")
-    node.apply(spec)
-    assert outward.order() == ("source arp count guard" if mode == "l2" else "source count guard")
-    assert inward.order() == "count extra"
-    assert ("arp" in " ".join(pins())) == (mode == "l2" and outward.direction is None)
-    with Packets(outward) as out, Packets(inward) as into:
-        assert out.passing() == {OPEN, OTHER}
-        assert into.passing() == {OPEN, SHUT}
-    assert reaches("a", NEAR)
-    if mode == "l2":
-        asked = [IP, "netns", "exec", "a", "ping", "-c", "1", "-W", "1", "10.0.0.77"]
-        subprocess.run(asked, capture_output=True, check=False)
-        assert MACS[NEAR] in ip("neigh", "show", "10.0.0.77", namespace="a")
-    with forged("10.0.0.3") as sent:
-        assert not sent()
-    with forged(FAR) as sent:
-        assert sent()
-    if BPFTOOL:
-        bpftool_agrees(outward)
-        bpftool_agrees(inward)
-    assert node.changes() == []
-
-
-def bpftool_agrees(site: Site) -> None:
-    """Names, order and links of a hook are those that bpftool shows."""
-    kind = site.name.replace("-", "/")
-    (shown,) = json.loads(sh(BPFTOOL, "-j", "net", "show", "dev", DEVICE))
-    there = [each for each in shown["tc"] if each["kind"] == kind and each["devname"] == DEVICE]
-    ours = site.running()
-    assert len(there) == len(ours)
-    if site.direction is not None:
-        assert [each["id"] for each in there] == [each.program_id for each in ours]
-        return
-    assert [(each["prog_id"], each["link_id"]) for each in there] == [(e.program_id, e.place) for e in ours]
-    found = {each["id"]: each for each in json.loads(sh(BPFTOOL, "-j", "link", "show"))}
-    for each in ours:
-        assert found[each.place]["type"] == site.name.partition("-")[0]
-        assert found[each.place]["prog_id"] == each.program_id
-        assert found[each.place]["attach_type"] == site.name.replace("-", "_")
-
-
-@contextlib.contextmanager
-def forged(source: str) -> Iterator[Callable[[], bool]]:
-    """Sends packets of the workload from an address of one's choice, and tells whether they arrive."""
-    with inside("a"):
-        raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
-    into = udp(NEAR, OPEN)
-    into.settimeout(SILENCE)
-
-    def sent() -> bool:
-        payload = struct.pack("!HHHH", 1234, OPEN, 8, 0)
-        header = struct.pack("!BBHHHBBH", 0x45, 0, 28, 1, 0, 64, 17, 0)
-        raw.sendto(header + socket.inet_aton(source) + socket.inet_aton(NEAR) + payload, (NEAR, 0))
-        with contextlib.suppress(TimeoutError):
-            into.recv(64)
-            return True
-        return False
-
-    try:
-        yield sent
-    finally:
-        raw.close()
-        into.close()
-
-
-def test_answering_arp_goes_on_when_the_pair_is_made_anew(
-    node: Node, engine: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The program knows the ifindex of its device, which is another one then."""
-    site = TCX_INGRESS if "tcx" in features() else CLSACT_INGRESS
-
-    def spec(name: str) -> dict[str, Any]:
-        other = "eth0" if name == "eth1" else "eth1"
-        made = site.spec(["arp"], engine, peer={"name": name})
-        made["programs"]["arp"] = {"template": "arp_responder", "params": {"addresses": ["10.0.0.77"]}}
-        made["devices"]["a0"] = {"kind": "veth", "peer": {"name": other, "namespace": "a"}}
-        return made
-
-    def answers(name: str) -> bool:
-        asked = [IP, "netns", "exec", "a", "ping", "-c", "1", "-W", "1", "10.0.0.77"]
-        ip("neigh", "flush", "dev", name, namespace="a")
-        for _ in range(5):
-            subprocess.run(asked, capture_output=True, check=False)
-            if MACS[NEAR] in ip("neigh", "show", "10.0.0.77", namespace="a"):
-                return True
-        return False
-
-    node.apply(spec("eth0"))
-    assert answers("eth0")
-    index = link(DEVICE)["ifindex"]
-    with failing_late(monkeypatch):
-        assert "NK0505" in node.refused(spec("eth1"), command="apply")
-    if link(DEVICE)["ifindex"] != index:
-        assert answers("eth0")
-    node.apply(spec("eth1"))
-    assert link(DEVICE)["ifindex"] != index
-    assert answers("eth1")
-
-
 # --- external devices -------------------------------------------------------------------
 
 
@@ -573,155 +428,3 @@ def test_an_external_device_gets_programs_and_loses_only_ours(
     node.destroy()
     assert (inward.running("out.0"), outward.running("out.0")) == before
     assert (pins(), link("out.0")["ifindex"]) == ([], index)
-
-
-# --- warnings and errors ----------------------------------------------------------------
-
-
-@needs("tcx")
-def test_filters_that_a_chain_hides_are_named(node: Node, others: Others) -> None:
-    node.apply(TCX_INGRESS.spec([]))
-    others.attach(CLSACT_INGRESS, "hidden", 7)
-    warned = node.plan(TCX_INGRESS.spec(["count"])).err
-    assert "NK0423" in warned
-    assert "hidden" in warned
-    assert "NK0423" not in node.plan(CLSACT_INGRESS.spec(["count"])).err
-    node.apply(TCX_INGRESS.spec(["count"]))
-    assert [each.name for each in CLSACT_INGRESS.running()] == ["hidden"]
-
-
-def refused_programs(site: Site, engine: str = "auto", **programs: Any) -> dict[str, Any]:
-    """A spec whose chain is these programs."""
-    spec = site.spec(list(programs), engine)
-    spec["programs"] = programs
-    return spec
-
-
-WRONG: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
-    ("template", {"p": {"template": "counter"}}, ("NK0704", "did you mean counters?")),
-    ("parameter", {"p": {"template": "udp_ports", "params": {"ports": [1], "port": 1}}}, ("port", "ports")),
-    ("missing", {"p": {"template": "udp_ports"}}, ("ports",)),
-    ("value", {"p": {"template": "udp_ports", "params": {"ports": [70000]}}}, ("70000", "65535")),
-    ("code", {"p": {"template": "udp_ports", "params": {"ports": ["1; return 0"]}}}, ("1; return 0",)),
-    ("word", {"p": {"template": "udp_ports", "params": {"ports": [1], "verdict": "drop; }"}}}, ("drop; }",)),
-]
-
-
-@pytest.mark.parametrize(("programs", "said"), [pytest.param(*row[1:], id=row[0]) for row in WRONG])
-def test_what_is_wrong_with_programs_is_said_by_plan(
-    node: Node, programs: dict[str, Any], said: tuple[str, ...]
-) -> None:
-    error = node.refused(refused_programs(TCX_INGRESS, **programs))
-    for words in ("spec.yaml:", *said):
-        assert words in error
-    assert links() == set()
-
-
-def test_unknown_programs_and_hooks_are_said_by_validate(node: Node) -> None:
-    error = node.refused(TCX_INGRESS.spec(["gard"]), command="validate")
-    assert "NK0320" in error
-    assert "did you mean guard?" in error
-    error = node.refused(TCX_INGRESS.spec([], programs={"ingress": ["guard"]}), command="validate")
-    assert "NK0322" in error
-    assert "primary and peer" in error
-    error = node.refused(TCX_INGRESS.spec([], programs={"pear": ["guard"]}), command="validate")
-    assert "pear" in error
-    error = node.refused(TCX_INGRESS.spec([], programs={"primary": ["source"]}) | PROGRAMS_MISPLACED)
-    assert "NK0713" in error
-    assert "source_guard cannot stand at the hook primary" in error
-
-
-PROGRAMS_MISPLACED = {"programs": {"source": {"template": "source_guard"}}}
-
-
-def test_a_template_that_does_not_compile(node: Node, site: Site, engine: str) -> None:
-    node.apply(site.spec(["count", "guard"], engine))
-    before = site.running()
-    error = node.refused(
-        refused_programs(site, engine, count={"template": "counters"}, bad={"template": "uncompilable"}),
-        command="apply",
-    )
-    for words in ("no_such_verdict", "uncompilable/program.bpf.c.j2:5", "NK0505"):
-        assert words in error
-    assert site.running() == before
-
-
-def test_a_template_that_the_verifier_refuses(node: Node, site: Site, engine: str) -> None:
-    node.apply(site.spec(["count", "guard"], engine))
-    before = site.running()
-    error = node.refused(
-        refused_programs(site, engine, count={"template": "counters"}, bad={"template": "refused"}), command="apply"
-    )
-    for words in ("is outside of the", "refused", "NK0505"):
-        assert words in error
-    assert site.running() == before
-
-
-@pytest.mark.parametrize("place", sites(NETKIT_PEER, TCX_INGRESS))
-def test_a_hook_that_is_full_is_said_by_plan(node: Node, place: Site, others: Others) -> None:
-    node.apply(place.spec([]))
-    for number in range(MAX_PROGRAMS):
-        others.attach(place, f"p{number}", 1)
-    error = node.refused(place.spec(["guard"]))
-    assert "NK0420" in error
-    assert "63" in error
-    assert len(place.running()) == MAX_PROGRAMS
-
-
-@pytest.mark.parametrize("place", sites(NETKIT_PEER, TCX_INGRESS))
-def test_a_hook_without_room_for_a_change_is_said_by_plan(node: Node, place: Site, others: Others) -> None:
-    node.apply(place.spec(["guard", "count"]))
-    for number in range(MAX_PROGRAMS - 2):
-        others.attach(place, f"p{number}", 1)
-    running = place.running()
-    error = node.refused(place.spec(["count", "guard"]))
-    assert "NK0427" in error
-    assert "spec.yaml" in error
-    assert place.running() == running
-    spec = place.spec(["guard", "count"])
-    spec["programs"]["guard"]["params"] = {"ports": [OTHER]}
-    node.apply(spec)  # one program in the place of another needs no room
-
-
-@needs("netkit")
-def test_a_chain_that_the_mode_empties_does_not_fall_through(node: Node) -> None:
-    spec = NETKIT_PEER.spec(["arp"], mode="l3", peer={"policy": "blackhole"})
-    spec["programs"]["arp"] = {"template": "arp_responder", "params": {"addresses": ["169.254.1.1"]}}
-    for end in (spec["devices"][DEVICE], spec["devices"][DEVICE]["peer"]):
-        end.pop("mac", None)
-    said = node.apply(spec).err
-    assert "NK0424" in said
-    assert "NK0422" not in said
-
-
-def test_an_anchor_that_is_not_there(node: Node, site: Site, others: Others) -> None:
-    node.apply(site.spec([]))
-    others.attach(site, "there", 1)
-    number = site.running()[0].program_id
-    error = node.refused(site.spec({"chain": ["guard"], "position": {"after": "elsewhere"}}))
-    for words in ("NK0421", "elsewhere", f"(id {number})"):
-        assert words in error
-    for chain in ({"chain": ["guard"], "position": {"before": "there"}}, {"chain": [], "position": {"before": number}}):
-        if site.direction is None or chain["chain"] == []:
-            node.apply(site.spec(chain))
-
-
-def test_a_bpffs_that_is_not_mounted_is_mounted(node: Node) -> None:
-    site = TCX_INGRESS if "tcx" in features() else CLSACT_INGRESS
-    sh("umount", "/sys/fs/bpf")
-    try:
-        node.apply(site.spec(["guard"]))
-        assert site.order() == "guard"
-        node.destroy()
-    finally:
-        if not bpffs.is_mounted():
-            bpffs.mount()
-
-
-def test_devices_may_have_dots_in_their_names(node: Node, site: Site, engine: str) -> None:
-    spec = site.spec(["count", "guard"], engine)
-    spec["devices"]["x.1"] = spec["devices"].pop(DEVICE)
-    node.apply(spec)
-    assert site.order("x.1") == "count guard"
-    node.destroy()
-    assert (links(), pins()) == (set(), [])
