@@ -43,6 +43,8 @@ def alone(*words: str) -> NoReturn:
     """Runs nkform in a process that was forked for it, with its own standard files rather than the test's."""
     code = 99
     with contextlib.suppress(BaseException):
+        for number in SIGNALS:  # whoever runs the tests in the background may have had them ignored
+            signal.signal(number, signal.SIG_DFL)
         sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w")
         code = main(list(words))
         sys.stdout.flush()
@@ -59,8 +61,6 @@ class Process:
         RUNNING.add(self.pid)
         if not self.pid:
             os.setsid()
-            for number in SIGNALS:  # whoever runs the tests in the background may have had them ignored
-                signal.signal(number, signal.SIG_DFL)
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             os.dup2(self._file.fileno(), 1)
             os.dup2(self._file.fileno(), 2)
