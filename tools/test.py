@@ -24,7 +24,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 PYTHON = ".venv/bin/python"
 # What ruff and mypy do not find by themselves, for want of a ".py".
 SCRIPTS = ("tools/lab",)
-LAB_SECONDS = "4600"
+LAB_SECONDS = "5000"
 """After so long a guest is given up."""
 
 LAB_CANNOT_RUN = 125  # exit code of tools/lab: no kernel, no network, no QEMU
