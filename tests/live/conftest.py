@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.live import isolation
 from tests.live.support import Node
+
+if TYPE_CHECKING:
+    from tests.live.chain_sites import Others
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -47,3 +51,13 @@ def network() -> None:
 def node(tmp_path: Path) -> Node:
     """nkform on an empty node."""
     return Node(tmp_path)
+
+
+@pytest.fixture
+def others() -> Iterator[Others]:
+    """Programs of somebody else."""
+    from tests.live.chain_sites import Others  # asks what the kernel can do, which the isolation has to precede
+
+    made = Others()
+    yield made
+    made.close()

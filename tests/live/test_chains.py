@@ -44,13 +44,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     everywhere(metafunc)
 
 
-@pytest.fixture
-def others() -> Iterator[Others]:
-    made = Others()
-    yield made
-    made.close()
-
-
 def actions(node: Node, spec: dict[str, Any]) -> list[str]:
     """The types of the actions of a plan."""
     outcome = node.plan(spec, "--json")

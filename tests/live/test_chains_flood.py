@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -41,13 +41,6 @@ def _bcc_compiles_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     everywhere(metafunc)
-
-
-@pytest.fixture
-def others() -> Iterator[Others]:
-    made = Others()
-    yield made
-    made.close()
 
 
 def enough(tally: Tally) -> bool:

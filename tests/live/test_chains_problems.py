@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -32,13 +31,6 @@ def _bcc_compiles_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     everywhere(metafunc)
-
-
-@pytest.fixture
-def others() -> Iterator[Others]:
-    made = Others()
-    yield made
-    made.close()
 
 
 @needs("tcx")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -36,13 +35,6 @@ def spec(kind: str = "veth", **device: Any) -> dict[str, Any]:
             }
         },
     }
-
-
-@pytest.fixture
-def others() -> Iterator[Others]:
-    found = Others()
-    yield found
-    found.close()
 
 
 def drift(node: Node) -> list[str]:

@@ -19,9 +19,7 @@ from nkform.apply.lock import take
 from nkform.kernel import bpffs
 from tests.live.chain_sites import Others, Site, sites
 from tests.live.support import Node, ip, kinds, link, needs, sh
-from tests.live.test_drift import SITES, others, spec
-
-__all__ = ["others"]
+from tests.live.test_drift import SITES, spec
 
 PATIENCE = 120.0
 """Seconds until what should be said counts as never said; emulated kernels are slow."""
