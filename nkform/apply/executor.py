@@ -15,6 +15,7 @@ from functools import partial
 from itertools import groupby
 from typing import Protocol
 
+from nkform.apply.expedite import Expedited
 from nkform.kernel import inet, links, sysctl
 from nkform.kernel.netlink import KernelError, Request, Socket, whole
 from nkform.kernel.netns import Namespaces
@@ -44,6 +45,7 @@ from nkform.plan.actions import (
     end_of,
     namespace_of,
 )
+from nkform.plan.grace import grace_periods
 
 PAIRS_AT_ONCE = 200
 """Each open peer namespace costs a file descriptor while a batch of pairs is made."""
@@ -88,12 +90,21 @@ class Chains(Protocol):
 class Executor:
     """Carries out actions on behalf of a node, and tells `steps` of each."""
 
-    def __init__(self, namespaces: Namespaces, node: str, steps: Steps, chains: Chains | None = None) -> None:
+    def __init__(
+        self,
+        namespaces: Namespaces,
+        node: str,
+        steps: Steps,
+        chains: Chains | None = None,
+        expedited: Expedited | None = None,
+    ) -> None:
+        """`expedited` shortens what the kernel waits for while programs come and go; None: it waits as usual."""
         self._namespaces = namespaces
         self._node = node
         self._steps = steps
         self._done = steps.done
         self._chains = chains
+        self._expedited = expedited or Expedited(None)
 
     def run(self, actions: Sequence[Action]) -> None:
         for (kind, key), group in groupby(actions, lambda a: (_batch_kind(a), namespace_of(a))):
@@ -108,9 +119,11 @@ class Executor:
                 case "create pair":
                     self._create_pairs([a for a in some if isinstance(a, CreatePair)])
                 case "delete pair":
-                    self._delete_pairs([a for a in some if isinstance(a, DeletePair)])
+                    with self._expedited.during(grace_periods(some)):
+                        self._delete_pairs([a for a in some if isinstance(a, DeletePair)])
                 case "set chain":
-                    self._set_chains([a for a in some if isinstance(a, SetChain | SetMap)])
+                    with self._expedited.during(grace_periods(some)):
+                        self._set_chains([a for a in some if isinstance(a, SetChain | SetMap)])
                 case _:
                     self._visit(key, some)
 

@@ -49,6 +49,7 @@ class Entry:
     `before` is the live node before it. `group`: the link group (IFLA_GROUP) that devices of this run are in until they
     carry the node's mark, and those that are about to go. `when` in seconds since 1970. `token` tells the runs of a
     node apart. `others`: what others had that the run, or the interrupted one before it, may have taken away.
+    `expedite`: whether grace periods may be expedited, also on the way back (apply/expedite.py).
     """
 
     nkform: str
@@ -61,6 +62,7 @@ class Entry:
     before: Node
     actions: tuple[Action, ...]
     others: tuple[Belonging, ...] = ()
+    expedite: bool = True
 
     @property
     def made(self) -> frozenset[str]:
@@ -148,12 +150,15 @@ def begin(
     others: tuple[Belonging, ...],
     token: str,
     earlier: Found | None,
+    *,
+    expedite: bool,
 ) -> Journal:
     """The journal of a new run, not written yet. `before` is what its way back leads to."""
     group = random.randrange(1 << 20, 1 << 31)
     now, pid = time.time(), os.getpid()
     others = tuple(dict.fromkeys((*others, *(earlier.entry.others if earlier else ()))))
-    return Journal(Entry(__version__, place(), command, now, pid, group, token, before, actions, others), earlier)
+    entry = Entry(__version__, place(), command, now, pid, group, token, before, actions, others, expedite)
+    return Journal(entry, earlier)
 
 
 def find(node: str, state: State) -> Found | None:

@@ -126,17 +126,20 @@ def go_back(way: WayBack, others: Sequence[Belonging], run: Run, means: Means) -
         )
 
 
-def revert(node: str, state: State, found: Found, lock: Lock, interrupts: Interrupts) -> None:
+def revert(node: str, state: State, found: Found, lock: Lock, interrupts: Interrupts, *, expedite: bool = True) -> None:
     """Goes back to before a run. Raises NkformError, KernelError.
 
-    Until it is done the run's record stays, so that it can be tried again.
+    Until it is done the run's record stays, so that it can be tried again. `expedite`: whether grace periods may be
+    expedited, if the run itself could do so.
     """
     with Namespaces() as namespaces, programs(node) as loading:
         if state == JOURNAL:
             tidy(found, namespaces)
         way = way_back(found.entry.before, namespaces)
         run = _returning(state, found)
-        go_back(way, found.entry.others, run, Means(lock, namespaces, way.features, interrupts, loading))
+        expedite = expedite and found.entry.expedite
+        means = Means(lock, namespaces, way.features, interrupts, loading, expedite=expedite)
+        go_back(way, found.entry.others, run, means)
         if state != PREVIOUS:
             forget(node, state)
         if state != JOURNAL:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from nkform.apply.belongings import Belonging, at_stake, give_again
 from nkform.apply.executor import Executor, give_back
+from nkform.apply.expedite import Expedited
 from nkform.apply.interrupt import Interrupted, Interrupts
 from nkform.apply.journal import STATES, Found, Journal, State, begin, find
 from nkform.apply.losses import noted
@@ -21,6 +22,7 @@ from nkform.model import Node
 from nkform.observe.node import observe
 from nkform.plan import restore
 from nkform.plan.actions import Action, CreatePair, DeletePair, SetChain, SetMap, undo
+from nkform.plan.grace import grace_periods
 from nkform.plan.plan import Change, Plan, build
 from nkform.plan.unlike import unlike
 from nkform.problem import NkformError, Problem
@@ -68,7 +70,10 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What a run works with. The lock is there so that no run can be without it."""
+    """What a run works with. The lock is there so that no run can be without it.
+
+    `expedite`: whether the kernel's grace periods may be expedited while programs come and go (apply/expedite.py).
+    """
 
     lock: Lock
     namespaces: Namespaces
@@ -76,6 +81,11 @@ class Means:
     interrupts: Interrupts
     programs: Programs | None = None
     progress: Progress | None = None
+    expedite: bool = True
+
+    @property
+    def expedited(self) -> Expedited:
+        return Expedited(self.lock if self.expedite else None)
 
 
 class _Steps:
@@ -129,7 +139,9 @@ def apply(plan: Plan, desired: Node, before: Node, run: Run, means: Means, targe
     """
     complete, origin = noted(plan, before, means.namespaces)
     others = at_stake(plan.actions, before, means.namespaces)
-    journal = begin(run.command, run.origin or origin, complete.actions, others, run.token, run.earlier)
+    journal = begin(
+        run.command, run.origin or origin, complete.actions, others, run.token, run.earlier, expedite=means.expedite
+    )
     journal.write()
     steps = _Steps(means, journal, len(plan.actions))
     with ExitStack() as stack:
@@ -137,7 +149,7 @@ def apply(plan: Plan, desired: Node, before: Node, run: Run, means: Means, targe
         chains: Chains | None = None
         try:
             chains = _chains(complete, run, means, stack)
-            Executor(means.namespaces, plan.node, steps, chains).run(complete.actions)
+            Executor(means.namespaces, plan.node, steps, chains, means.expedited).run(complete.actions)
             give_again(journal.entry.others, means.namespaces, beside=False)  # what can be had with the spec
             live = observe(means.namespaces, plan.node, desired)
             _verify(build(desired, live, features=means.features, targets=targets, resolved=plan.devices))
@@ -231,12 +243,14 @@ def _undone(
     if not give_back(journal.lent, means.namespaces):  # now, while interfaces have the names that it was lent under
         journal.lent.clear()
     done = list(steps.actions)
-    executor = Executor(means.namespaces, before.name, _Back(journal), chains)
-    for actions in _runs([step for action in reversed(done) for step in undo(action)]):
-        try:
-            executor.run(actions)
-        except (KernelError, NkformError, MemoryError) as error:
-            failed += (_while_undoing(problem.message) for problem in _told(error))
+    executor = Executor(means.namespaces, before.name, _Back(journal), chains, means.expedited)
+    # What undoes a change of a chain does not say what it will find there: the change does.
+    with means.expedited.during(grace_periods(done)):
+        for actions in _runs([step for action in reversed(done) for step in undo(action)]):
+            try:
+                executor.run(actions)
+            except (KernelError, NkformError, MemoryError) as error:
+                failed += (_while_undoing(problem.message) for problem in _told(error))
     if chains is not None:
         with suppress(KernelError):  # what holds no program any more is only clutter: the next run clears it up
             chains.sweep()

@@ -76,7 +76,9 @@ def run(options: argparse.Namespace) -> int:
             return 0
         if not kept and not agreed(options, "apply"):
             return 1
-        live, guardian = carry_out(found, found.desired, namespaces, writer, programs, options.target, trial=confirm)
+        live, guardian = carry_out(
+            found, found.desired, namespaces, writer, programs, options.target, expedite=spec.expedite, trial=confirm
+        )
         remember(found, live, spec, options, programs)
     added, changed, destroyed = found.plan.count()
     print(f"\nApply complete! Objects: {added} added, {changed} changed, {destroyed} destroyed.", flush=True)
@@ -92,7 +94,8 @@ def destroy(options: argparse.Namespace) -> int:
 
     if bool(options.spec) == bool(options.node):
         raise NkformError(Problem("NK0602", "destroy takes spec files or --node NAME, one of them"))
-    empty = Node(options.node or read_spec(options).node.name)
+    spec = read_spec(options) if options.spec else None
+    empty = Node(spec.node.name if spec else options.node)
     with Namespaces() as namespaces, writing(options, "destroy", empty.name, namespaces) as writer:
         found = look(namespaces, empty)
         warn(found.plan.warnings, options)
@@ -102,7 +105,8 @@ def destroy(options: argparse.Namespace) -> int:
             return 0
         if not agreed(options, "destroy"):
             return 1
-        carry_out(found, empty, namespaces, writer, settles=None)
+        expedite = spec.expedite if spec else _last_said(empty.name)
+        carry_out(found, empty, namespaces, writer, expedite=expedite, settles=None)
         with afterwards(options):
             _forget(empty.name)
     print(f"\nDestroy complete! Objects: {found.plan.count()[2]} destroyed.")
@@ -138,11 +142,13 @@ def carry_out(
     programs: Programs | None = None,
     targets: Sequence[str] = (),
     *,
+    expedite: bool,
     settles: State | None = "previous",
     trial: float = 0,
 ) -> tuple[Node, Guardian | None]:
     """Carries a plan out; returns the live node after it. `trial`: seconds until it goes back if nobody confirms it, 0
-    if it is for good; then a guardian sees to that. Raises NkformError, KernelError.
+    if it is for good; then a guardian sees to that. `expedite`: whether the spec, or what was applied last, lets grace
+    periods be expedited; the command line may forbid it. Raises NkformError, KernelError.
     """
     from nkform.apply import journal
     from nkform.apply.interrupt import Stopped
@@ -151,7 +157,8 @@ def carry_out(
     token = journal.new_token()
     origin = writer.earlier.entry.before if writer.earlier else None
     run = Run("apply", token, origin, writer.earlier, journal.UNCONFIRMED if trial else settles)
-    means = Means(writer.lock, namespaces, found.features, writer.interrupts, programs, Progress())
+    expedite = expedite and not writer.options.no_expedite
+    means = Means(writer.lock, namespaces, found.features, writer.interrupts, programs, Progress(), expedite)
     guardian = _guardian(desired.name, token, trial, writer) if trial else None
     try:
         with timed("apply"):
@@ -184,6 +191,14 @@ def nothing_to_do(node: str, writer: Writer) -> None:
         journal.complete(node)
     with afterwards(writer.options):
         release(node)
+
+
+def _last_said(node: str) -> bool:
+    """Whether grace periods may be expedited, as far as the last apply of a node tells."""
+    from nkform.apply import journal
+
+    last = journal.find(node, journal.PREVIOUS)
+    return last is None or last.entry.expedite
 
 
 def _forget(node: str) -> None:

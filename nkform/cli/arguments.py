@@ -87,21 +87,21 @@ def _from_specs(command: Command) -> None:
     )  # fmt: skip
     command(
         "apply", "make the node as the spec says, or leave it as it was", "apply",
-        *planning, _short, _locking, _unasked, _on_trial,
+        *planning, _short, _locking, _unasked, _on_trial, _waiting,
     )  # fmt: skip
     command(
         "watch", "say how the node drifts from the spec, as it does; and mend it", "watch",
-        _specs("+"), _compiling, _prebuilt, _json, _following,
+        _specs("+"), _compiling, _prebuilt, _json, _following, _waiting,
     )  # fmt: skip
     command(
         "destroy", "remove all that carries the node's mark", "apply",
-        _specs("*"), _node, _short, _locking, _unasked, function="destroy",
+        _specs("*"), _node, _short, _locking, _unasked, _waiting, function="destroy",
     )  # fmt: skip
 
 
 def _on_nodes(command: Command) -> None:
     """Commands about what was applied."""
-    changing = (_node, _short, _locking, _unasked)
+    changing = (_node, _short, _locking, _unasked, _waiting)
     command("confirm", "keep what `apply --confirm` did", "confirm", _node, _locking)
     command("rollback", "go back to what the node was before the last apply", "recover", *changing, function="rollback")
     command("recover", "take back a run that was killed", "recover", *changing)
@@ -181,6 +181,14 @@ def _locking(sub: Parser) -> None:
 
 def _unasked(sub: Parser) -> None:
     sub.add_argument("-y", "--yes", action="store_true", help="do not ask before changing the node")
+
+
+def _waiting(sub: Parser) -> None:
+    sub.add_argument(
+        "--no-expedite",
+        action="store_true",
+        help="leave the kernel's RCU grace periods as they are: attaching programs takes up to 100 times as long",
+    )
 
 
 def _on_trial(sub: Parser) -> None:

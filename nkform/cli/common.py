@@ -176,11 +176,13 @@ def only_node(namespaces: Namespaces, name: str | None) -> str:
 def warn_interrupted(node: str, options: argparse.Namespace) -> Begun | None:
     """Says so if a run on the node was killed, and returns what it began.
 
-    One that is under way is nobody's concern here.
+    One that is under way is nobody's concern here. What a killed run had borrowed of the machine is put back.
     """
-    from nkform.apply import journal
+    from nkform.apply import expedite, journal
     from nkform.observe.node import Begun
 
+    if expedite.put_back_if_idle(f"nkform (process {os.getpid()}), which puts {expedite.RECORD} back"):
+        print(expedite.PUT_BACK, file=sys.stderr)
     found = journal.find(node, journal.JOURNAL)
     if not found or Path(f"/proc/{found.entry.pid}").exists():
         return None

@@ -11,7 +11,7 @@ from nkform.report.state_text import Finding, render, render_json
 
 
 def run(options: argparse.Namespace) -> int:
-    findings = [_kernel(), _privileges(), *_features(), *_engines(), *_programs()]
+    findings = [_kernel(), _privileges(), *_features(), _grace_periods(), *_engines(), *_programs()]
     if options.json:
         sys.stdout.write(render_json(findings))
     else:
@@ -62,6 +62,28 @@ def _features() -> list[Finding]:
             Finding(name, "missing", f"{feature.what}: {why}", feature.hint or "boot a newer kernel to use it")
         )
     return findings
+
+
+def _grace_periods() -> Finding:
+    """Whether attaching a program can do without waiting for a grace period."""
+    from nkform.apply.expedite import is_borrowed
+    from nkform.kernel import rcu
+    from nkform.kernel.netlink import KernelError
+
+    name, what = rcu.EXPEDITED.name, "expedited grace periods while programs are attached and detached"
+    if why := rcu.obstacle():
+        return Finding(name, "missing", f"{what}: {why}", "each attachment takes the kernel 8 to 20 ms, if it waits")
+    try:
+        on = rcu.read()
+    except KernelError as error:
+        return Finding(name, "unknown", f"{what}: could not {error}")
+    if on == rcu.OFF:
+        return Finding(name, "ok", what)
+    if is_borrowed():
+        return Finding(
+            name, "ok", f"{what}: a run of nkform has set {rcu.EXPEDITED} to {on}; it, or the next one, puts it back"
+        )
+    return Finding(name, "ok", f"{what}: {rcu.EXPEDITED} is {on} already, and nkform leaves it alone")
 
 
 def _engines() -> list[Finding]:

@@ -46,7 +46,7 @@ def _back(options: argparse.Namespace, command: str, states: tuple[State, State]
         if way.plan.actions and not agreed(options, command):
             return 1
         try:
-            revert(node, state, found, lock, interrupts)
+            revert(node, state, found, lock, interrupts, expedite=not options.no_expedite)
         except Stopped as error:
             raise stopped(node) from error
     print(f"\n{node} is as it was before.")

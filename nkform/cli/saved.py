@@ -40,6 +40,7 @@ def save(path: Path, found: Look, drift: Notes, spec: Spec, options: argparse.Na
         adopt=options.adopt,
         targets=tuple(options.target),
         live=saved.relevant(found.live),
+        expedite=spec.expedite,
     )
     text = saved.write(document(found.plan, drift), basis)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
@@ -90,4 +91,4 @@ def _check_owner(path: Path, state: os.stat_result) -> None:
 
 def as_spec(basis: Basis) -> Spec:
     """The spec that a plan was made from, without its text."""
-    return Spec(basis.desired, templates=basis.templates, engine=basis.engine)
+    return Spec(basis.desired, templates=basis.templates, engine=basis.engine, expedite=basis.expedite)

@@ -81,7 +81,9 @@ def _healer(
             if found.plan.empty:
                 nothing_to_do(spec.node.name, writer)
             else:
-                live, _ = carry_out(found, found.desired, namespaces, writer, programs, settles=None)
+                live, _ = carry_out(
+                    found, found.desired, namespaces, writer, programs, expedite=spec.expedite, settles=None
+                )
             remember(found, live, spec, options, programs)
         return len(found.plan.actions)
 

@@ -20,7 +20,8 @@ RUN = Path("/run/nkform")
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600
 LOCK = "@lock"
-"""No node has this name: theirs have no @."""
+MACHINE = "@machine"
+"""The folder of what is the machine's and not a node's. No node has these names: theirs have no @."""
 
 _OPEN = os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -138,9 +139,10 @@ def remove(node: str, *names: str, base: Path = RUN) -> None:
 def nodes(base: Path = RUN) -> list[str]:
     """The names of all nodes that have a folder here."""
     try:
-        return sorted(entry.name for entry in os.scandir(base) if entry.is_dir(follow_symlinks=False))
+        entries = [entry.name for entry in os.scandir(base) if entry.is_dir(follow_symlinks=False)]
     except FileNotFoundError:
         return []
+    return sorted(name for name in entries if name != MACHINE)
 
 
 class Lock:

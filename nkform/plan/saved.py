@@ -26,8 +26,8 @@ class Basis:
 
     `nkform` is the version, `place` the boot and network namespace, `when` seconds since 1970, `files` the spec's,
     `spec` its digest, `desired` what it declares. `templates`, `engine` and `objects` are where programs come from;
-    `adopt` and `targets` the options of those names. `live` is the node as it was, as far as the plan depends on it,
-    revisions of chains included.
+    `adopt` and `targets` the options of those names, `expedite` the spec's key. `live` is the node as it was, as far as
+    the plan depends on it, revisions of chains included.
     """
 
     nkform: str
@@ -42,6 +42,7 @@ class Basis:
     adopt: bool
     targets: tuple[str, ...]
     live: Node
+    expedite: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ class Spec:
     """The desired node. `warnings` have positions; `sources` are the files, in the order in which they were given.
 
     `templates` are the folders of the user's program templates, `engine` what compiles programs (auto, clang, bcc).
+    `expedite`: whether a run may expedite the kernel's grace periods while programs come and go.
     """
 
     node: Node
@@ -25,6 +26,7 @@ class Spec:
     sources: tuple[Source, ...] = ()
     templates: tuple[str, ...] = ()
     engine: str = "auto"
+    expedite: bool = True
 
     def locate(self, path: Path) -> Position | None:
         """The place of a path of the merged spec: that of its `defaults` if it comes from there, else the nearest."""

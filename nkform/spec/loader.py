@@ -54,7 +54,14 @@ def load_sources(
     for source in sources:
         source.forget()
     templates = tuple(dict.fromkeys(merged.get("templates", ())))
-    return Spec(node, tuple(placed), tuple(sources), templates, merged.get("engine", "auto"))
+    return Spec(
+        node,
+        tuple(placed),
+        tuple(sources),
+        templates,
+        engine=merged.get("engine", "auto"),
+        expedite=merged.get("expedite", True),
+    )
 
 
 _HOLES = frozenset({"NK0106", "NK0107", "NK0110", "NK0113"})

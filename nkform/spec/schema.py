@@ -316,6 +316,12 @@ def build() -> Json:
                 "propertyNames": _ref("ifname"),
                 "additionalProperties": _ref("device"),
             },
+            "expedite": _or_variable(
+                "Whether a run may expedite the kernel's RCU grace periods while it attaches and detaches programs, "
+                "which interrupts every processor of the machine for a moment. Default: true.",
+                {"type": "boolean"},
+                False,
+            ),
             **schema_programs.spec_properties(),
         },
         "$defs": _definitions(),

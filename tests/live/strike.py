@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from nkform.apply import transaction
-from nkform.kernel import bpf, netns, sysctl
+from nkform.kernel import bpf, netns, rcu, sysctl
 from nkform.kernel.bpf import Buffer, Command
 from nkform.kernel.clsact import Tc
 from nkform.kernel.netlink import KernelError, Message, Request, Socket
@@ -96,6 +96,7 @@ def strikes(place: int | str, *, kill: bool = False) -> Iterator[Strike]:
         patch.setattr(bpf, "call", _bpf(strike, bpf.call))
         patch.setattr(Socket, "ask", _ask(strike, Socket.ask))
         patch.setattr(sysctl, "write", _write(strike, sysctl.write))
+        patch.setattr(rcu, "write", _expedite(strike, rcu.write))
         for name in FILES:
             patch.setattr(os, name, _file(strike, name, getattr(os, name)))
         patch.setattr(netns, "_libc", _Libc(strike, netns._libc))
@@ -159,6 +160,15 @@ def _write(strike: Strike, genuine: Callable[[str, str, str], None]) -> Callable
         if strike.at(asked := f"set sysctl {key} of {interface} to {value}"):
             raise KernelError(ERRNO, asked)
         genuine(interface, key, value)
+
+    return write
+
+
+def _expedite(strike: Strike, genuine: Callable[[int], None]) -> Callable[[int], None]:
+    def write(value: int) -> None:
+        if strike.at(asked := f"expedite grace periods: {value}"):
+            raise KernelError(ERRNO, asked)
+        genuine(value)
 
     return write
 

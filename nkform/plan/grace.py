@@ -1,0 +1,31 @@
+"""How many RCU grace periods the kernel will wait for while actions are carried out. Pure.
+
+One for each link that is attached or detached, none for a link's update, for filters of legacy tc or for entries of
+maps; and one for each hook of a device that goes with programs attached (dev_tcx_uninstall in kernel/bpf/tcx.c,
+netkit_uninit in drivers/net/netkit.c).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from nkform.plan.actions import Action, DeletePair, SetChain
+from nkform.plan.chains import Update, kept, steps
+
+
+def grace_periods(actions: Iterable[Action]) -> int:
+    """An estimate: what others have attached, and what a program that closes a hook for a moment adds, is left out."""
+    return sum(map(_of, actions))
+
+
+def _of(action: Action) -> int:
+    match action:
+        case DeletePair(device):
+            return sum(bool(hook.linked) for hook in device.hooks.values())
+        case SetChain(_, _, before, after):
+            linked = [entry for entry in before.linked if entry.ours]
+            if action.legacy or not after.programs:
+                return len(linked)
+            return sum(not isinstance(step, Update) for step in steps(linked, after, kept(linked, after), moved=False))
+        case _:
+            return 0
