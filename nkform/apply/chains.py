@@ -23,7 +23,7 @@ from nkform.kernel.bpf import BpfError
 from nkform.kernel.bpf_programs import load_drop, prog_info
 from nkform.kernel.clsact import Tc
 from nkform.kernel.netlink import KernelError
-from nkform.model import After, Attached, Before, Chain, Contents, Device, First, Hook, Last, Program
+from nkform.model import After, Attached, Before, Chain, Contents, Device, First, Hook, Last, Node, Program
 from nkform.observe import contents, explanations
 from nkform.observe.chains import DIRECTIONS, TYPES, entry_name, read_filters, read_links, read_pins
 from nkform.plan import chains as plan
@@ -105,9 +105,22 @@ class Chains:
             for entry in found.ours:
                 self._hold(device, hook, entry)
 
-    def sweep(self) -> None:
-        """Removes pins of links that hold nothing: their devices have gone without us, or they were detached."""
+    def sweep(self, live: Node | None = None) -> None:
+        """Removes pins of links that hold nothing: their devices have gone without us, or they were detached.
+
+        `live`: the node as it was just observed; the links that its hooks run need no second look.
+        """
+        devices = live.devices.values() if live else ()
+        attached = {
+            entry_name(entry.name, entry.digest, entry.place)
+            for device in devices
+            for hook in device.hooks.values()
+            for entry in hook.linked
+            if entry.ours
+        }
         for pin in list(bpffs.pins(self._node, self._base)):
+            if pin.entry in attached:
+                continue
             link = bpf_links.open_link(pin.path(self._base))
             try:
                 gone = bpf_links.link_info(link).ifindex == 0

@@ -45,7 +45,7 @@ from nkform.plan.actions import (
     end_of,
     namespace_of,
 )
-from nkform.plan.grace import grace_periods
+from nkform.plan.grace import are_worth_it
 
 PAIRS_AT_ONCE = 200
 """Each open peer namespace costs a file descriptor while a batch of pairs is made."""
@@ -119,10 +119,10 @@ class Executor:
                 case "create pair":
                     self._create_pairs([a for a in some if isinstance(a, CreatePair)])
                 case "delete pair":
-                    with self._expedited.during(grace_periods(some)):
+                    with self._expedited.during(are_worth_it(some)):
                         self._delete_pairs([a for a in some if isinstance(a, DeletePair)])
                 case "set chain":
-                    with self._expedited.during(grace_periods(some)):
+                    with self._expedited.during(are_worth_it(some)):
                         self._set_chains([a for a in some if isinstance(a, SetChain | SetMap)])
                 case _:
                     self._visit(key, some)

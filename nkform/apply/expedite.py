@@ -23,9 +23,6 @@ RECORD = "rcu_expedited"
 
 PUT_BACK = f"put {rcu.EXPEDITED} back to {rcu.OFF}, which a run that was killed had left on"
 
-AT_LEAST = 2
-"""Grace periods ahead for which it is worth it."""
-
 
 class Expedited:
     """The right to borrow the switch, which only the holder of the machine's lock has."""
@@ -35,12 +32,12 @@ class Expedited:
         self._lock = lock
 
     @contextmanager
-    def during(self, grace_periods: int) -> Iterator[None]:
-        """Within the block grace periods are expedited, where that is possible and pays.
+    def during(self, wanted: bool) -> Iterator[None]:
+        """Within the block grace periods are expedited, where that is wanted and possible.
 
         Nothing here stops a run: it only takes longer where the switch cannot be had.
         """
-        number = self._borrow() if self._lock is not None and grace_periods >= AT_LEAST else None
+        number = self._borrow() if self._lock is not None and wanted else None
         try:
             yield
         finally:

@@ -22,7 +22,7 @@ from nkform.model import Node
 from nkform.observe.node import observe
 from nkform.plan import restore
 from nkform.plan.actions import Action, CreatePair, DeletePair, SetChain, SetMap, undo
-from nkform.plan.grace import grace_periods
+from nkform.plan.grace import are_worth_it
 from nkform.plan.plan import Change, Plan, build
 from nkform.plan.unlike import unlike
 from nkform.problem import NkformError, Problem
@@ -155,7 +155,7 @@ def apply(plan: Plan, desired: Node, before: Node, run: Run, means: Means, targe
             _verify(build(desired, live, features=means.features, targets=targets, resolved=plan.devices))
             means.interrupts.check()
             if chains is not None:
-                chains.sweep()
+                chains.sweep(live)
             journal.settle(run.settles)
         except (KernelError, MemoryError, NkformError, Interrupted) as error:
             undone = _undone(steps, before, others, desired, journal, means, chains)
@@ -245,7 +245,7 @@ def _undone(
     done = list(steps.actions)
     executor = Executor(means.namespaces, before.name, _Back(journal), chains, means.expedited)
     # What undoes a change of a chain does not say what it will find there: the change does.
-    with means.expedited.during(grace_periods(done)):
+    with means.expedited.during(are_worth_it(done)):
         for actions in _runs([step for action in reversed(done) for step in undo(action)]):
             try:
                 executor.run(actions)

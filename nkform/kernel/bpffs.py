@@ -82,6 +82,7 @@ def require(base: str = BASE) -> None:
 
 # --- names ------------------------------------------------------------------------------
 
+_PLAIN = re.compile(r"[A-Za-z0-9_@:+=,-]+")
 _UNSAFE = re.compile(rb"[^A-Za-z0-9_@:+=,-]")
 _ESCAPED = re.compile(rb"%([0-9A-F]{2})")
 
@@ -91,14 +92,19 @@ def encode(name: str) -> str:
 
     Raises ValueError for a name that is empty, or longer than 255 bytes when encoded.
     """
-    written = _UNSAFE.sub(lambda found: b"%%%02X" % found[0][0], os.fsencode(name))
+    if _PLAIN.fullmatch(name):  # as nearly all are
+        written = name
+    else:
+        written = _UNSAFE.sub(lambda unsafe: b"%%%02X" % unsafe[0][0], os.fsencode(name)).decode("ascii")
     if not 0 < len(written) <= NAME_BYTES:
         raise ValueError(f"no name for a pin: {name!r}")
-    return written.decode("ascii")
+    return written
 
 
 def decode(written: str) -> str:
     """The name that `encode` wrote so. Raises ValueError for what it never writes."""
+    if _PLAIN.fullmatch(written):
+        return written
     name = os.fsdecode(_ESCAPED.sub(lambda found: bytes.fromhex(found[1].decode()), os.fsencode(written)))
     if encode(name) != written:
         raise ValueError(f"no name that nkform gave to a pin: {written!r}")

@@ -12,13 +12,22 @@ from collections.abc import Iterable
 from nkform.plan.actions import Action, DeletePair, SetChain
 from nkform.plan.chains import Update, kept, steps
 
+WORTH_IT = 2
+"""Grace periods ahead for which it is worth it to have them expedited."""
 
-def grace_periods(actions: Iterable[Action]) -> int:
+
+def are_worth_it(actions: Iterable[Action]) -> bool:
+    """Whether actions wait for so many grace periods that these are to be expedited."""
+    total = 0
+    for action in actions:
+        total += grace_periods(action)
+        if total >= WORTH_IT:
+            return True
+    return False
+
+
+def grace_periods(action: Action) -> int:
     """An estimate: what others have attached, and what a program that closes a hook for a moment adds, is left out."""
-    return sum(map(_of, actions))
-
-
-def _of(action: Action) -> int:
     match action:
         case DeletePair(device):
             return sum(bool(hook.linked) for hook in device.hooks.values())

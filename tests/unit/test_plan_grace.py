@@ -6,7 +6,7 @@ import pytest
 
 from nkform.model import Attached, Chain, Device, Endpoint, Hook, Program
 from nkform.plan.actions import Action, DeletePair, SetChain, SetUp, end_of
-from nkform.plan.grace import grace_periods
+from nkform.plan.grace import are_worth_it, grace_periods
 
 PEER = Endpoint("eth0", "web")
 PAIR = Device("v0", "veth", {}, Endpoint("v0"), PEER)
@@ -42,5 +42,6 @@ def chain(*names: str, digest: str = "old") -> Chain:
     ],
 )  # fmt: skip
 def test_grace_periods_of_an_action(action: Action, waits: int) -> None:
-    assert grace_periods([action]) == waits
-    assert grace_periods([action] * 3) == 3 * waits
+    assert grace_periods(action) == waits
+    assert are_worth_it([action]) is (waits >= 2)
+    assert are_worth_it([action] * 2) is (waits >= 1)
