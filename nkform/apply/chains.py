@@ -25,7 +25,7 @@ from nkform.kernel.clsact import Tc
 from nkform.kernel.netlink import KernelError
 from nkform.model import After, Attached, Before, Chain, Contents, Device, First, Hook, Last, Node, Program
 from nkform.observe import contents, explanations
-from nkform.observe.chains import DIRECTIONS, TYPES, entry_name, read_filters, read_links, read_pins
+from nkform.observe.chains import DIRECTIONS, TYPES, Pinned, entry_name, read_filters, read_links, read_pins
 from nkform.plan import chains as plan
 from nkform.plan.actions import SetChain, SetMap
 
@@ -148,7 +148,7 @@ class Chains:
         device, hook, index = action.device, action.hook, indexes[0]
         attach_type = TYPES[device.kind, hook]
         direction = DIRECTIONS.get(attach_type)
-        now = read_links(index, attach_type, self._pinned(device.name, hook))
+        now = read_links(index, attach_type, partial(self._pinned, device.name, hook))
         links = Links(bpffs.Pin(self._node, device.name, hook, ""), index, attach_type, self._base)
         original = self._originals.pop((index, hook), None)
         with ExitStack() as stack:
@@ -231,7 +231,7 @@ class Chains:
                 raise KernelError(errno.ESTALE, asked, "the program is not there as it was when the plan was made")
             set_entries(maps[wanted], action.before, action.after)
 
-    def _pinned(self, device: str, hook: str) -> Mapping[int, tuple[str, str]]:
+    def _pinned(self, device: str, hook: str) -> Pinned:
         """Name and digest of our programs at a hook, by link id."""
         return read_pins(bpffs.pins_at(self._node, device, hook, self._base)).get((device, hook), {})
 

@@ -122,14 +122,14 @@ class Pin:
     top: str = FOLDER
 
     def path(self, base: str = BASE) -> str:
-        return "/".join((base, self.top, *map(encode, (self.node, self.device, self.hook, self.entry))))
+        return f"{self.folders(base)[0]}/{encode(self.entry)}"
 
     def folders(self, base: str = BASE) -> tuple[str, str, str, str]:
         """The folders of the hook, the device, the node and nkform: from below."""
-        hook = os.path.dirname(self.path(base))
-        device = os.path.dirname(hook)
-        node = os.path.dirname(device)
-        return hook, device, node, os.path.dirname(node)
+        nkform = f"{base}/{self.top}"
+        node = f"{nkform}/{encode(self.node)}"
+        device = f"{node}/{encode(self.device)}"
+        return f"{device}/{encode(self.hook)}", device, node, nkform
 
 
 # --- folders and pins -------------------------------------------------------------------
@@ -140,13 +140,17 @@ def prepare(pin: Pin, base: str = BASE) -> str:
 
     Raises KernelError: ENODEV (no bpffs), ENOTDIR or EPERM (something that is not our folder is in the way).
     """
-    try:
-        _check_all(pin, base)
-    except FileNotFoundError:
-        require(base)
-        for folder in reversed(pin.folders(base)):
+    folders = pin.folders(base)
+    required = False
+    for folder in reversed(folders):
+        try:
+            _check(folder)
+        except FileNotFoundError:
+            if not required:
+                require(base)
+                required = True
             _make(folder)
-    return pin.path(base)
+    return f"{folders[0]}/{encode(pin.entry)}"
 
 
 def _make(folder: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 
 from nkform.kernel import bpffs
@@ -33,8 +33,11 @@ DIRECTIONS: Mapping[AttachType, Direction] = {
     AttachType.TCX_EGRESS: Direction.EGRESS,
 }
 
-Pins = Mapping[tuple[str, str], Mapping[int, tuple[str, str]]]
-"""By device and hook: name and digest of our programs, by link id."""
+Pinned = Mapping[int, tuple[str, str]]
+"""Name and digest of our programs at a hook, by link id."""
+
+Pins = Mapping[tuple[str, str], Pinned]
+"""By device and hook."""
 
 
 def entry_name(name: str, digest: str, link_id: int) -> str:
@@ -94,8 +97,11 @@ def _filtered(node: str, indexes: Mapping[str, int], legacy: Collection[int]) ->
     }
 
 
-def read_links(index: int, attach_type: AttachType, pinned: Mapping[int, tuple[str, str]]) -> Hook:
-    """The links at a hook. Where the kernel has no such hook: nothing, with revision 0, or 1 if legacy tc stands in."""
+def read_links(index: int, attach_type: AttachType, pinned: Pinned | Callable[[], Pinned]) -> Hook:
+    """The links at a hook. Where the kernel has no such hook: nothing, with revision 0, or 1 if legacy tc stands in.
+
+    `pinned` says which ones are ours; a function is asked only where there is anything.
+    """
     try:
         chain = query(index, attach_type)
     except BpfError as error:
@@ -103,6 +109,8 @@ def read_links(index: int, attach_type: AttachType, pinned: Mapping[int, tuple[s
             return Hook(revision=1 if attach_type in DIRECTIONS else 0)
         raise
     entries = []
+    if callable(pinned):
+        pinned = pinned() if chain.entries else {}
     for entry in chain.entries:
         if entry.link_id in pinned:
             name, digest = pinned[entry.link_id]
