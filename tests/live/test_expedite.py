@@ -275,11 +275,11 @@ def elsewhere() -> None:
     isolation.mount("bpf", "/sys/fs/bpf")
 
 
-def held(patience: Path) -> Callable[[], None]:
-    """The run of a process waits, half-way through its chains, until a file is there."""
+def held(patience: Path, first: Callable[[], None] = lambda: None) -> Callable[[], None]:
+    """The run of a process waits, half-way through its chains, until a file is there; `first` is done before it."""
 
     def prepare() -> None:
-        elsewhere()
+        first()
         genuine = Chains.set
 
         def waiting(self: Chains, *words: Any) -> None:
@@ -298,7 +298,7 @@ def test_two_runs_at_once_leave_it_as_it_was(node: Node, switch: Path, killed: s
     go = [node.folder / name for name in ("first", "second")]
     runs = []
     for patience in go:
-        runs.append(Process("apply", "-y", str(node.path), prepare=held(patience)))
+        runs.append(Process("apply", "-y", str(node.path), prepare=held(patience, elsewhere)))
         runs[-1].hears("half-way")
         value = switch.read_text()
         assert value != "0\n"
@@ -338,21 +338,7 @@ def test_both_runs_took_it_at_the_same_moment(switch: Path) -> None:
 def test_reading_commands_leave_it_to_the_run_that_has_it(node: Node, switch: Path) -> None:
     node.write(TWO)
     go = node.folder / "go"
-    run = Process("apply", "-y", str(node.path), prepare=lambda: None)
-    assert run.ended() == 0
-    node.destroy()
-
-    def prepare() -> None:
-        genuine = Chains.set
-
-        def waiting(self: Chains, *words: Any) -> None:
-            genuine(self, *words)
-            print("half-way", flush=True)
-            until(go.exists)
-
-        Chains.set = waiting  # type: ignore[method-assign]
-
-    run = Process("apply", "-y", str(node.path), prepare=prepare)
+    run = Process("apply", "-y", str(node.path), prepare=held(go))
     run.hears("half-way")
     value = switch.read_text()
     assert value != "0\n"
