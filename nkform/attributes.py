@@ -10,9 +10,9 @@ Numbers are those of include/uapi/linux/if_link.h (enum IFLA_*, enum IFLA_NETKIT
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
+from nkform.dataclass import dataclass
 from nkform.model import Kind
 
 Form = Literal["u8", "u16", "u32", "mac"]

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from typing import Any
 
+from nkform.dataclass import dataclass
 from nkform.model import Entry, Filled
 
 VALUE = b"\x01"

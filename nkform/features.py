@@ -5,7 +5,7 @@ Data only. `kernel/probe.py` finds out what the running kernel has; versions ser
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from nkform.dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ attribute means "not managed". This module touches nothing: no I/O, no clock, no
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+
+from nkform.dataclass import dataclass, field, replace
 
 Kind = str
 """Declared: netkit, veth, auto (netkit where the kernel has it, else veth) or external (exists already, only its

@@ -6,7 +6,7 @@ path stands is known to `spec`; how it is printed, to `report`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from nkform.dataclass import dataclass
 
 Path = tuple[str | int, ...]
 """A path into the spec as loaded: `("devices", "lxc-web", "peer", "mtu")`."""

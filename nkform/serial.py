@@ -6,12 +6,13 @@ the model does not know. Objects carry their class in `type`; readers ignore key
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable, Hashable, Mapping
 from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from nkform.dataclass import MISSING, Field, fields, is_dataclass
 
 T = TypeVar("T")
 
@@ -46,7 +47,7 @@ def _parts(value: Any) -> dict[str, Any]:
 
 @cache
 def _names(kind: Hashable) -> tuple[str, ...]:
-    return tuple(field.name for field in dataclasses.fields(cast(Any, kind)))
+    return tuple(field.name for field in fields(cast(Any, kind)))
 
 
 def _reader(kind: Any) -> Reader:
@@ -89,7 +90,7 @@ def _checked(fits: Callable[[Any], bool], said: str) -> Reader:
 
 def _class(kind: Any) -> Reader:
     hints = get_type_hints(kind)
-    needed = {f.name for f in dataclasses.fields(kind) if _needed(f)}
+    needed = {f.name for f in fields(kind) if _needed(f)}
     readers: dict[str, Reader] = {}
 
     def reader(data: Any) -> Any:
@@ -105,11 +106,11 @@ def _class(kind: Any) -> Reader:
 
 
 def _is_class(kind: object) -> bool:
-    return dataclasses.is_dataclass(kind)
+    return is_dataclass(kind)
 
 
-def _needed(field: dataclasses.Field[Any]) -> bool:
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+def _needed(field: Field[Any]) -> bool:
+    return field.default is MISSING and field.default_factory is MISSING
 
 
 def _union(kinds: tuple[Any, ...]) -> Reader:

@@ -8,9 +8,9 @@ noted before anything is done, as the kernel reports them, and given again after
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from socket import AF_INET6
 
+from nkform.dataclass import dataclass
 from nkform.kernel import inet, links
 from nkform.kernel.netlink import KernelError, Request, Socket, whole
 from nkform.kernel.netns import Namespaces

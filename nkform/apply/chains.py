@@ -11,13 +11,13 @@ import errno
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 from typing import Protocol, TypeVar
 
 from nkform.apply.maps import fill as set_entries
 from nkform.apply.ways import Filters, Links, Place, Way
 from nkform.bpf.loader import Loaded
+from nkform.dataclass import replace
 from nkform.kernel import bpf, bpf_links, bpffs
 from nkform.kernel.bpf import BpfError
 from nkform.kernel.bpf_programs import load_drop, prog_info

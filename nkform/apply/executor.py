@@ -10,12 +10,12 @@ import errno
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 from itertools import groupby
 from typing import Protocol
 
 from nkform.apply.expedite import Expedited
+from nkform.dataclass import replace
 from nkform.kernel import inet, links, sysctl
 from nkform.kernel.netlink import KernelError, Request, Socket, whole
 from nkform.kernel.netns import Namespaces

@@ -15,13 +15,13 @@ import sys
 import syslog
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from nkform.apply.interrupt import Interrupts
 from nkform.apply.journal import JOURNAL, OUTCOME, UNCONFIRMED, Found, State, find
 from nkform.apply.lock import take
 from nkform.apply.recovery import revert
+from nkform.dataclass import dataclass
 from nkform.kernel import rundir
 from nkform.problem import NkformError, Problem
 

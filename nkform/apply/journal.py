@@ -14,11 +14,11 @@ import json
 import os
 import random
 import time
-from dataclasses import dataclass
 from typing import Final, Literal
 
 from nkform import __version__, serial
 from nkform.apply.belongings import Belonging
+from nkform.dataclass import dataclass
 from nkform.kernel import rundir
 from nkform.kernel.netlink import KernelError
 from nkform.kernel.place import place

@@ -7,8 +7,8 @@ They are read before anything is done.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import replace
 
+from nkform.dataclass import replace
 from nkform.kernel import devconf
 from nkform.kernel.netlink import Socket, whole
 from nkform.kernel.netns import Namespaces

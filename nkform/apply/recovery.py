@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from nkform.apply.executor import give_back
 from nkform.apply.interrupt import Interrupts
 from nkform.apply.journal import JOURNAL, PREVIOUS, Entry, Found, State, forget, new_token
 from nkform.apply.transaction import Means, Run, apply, release
+from nkform.dataclass import dataclass
 from nkform.kernel import bpffs, links
 from nkform.kernel.netlink import Socket, whole
 from nkform.kernel.netns import Namespaces

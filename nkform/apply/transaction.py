@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nkform.apply.belongings import Belonging, at_stake, give_again
@@ -14,6 +13,7 @@ from nkform.apply.expedite import Expedited
 from nkform.apply.interrupt import Interrupted, Interrupts
 from nkform.apply.journal import STATES, Found, Journal, State, begin, find
 from nkform.apply.losses import noted
+from nkform.dataclass import dataclass
 from nkform.kernel import bpffs
 from nkform.kernel.netlink import KernelError
 from nkform.kernel.netns import Namespaces

@@ -12,10 +12,10 @@ import select
 import signal
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
+from nkform.dataclass import dataclass
 from nkform.kernel.monitor import Monitor
 from nkform.kernel.netlink import KernelError
 from nkform.kernel.netns import Namespaces

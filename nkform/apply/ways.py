@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Protocol
 
+from nkform.dataclass import dataclass, replace
 from nkform.kernel import bpf, bpf_links, bpffs
 from nkform.kernel.bpf_links import AttachType
 from nkform.kernel.clsact import PRIORITY_END, Direction, Tc

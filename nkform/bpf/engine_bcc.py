@@ -16,13 +16,13 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from nkform.bpf.catalogue import library
 from nkform.bpf.diagnose import compiler_error, verifier_error
 from nkform.bpf.loader import MapDefinition, Prototype, places_of
 from nkform.bpf.render import Rendered
+from nkform.dataclass import dataclass
 from nkform.kernel.bpf import PRIVILEGE
 from nkform.kernel.bpf_maps import map_info
 from nkform.kernel.bpf_programs import SCHED_CLS, last_useful_line

@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from nkform.bpf.loader import MapDefinition, Prototype, places_of
 from nkform.bpf.render import ABI, Rendered
 from nkform.bpf.store import Store
 from nkform.bpf.values import MAP_NAME
+from nkform.dataclass import dataclass, field
 from nkform.kernel.bpf_programs import VerifierError
 from nkform.problem import NkformError, Problem
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from nkform.dataclass import dataclass, field
 
 HOOKS = ("primary", "peer", "ingress", "egress")
 """The spec's words. `peer` and `ingress` are packets that come from the workload or the wire, the others go there."""

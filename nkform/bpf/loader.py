@@ -11,11 +11,11 @@ import os
 import struct
 import sys
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Protocol
 
 from nkform.bpf.render import Rendered
 from nkform.bpf.values import MAP_NAME
+from nkform.dataclass import dataclass, field
 from nkform.entries import VALUE, keys
 from nkform.kernel import bpf_maps
 from nkform.kernel.bpf_maps import BPF_F_RDONLY_PROG, MapInfo, MapType, map_create, map_info

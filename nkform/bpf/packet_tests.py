@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from nkform.bpf.facts import MODES, Facts
 from nkform.bpf.packets import build
 from nkform.bpf.parameters import Canonical
 from nkform.bpf.template import Numbers, Template, check, excluded
+from nkform.dataclass import dataclass, field, replace
 from nkform.problem import NkformError, Path, Problem
 from nkform.spec.nearest import nearest
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from nkform.bpf.parameters import KINDS, Kind, RefusedError
+from nkform.dataclass import dataclass
 from nkform.problem import Path, Problem
 from nkform.spec.nearest import nearest
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from nkform.dataclass import dataclass
 from nkform.problem import Path, Problem
 from nkform.spec import inet
 from nkform.spec.nearest import nearest

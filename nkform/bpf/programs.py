@@ -6,7 +6,6 @@ A digest needs no compiler; compiling and loading happen when a program is attac
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nkform.bpf.catalogue import catalogue, unknown
@@ -16,6 +15,7 @@ from nkform.bpf.loader import Loaded, Loader
 from nkform.bpf.parameters import MAP, Canonical
 from nkform.bpf.render import Rendered, Renderer, contents_of, digest
 from nkform.bpf.template import Template, check, excluded, misplaced
+from nkform.dataclass import dataclass, replace
 from nkform.model import Chain, Contents, Device, Node, Program
 from nkform.problem import Path as SpecPath
 from nkform.problem import Problem, fail

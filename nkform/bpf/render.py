@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from nkform.bpf.parameters import MAP, STRUCTURE, Canonical, FactDefault, Parame
 from nkform.bpf.template import PROGRAM, Template
 from nkform.bpf.values import Layout, Values
 from nkform.bpf.vocabulary import FACT_PREFIX, Used, Vocabulary, function_name
+from nkform.dataclass import dataclass, field
 from nkform.model import Contents
 from nkform.problem import NkformError, Problem
 

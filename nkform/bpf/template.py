@@ -6,7 +6,6 @@ Reads files; executes nothing of them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from nkform.bpf.facts import Facts
 from nkform.bpf.parameters import Canonical, Checked, FactDefault, Kind, Parameter, check_all, checked
 from nkform.bpf.values import families
 from nkform.data import data_path
+from nkform.dataclass import dataclass, field
 from nkform.problem import NkformError, Position, Problem
 
 MANIFEST = "manifest.yaml"

@@ -9,10 +9,10 @@ from __future__ import annotations
 import struct
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from socket import AF_INET, AF_INET6, inet_pton
 
 from nkform.bpf.parameters import Canonical, Kind
+from nkform.dataclass import dataclass
 
 CAPACITIES = (4, 16, 64, 256)
 """Sizes of arrays. Each costs one more compilation, so they are few."""

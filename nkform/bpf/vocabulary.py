@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nkform.bpf import contents as filling
@@ -16,6 +15,7 @@ from nkform.bpf.facts import Facts
 from nkform.bpf.parameters import MAP, STRUCTURE, VALUE, Canonical, Parameter
 from nkform.bpf.template import Template
 from nkform.bpf.values import Field, Form
+from nkform.dataclass import dataclass
 from nkform.entries import LAYOUTS
 from nkform.entries import Layout as KeyLayout
 

@@ -8,10 +8,10 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nkform.dataclass import dataclass
 from nkform.model import Node
 from nkform.problem import NkformError, Problem, fail
 

@@ -6,10 +6,10 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from nkform.cli.common import only_node, warn, warn_interrupted
+from nkform.dataclass import replace
 from nkform.model import Contents, Node
 from nkform.observe.explanations import Explanations
 

@@ -7,10 +7,10 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nkform.cli.common import interrupted, warn
+from nkform.dataclass import dataclass
 from nkform.problem import NkformError, fail
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ import functools
 import os
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import IntEnum
 
+from nkform.dataclass import dataclass
 from nkform.kernel import bpf
 from nkform.kernel.bpf import BpfError, Command, Layout
 from nkform.kernel.bpf_programs import prog_name

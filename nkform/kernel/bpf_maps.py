@@ -13,10 +13,10 @@ import errno
 import functools
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
+from nkform.dataclass import dataclass
 from nkform.kernel import bpf
 from nkform.kernel.bpf import BpfError, Buffer, Command, Layout
 

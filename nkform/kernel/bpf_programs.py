@@ -8,8 +8,8 @@ from __future__ import annotations
 import errno
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
+from nkform.dataclass import dataclass
 from nkform.kernel import bpf
 from nkform.kernel.bpf import BpfError, Buffer, Command, Layout
 

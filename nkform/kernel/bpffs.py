@@ -18,8 +18,8 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from nkform.dataclass import dataclass
 from nkform.kernel.netlink import KernelError
 
 BASE = "/sys/fs/bpf"

@@ -22,10 +22,10 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
+from nkform.dataclass import dataclass
 from nkform.kernel.bpf import BpfError
 from nkform.kernel.bpf_links import After, Before, Chain, Entry, First, Last, Position
 from nkform.kernel.bpf_programs import prog_info, prog_name

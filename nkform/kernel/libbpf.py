@@ -12,8 +12,8 @@ import ctypes
 import errno
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
+from nkform.dataclass import dataclass
 from nkform.kernel.bpf import BpfError
 from nkform.kernel.bpf_programs import VerifierError
 from nkform.kernel.netlink import KernelError

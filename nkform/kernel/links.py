@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
 
 from nkform.attributes import ATTRIBUTES, Attribute, Flag, Form, Ifla, NetkitData
+from nkform.dataclass import dataclass, replace
 from nkform.kernel.netlink import (
     ATTRIBUTE,
     NLM_F_CREATE,

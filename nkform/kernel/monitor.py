@@ -15,8 +15,8 @@ import errno
 import socket
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from nkform.dataclass import dataclass
 from nkform.kernel.netlink import (
     HEADER,
     NETLINK_ROUTE,

@@ -15,8 +15,9 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
+
+from nkform.dataclass import dataclass
 
 NETLINK_ROUTE = 0
 SOL_NETLINK = 270

@@ -9,9 +9,9 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 from pathlib import Path
 
+from nkform.dataclass import replace
 from nkform.kernel import inet, links
 from nkform.kernel.netlink import KernelError, Socket, first_error
 from nkform.kernel.netns import Namespaces

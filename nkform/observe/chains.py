@@ -9,8 +9,8 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import replace
 
+from nkform.dataclass import replace
 from nkform.kernel import bpffs
 from nkform.kernel.bpf import BpfError, prog_fd
 from nkform.kernel.bpf_links import AttachType, query

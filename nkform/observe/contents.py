@@ -8,8 +8,8 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 
+from nkform.dataclass import replace
 from nkform.entries import LAYOUTS, filled
 from nkform.kernel.bpf import BpfError, map_fd, prog_fd
 from nkform.kernel.bpf_maps import map_info, map_items

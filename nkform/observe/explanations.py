@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from nkform.dataclass import dataclass, field, fields
 from nkform.kernel import rundir
 from nkform.model import Device, Node
 
@@ -55,7 +55,7 @@ def note(live: Node, devices: Mapping[str, Device], templates: Mapping[str, tupl
     attached = {entry.digest for d in live.devices.values() for hook in d.hooks.values() for entry in hook.ours}
     kept = {digest: explanation for digest, explanation in known.items() if digest in attached}
     if kept != was:
-        written = {digest: asdict(explanation) for digest, explanation in kept.items()}
+        written = {digest: {f.name: getattr(each, f.name) for f in fields(each)} for digest, each in kept.items()}
         rundir.write(live.name, FILE, json.dumps(written, indent=1))
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
+from nkform.dataclass import dataclass, field
 from nkform.kernel import inet, links
 from nkform.kernel.netlink import S32, KernelError, Socket, walk, whole
 from nkform.kernel.netns import NETNSA_NSID, Namespaces, get_nsid

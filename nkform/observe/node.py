@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
 
 from nkform.attributes import ATTRIBUTES
+from nkform.dataclass import dataclass, replace
 from nkform.kernel import bpffs, links, sysctl
 from nkform.kernel.netlink import RECEIVE_BYTES, KernelError, Socket
 from nkform.kernel.netns import Namespaces

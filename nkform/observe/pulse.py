@@ -7,9 +7,9 @@ notice has come.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from hashlib import blake2b
 
+from nkform.dataclass import dataclass
 from nkform.kernel import links, sysctl
 from nkform.kernel.bpf import BpfError
 from nkform.kernel.bpf_links import AttachType, query

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from nkform import serial
+from nkform.dataclass import dataclass, field
 from nkform.kernel import rundir
 from nkform.kernel.place import place
 from nkform.model import Node

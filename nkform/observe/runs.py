@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from nkform.dataclass import dataclass
 from nkform.kernel import bpf
 from nkform.kernel.bpf_maps import map_info, map_items_percpu
 from nkform.kernel.bpf_programs import prog_info

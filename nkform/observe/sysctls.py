@@ -6,8 +6,8 @@ Only those that the kernel reports in bulk (kernel/netconf.py); a spec can name 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
+from nkform.dataclass import replace
 from nkform.kernel import links, netconf
 from nkform.kernel.netlink import Socket, whole
 from nkform.kernel.netns import Namespaces

@@ -7,8 +7,8 @@ before.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
 
+from nkform.dataclass import dataclass, field, replace
 from nkform.model import Address, Attrs, Chain, Device, Endpoint, Filled, Hook, Program, Route, Value
 
 

@@ -16,8 +16,8 @@ others, so that the hook stays closed when the run is killed.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 
+from nkform.dataclass import dataclass, replace
 from nkform.model import HOOKS, After, Attached, Before, Chain, Device, Filled, First, Hook, Last, Position, Program
 from nkform.plan.compare import FieldChange, device_fields
 from nkform.problem import Path, Problem

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
 
 from nkform.attributes import ATTRIBUTES, Attribute
+from nkform.dataclass import dataclass, replace
 from nkform.model import Address, Attrs, Device, Endpoint, Route, Value
 from nkform.plan.actions import (
     Action,

@@ -7,8 +7,8 @@ both would make is drift; what only the first would make came with the spec. No 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
 
+from nkform.dataclass import dataclass, replace
 from nkform.model import Attached, Device, Hook, Node
 from nkform.plan.compare import FieldChange
 from nkform.plan.plan import Change, Operation, Plan, build, fields

@@ -6,10 +6,10 @@ Pure: desired, live and what the kernel can do come in; changes (for people) and
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Literal, Protocol
 
+from nkform.dataclass import dataclass, field, replace
 from nkform.model import HOOKS, ROOT, Chain, Device, Endpoint, Hook, Namespace, Node, Value
 from nkform.plan import chains, swap
 from nkform.plan.actions import (

@@ -6,10 +6,10 @@ Pure: what the kernel can do comes in as a set of feature names.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
 from functools import cache
 
 from nkform.attributes import ATTRIBUTES, BY_NAME, Attribute
+from nkform.dataclass import dataclass, replace
 from nkform.features import FEATURES
 from nkform.model import Attrs, Device, Endpoint, Kind, Node, Room, RoomFor, Value
 from nkform.plan.chains import completed, needs_programs

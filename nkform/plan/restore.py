@@ -7,8 +7,8 @@ killed and run again.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import replace
 
+from nkform.dataclass import replace
 from nkform.model import ROOT, After, Device, Endpoint, First, Hook, Last, Namespace, Node, Position
 from nkform.plan.actions import Action, SetMark, chain_of
 from nkform.plan.compare import FieldChange, reorder

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 from typing import Any
 
 from nkform import serial
+from nkform.dataclass import dataclass, fields, is_dataclass, replace
 from nkform.model import Namespace, Node
 from nkform.plan.actions import Action
 from nkform.plan.plan import Plan
@@ -140,8 +139,8 @@ def differences(
 def _parts(value: object) -> dict[str, object] | None:
     if isinstance(value, Mapping):
         return {str(key): item for key, item in value.items()}
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.compare}
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in fields(value) if field.compare}
     return None
 
 

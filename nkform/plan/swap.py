@@ -28,9 +28,9 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
 from itertools import count
 
+from nkform.dataclass import dataclass, replace
 from nkform.model import Device, Endpoint, Node
 from nkform.plan.actions import (
     Action,

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection
-from dataclasses import replace
 
+from nkform.dataclass import replace
 from nkform.model import Attached, Device, Endpoint, Hook, Namespace, Node
 from nkform.plan.compare import by_subnet
 from nkform.plan.saved import differences

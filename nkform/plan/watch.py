@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from nkform.dataclass import dataclass
 from nkform.plan.drift import Difference
 from nkform.problem import Problem
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Literal
 
+from nkform.dataclass import dataclass
 from nkform.report.colour import Paint
 
 State = Literal["ok", "missing", "unknown"]

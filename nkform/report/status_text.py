@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 
+from nkform.dataclass import dataclass, replace
 from nkform.plan.drift import Difference
 from nkform.report.colour import Paint
 from nkform.report.drift_text import as_dict, iso, said

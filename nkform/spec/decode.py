@@ -7,10 +7,10 @@ about whose absence nothing is said. Pure.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from nkform.attributes import BY_NAME
+from nkform.dataclass import dataclass
 from nkform.model import ROOT, Device, Endpoint, Kind, Namespace, Node, RoomFor, Value
 from nkform.problem import Path, Problem
 from nkform.spec import names

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import NamedTuple
 
+from nkform.dataclass import dataclass, fields, replace
 from nkform.model import Attrs, Device, Endpoint, Node, RoomFor
 from nkform.problem import Path, Position, Problem
 from nkform.spec.source import Source

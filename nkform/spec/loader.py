@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import cache
 from pathlib import Path as File
 from typing import Any
 
+from nkform.dataclass import replace
 from nkform.problem import NkformError, Path, Problem
 from nkform.spec import names, scalars, tree
 from nkform.spec.decode import decode

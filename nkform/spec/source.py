@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path as File
 
+from nkform.dataclass import dataclass, field
 from nkform.problem import NkformError, Path, Position, Problem
 from nkform.spec import tree
 from nkform.spec.syntax import Fault, split_lines

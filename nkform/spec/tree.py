@@ -7,9 +7,9 @@ parses the text a second time with `places=True`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from nkform.dataclass import dataclass, field
 from nkform.spec.scalars import Scalar, quoted, resolve
 from nkform.spec.syntax import Fault, syntax_fault
 

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "nkform"
+EVERYWHERE = {"dataclass"}
 ALLOWED: dict[str, set[str]] = {
+    "dataclass": set(),
     "model": set(),
     "problem": set(),
     "features": set(),
@@ -42,7 +44,7 @@ ALLOWED: dict[str, set[str]] = {
     "__main__": {"cli"},
     "__init__": set(),
 }  # fmt: skip
-PURE = ("model", "problem", "features", "attributes", "plan", "serial")
+PURE = ("dataclass", "model", "problem", "features", "attributes", "plan", "serial")
 SYSTEM = {
     "os",
     "socket",
@@ -81,7 +83,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 def test_a_room_imports_only_what_lies_below(path: Path) -> None:
     own = room(path)
     used = {name.split(".")[1] for name in imports(path) if name.startswith("nkform.")}
-    used -= {own, "__version__"}
+    used -= {own, "__version__"} | EVERYWHERE
     assert used <= ALLOWED[own], f"{own} may not import {sorted(used - ALLOWED[own])}"
 
 
@@ -103,4 +105,10 @@ def test_a_start_loads_only_what_it_needs() -> None:
     assert not version & {"argparse", "yaml", "pyroute2", "jsonschema", "jinja2", "ctypes"}
     validate = _loaded("from nkform.cli.main import main; main(['validate', 'examples/anywhere.yaml'])")
     assert "yaml" in validate
-    assert not validate & {"pyroute2", "jsonschema", "jinja2"}
+    assert not validate & {"pyroute2", "jsonschema", "jinja2", "dataclasses", "inspect"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_data_classes_are_those_that_start_fast(path: Path) -> None:
+    standard = {name for name in imports(path) if name.startswith("dataclasses.")} - {"dataclasses.asdict"}
+    assert not standard or room(path) == "dataclass"
