@@ -11,7 +11,6 @@ and leaves it alone, and waits longer once the first one is done.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -46,6 +45,8 @@ class Expedited:
                     put_back()
 
     def _borrow(self) -> int | None:
+        import random
+
         try:
             if rcu.obstacle() or rcu.read() != rcu.OFF:
                 return None

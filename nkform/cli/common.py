@@ -105,10 +105,12 @@ def look(
 
 def drift_of(found: Look) -> Notes:
     """Which of a plan is drift, as far as it is on record what was applied. Raises KernelError."""
+    if found.plan.empty:
+        return {}
     from nkform.observe import record
     from nkform.plan.drift import against, notes
 
-    known = None if found.plan.empty else record.read(found.plan.node)
+    known = record.read(found.plan.node)
     if known is None:
         return {}
     back, _ = against(known.node, known.node.devices, found.live, known.features)
@@ -178,11 +180,16 @@ def warn_interrupted(node: str, options: argparse.Namespace) -> Begun | None:
 
     One that is under way is nobody's concern here. What a killed run had borrowed of the machine is put back.
     """
-    from nkform.apply import expedite, journal
-    from nkform.observe.node import Begun
+    from nkform.apply import expedite
+    from nkform.kernel import rundir
 
     if expedite.put_back_if_idle(f"nkform (process {os.getpid()}), which puts {expedite.RECORD} back"):
         print(expedite.PUT_BACK, file=sys.stderr)
+    if rundir.read(node, rundir.JOURNAL) is None:
+        return None  # as nearly always: what reads one need not be loaded
+    from nkform.apply import journal
+    from nkform.observe.node import Begun
+
     found = journal.find(node, journal.JOURNAL)
     if not found or Path(f"/proc/{found.entry.pid}").exists():
         return None

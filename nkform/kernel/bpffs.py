@@ -82,9 +82,8 @@ def require(base: str = BASE) -> None:
 
 # --- names ------------------------------------------------------------------------------
 
-_PLAIN = re.compile(r"[A-Za-z0-9_@:+=,-]+")
-_UNSAFE = re.compile(rb"[^A-Za-z0-9_@:+=,-]")
-_ESCAPED = re.compile(rb"%([0-9A-F]{2})")
+_SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_@:+=,-")
+_ESCAPED = rb"%([0-9A-F]{2})"
 
 
 def encode(name: str) -> str:
@@ -92,10 +91,11 @@ def encode(name: str) -> str:
 
     Raises ValueError for a name that is empty, or longer than 255 bytes when encoded.
     """
-    if _PLAIN.fullmatch(name):  # as nearly all are
+    raw = os.fsencode(name)
+    if _SAFE.issuperset(raw):  # as nearly all are
         written = name
     else:
-        written = _UNSAFE.sub(lambda unsafe: b"%%%02X" % unsafe[0][0], os.fsencode(name)).decode("ascii")
+        written = "".join(chr(byte) if byte in _SAFE else f"%{byte:02X}" for byte in raw)
     if not 0 < len(written) <= NAME_BYTES:
         raise ValueError(f"no name for a pin: {name!r}")
     return written
@@ -103,9 +103,9 @@ def encode(name: str) -> str:
 
 def decode(written: str) -> str:
     """The name that `encode` wrote so. Raises ValueError for what it never writes."""
-    if _PLAIN.fullmatch(written):
+    if written and _SAFE.issuperset(os.fsencode(written)):
         return written
-    name = os.fsdecode(_ESCAPED.sub(lambda found: bytes.fromhex(found[1].decode()), os.fsencode(written)))
+    name = os.fsdecode(re.sub(_ESCAPED, lambda escape: bytes.fromhex(escape[1].decode()), os.fsencode(written)))
     if encode(name) != written:
         raise ValueError(f"no name that nkform gave to a pin: {written!r}")
     return name

@@ -19,6 +19,8 @@ from nkform.kernel.netlink import KernelError
 RUN = Path("/run/nkform")
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600
+JOURNAL = "journal"
+"""The file of a run under way, or of one that was killed (apply/journal.py)."""
 LOCK = "@lock"
 MACHINE = "@machine"
 """The folder of what is the machine's and not a node's. No node has these names: theirs have no @."""

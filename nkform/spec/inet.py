@@ -5,8 +5,12 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from typing import NamedTuple
+
+_KNOWN = 256
+"""Texts whose addresses are remembered: a spec has the same gateways and destinations again and again."""
 
 
 class Prefix(NamedTuple):
@@ -45,6 +49,7 @@ class BadAddress(ValueError):  # noqa: N818
         self.hint = hint
 
 
+@lru_cache(_KNOWN)
 def parse_ip(text: str) -> Prefix:
     """An address without a prefix length, as a host prefix (/32 or /128). Raises BadAddress."""
     family = AF_INET6 if ":" in text else AF_INET
@@ -55,6 +60,7 @@ def parse_ip(text: str) -> Prefix:
     return Prefix(family, int.from_bytes(packed, "big"), len(packed) * 8, inet_ntop(family, packed))
 
 
+@lru_cache(_KNOWN)
 def parse_prefix(text: str) -> Prefix:
     """An address with its prefix length. Raises BadAddress; without a length, with the host length as a hint."""
     address, slash, length = text.partition("/")

@@ -15,7 +15,7 @@ from nkform.spec.grammar import Check, Found, Violation, compile_schema
 from nkform.spec.loaded import Spec, find, locate
 from nkform.spec.merge import Data, merge_files
 from nkform.spec.nearest import nearest
-from nkform.spec.schema import load_schema, strict
+from nkform.spec.schema import build, strict
 from nkform.spec.source import Source, read_all
 from nkform.spec.variables import Variables, names_used
 
@@ -245,7 +245,7 @@ class _Loading:
 @cache
 def checker() -> Check:
     """The check of one file's data against the schema, once its variables are filled in."""
-    return compile_schema(strict(load_schema()))
+    return compile_schema(strict(build()))
 
 
 def _rooted(data: Data, source: Source) -> Data:

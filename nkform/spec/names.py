@@ -17,11 +17,11 @@ NAME_MAX = 255
 RESERVED_IFNAMES = frozenset({"all", "default", "lo"})
 """`all` and `default` stand beside the devices in /proc/sys/net/*/conf; `lo` is every namespace's own."""
 
-_PLAIN_IFNAME = re.compile(r"[A-Za-z0-9_.-]{1,15}")
-_PLAIN_NETNS = re.compile(r"[A-Za-z0-9_.-]{1,255}")
-_NODE = re.compile(r"[A-Za-z0-9_.-]{1,63}")
-_SYSCTL_KEY = re.compile(r"[a-z0-9_]{1,64}")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
+_PLAIN = re.compile(r"[A-Za-z0-9_.-]+")
+_SYSCTL_KEY = r"[a-z0-9_]{1,64}"
+_VARIABLE = r"[A-Za-z_][A-Za-z0-9_.-]{0,63}"
+NODE_LENGTH = 63
+"""Longest name of a node, in characters."""
 
 
 IFNAME_RULE = "a device's name has at most 15 bytes, without white space, '/', ':' and '%'"
@@ -32,7 +32,7 @@ def ifname_fault(name: str) -> str | None:
     """What is wrong with the name of a device: dev_valid_name() in net/core/dev.c, and what would be a trap."""
     if name in RESERVED_IFNAMES or name in {".", ".."}:
         return "is reserved"
-    if _PLAIN_IFNAME.fullmatch(name):
+    if len(name) < IFNAMSIZ and _PLAIN.fullmatch(name):
         return None
     if not name:
         return "is empty"
@@ -53,7 +53,7 @@ def netns_fault(name: str) -> str | None:
     """What is wrong with the name of a namespace, which becomes a file below /run/netns."""
     if name in {".", ".."}:
         return "is reserved"
-    if _PLAIN_NETNS.fullmatch(name):
+    if len(name) <= NAME_MAX and _PLAIN.fullmatch(name):
         return None
     if not name:
         return "is empty"
@@ -72,17 +72,18 @@ def node_fault(name: str) -> str | None:
     """What is wrong with the name of a node, which becomes part of the ownership mark and of paths."""
     if name in {".", ".."}:
         return "is reserved"
-    return None if _NODE.fullmatch(name) else "is not made of 1 to 63 of the characters A-Z a-z 0-9 _ . -"
+    plain = len(name) <= NODE_LENGTH and _PLAIN.fullmatch(name)
+    return None if plain else "is not made of 1 to 63 of the characters A-Z a-z 0-9 _ . -"
 
 
 def sysctl_fault(key: str) -> str | None:
     """What is wrong with a sysctl key, which becomes a file below /proc/sys/net/ipv{4,6}/conf/DEVICE/."""
-    return None if _SYSCTL_KEY.fullmatch(key) else "is not made of 1 to 64 of the characters a-z 0-9 _"
+    return None if re.fullmatch(_SYSCTL_KEY, key) else "is not made of 1 to 64 of the characters a-z 0-9 _"
 
 
 def variable_fault(name: str) -> str | None:
     """What is wrong with the name of a variable."""
-    if _VARIABLE.fullmatch(name):
+    if re.fullmatch(_VARIABLE, name):
         return None
     return "is not a letter or _ followed by up to 63 of the characters A-Z a-z 0-9 _ . -"
 

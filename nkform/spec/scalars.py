@@ -20,11 +20,11 @@ _MAYBE_NUMBER = frozenset("0123456789+-.")
 
 _YES = frozenset({"yes", "y", "on", "true"})
 _NO = frozenset({"no", "n", "off", "false"})
-_OCTAL = re.compile(r"([-+]?)0o?([0-7]+)")
-_LEADING_ZERO = re.compile(r"[-+]?0[0-9]+")
-_SEXAGESIMAL = re.compile(r"[-+]?[0-9]+(?::[0-5]?[0-9])+")
-_UNDERSCORED = re.compile(r"[-+]?[0-9][0-9_]*_[0-9_]*")
-_WITH_UNIT = re.compile(r"([0-9]+)\s*([kKmMgG]?i?[bB]?)")
+_OCTAL = r"([-+]?)0o?([0-7]+)"
+_LEADING_ZERO = r"[-+]?0[0-9]+"
+_SEXAGESIMAL = r"[-+]?[0-9]+(?::[0-5]?[0-9])+"
+_UNDERSCORED = r"[-+]?[0-9][0-9_]*_[0-9_]*"
+_WITH_UNIT = r"([0-9]+)\s*([kKmMgG]?i?[bB]?)"
 _FACTORS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 
 
@@ -72,18 +72,18 @@ def why_not_number(raw: str, plain: bool) -> str:
     text = raw.strip()
     if not plain and isinstance(resolve(text), int) and text:
         return f"in quotes it is text; write {text}"
-    if match := _OCTAL.fullmatch(text):
+    if match := re.fullmatch(_OCTAL, text):
         octal = int(match[1] + match[2], 8) if len(match[2]) < 30 else 0
         decimal = (match[1] + match[2]).lstrip("0") or "0"
         choice = decimal if decimal == str(octal) else f"{decimal} or {octal}"
         return f"YAML 1.1 would have read {raw} as octal, that is {octal}; write {choice}"
-    if _LEADING_ZERO.fullmatch(text):
+    if re.fullmatch(_LEADING_ZERO, text):
         return f"leave the leading zeros out: {text.lstrip('+-0') or '0'}"
-    if _SEXAGESIMAL.fullmatch(text) and len(text) < 30:
+    if re.fullmatch(_SEXAGESIMAL, text) and len(text) < 30:
         return f"YAML 1.1 would have read {raw} as a number to base 60; write {_base60(text)}"
-    if _UNDERSCORED.fullmatch(text):
+    if re.fullmatch(_UNDERSCORED, text):
         return f"write it without underscores: {text.replace('_', '')}"
-    match = _WITH_UNIT.fullmatch(text)
+    match = re.fullmatch(_WITH_UNIT, text)
     if match and match[2] and len(match[1]) < 16:
         factor = _FACTORS.get(match[2].lower().rstrip("b").rstrip("i"), 1)
         return f"units are not understood; write {int(match[1]) * factor}"

@@ -1,4 +1,4 @@
-"""The JSON Schema of a spec: made from the attribute table, kept as a file, loaded for checking.
+"""The JSON Schema of a spec: made from the attribute table, for checking and for a file that others read.
 
 `python -m nkform.spec.schema` writes schemas/spec.v1.json. The schema describes *one file as written*: it may leave to
 another file, or to `defaults`, what a whole spec must have (`version`, `node`, every pair's peer and its name), and a
@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from nkform.attributes import ATTRIBUTES, Attribute
-from nkform.data import data_path
 from nkform.spec import schema_programs
 
 FILE = "schemas/spec.v1.json"
@@ -44,14 +43,6 @@ _EXAMPLE: Json = {
         }
     },
 }
-
-
-def load_schema() -> Json:
-    """The schema file."""
-    import json
-
-    schema: Json = json.loads(data_path(FILE).read_bytes())
-    return schema
 
 
 def strict(schema: Any) -> Any:

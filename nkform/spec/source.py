@@ -13,7 +13,7 @@ from pathlib import Path as File
 from nkform.dataclass import dataclass, field
 from nkform.problem import NkformError, Path, Position, Problem
 from nkform.spec import tree
-from nkform.spec.syntax import Fault, split_lines
+from nkform.spec.fault import Fault, split_lines
 
 MAX_BYTES = 16 * 1024 * 1024
 """Largest spec file, in bytes: fifty times a spec of a thousand devices."""

@@ -3,25 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple
+from typing import Any
 
-_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
-
-
-class Fault(NamedTuple):
-    """Something wrong at a place of one text; line and column count from 1."""
-
-    code: str
-    message: str
-    line: int
-    column: int
-    hint: str = ""
-
-
-def split_lines(text: str) -> list[str]:
-    """Lines as YAML counts them."""
-    return _BREAK.split(text)
-
+from nkform.spec.fault import Fault, split_lines
 
 # What libyaml and PyYAML's own parser say (a part of it) → message, hint. The first that fits is taken.
 _SAYINGS: tuple[tuple[str, str, str], ...] = (

@@ -7,11 +7,12 @@ parses the text a second time with `places=True`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from nkform.dataclass import dataclass, field
+from nkform.spec.fault import Fault
 from nkform.spec.scalars import Scalar, quoted, resolve
-from nkform.spec.syntax import Fault, syntax_fault
 
 MAX_DEPTH = 64
 """Mappings and lists within each other. A spec needs six."""
@@ -49,23 +50,13 @@ def parse(text: str, *, places: bool = False) -> Tree:
     import yaml
 
     builder = _Builder(places)
-    events = {
-        yaml.ScalarEvent: builder.scalar,
-        yaml.AliasEvent: builder.alias,
-        yaml.MappingStartEvent: builder.open_mapping,
-        yaml.SequenceStartEvent: builder.open_sequence,
-        yaml.MappingEndEvent: builder.close,
-        yaml.SequenceEndEvent: builder.close,
-        yaml.DocumentStartEvent: builder.document,
-    }
-    ignore = builder.ignore
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        for event in yaml.parse(text, Loader=loader):
-            events.get(type(event), ignore)(event)
+        builder.build(_events(text))
     except _StopError:
         pass
     except yaml.YAMLError as error:
+        from nkform.spec.syntax import syntax_fault
+
         builder.faults.append(syntax_fault(error, text))
     root = builder.root
     return Tree(
@@ -73,6 +64,13 @@ def parse(text: str, *, places: bool = False) -> Tree:
         root.place.children.get(0) if root.place else None,
         builder.faults,
     )
+
+
+def _events(text: str) -> Callable[[], Any]:
+    """A function that returns the next event each time, and None after the last. Raises yaml.YAMLError."""
+    import yaml
+
+    return getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text).get_event
 
 
 class _StopError(Exception):
@@ -92,17 +90,21 @@ class _Anchor:
     """Nodes within, aliases expanded. 0 while the anchored value is still open."""
 
 
-@dataclass(slots=True)
 class _Frame:
     """An open mapping or list; `key` waits for its value."""
 
-    container: Any
-    is_list: bool
-    start: int = 0
-    key: Any = _NO_KEY
-    place: Place | None = None
-    anchor: _Anchor | None = None
-    merges: list[tuple[object, Place | None, Any]] | None = None
+    __slots__ = ("anchor", "container", "is_list", "key", "merges", "place", "start")
+
+    def __init__(
+        self, container: Any, is_list: bool, start: int = 0, place: Place | None = None, anchor: _Anchor | None = None
+    ) -> None:
+        self.container = container
+        self.is_list = is_list
+        self.start = start
+        self.place = place
+        self.anchor = anchor
+        self.key: Any = _NO_KEY
+        self.merges: list[tuple[object, Place | None, Any]] | None = None
 
 
 class _Builder:
@@ -110,12 +112,85 @@ class _Builder:
 
     def __init__(self, places: bool) -> None:
         self.faults: list[Fault] = []
-        self.root = self.frame = _Frame([], True, place=Place(1, 1, 1, 1) if places else None)
+        self.root = self.frame = _Frame([], True, 0, Place(1, 1, 1, 1) if places else None)
         self.stack: list[_Frame] = []
         self.anchors: dict[str, _Anchor] = {}
         self.resolved: dict[str, Scalar] = {}
+        """What each plain scalar means; of text, one object for all that is alike."""
+        self.quoted: dict[str, str] = {}
         self.nodes = 0
         self.documents = 0
+
+    def build(self, get_event: Callable[[], Any]) -> None:  # noqa: PLR0915  (a call for each event costs a third more)
+        """Takes all events. What is nearly all of a spec is dealt with here, the rest where it belongs."""
+        import yaml
+
+        known = {
+            yaml.ScalarEvent: self.scalar,
+            yaml.AliasEvent: self.alias,
+            yaml.MappingStartEvent: self.open_mapping,
+            yaml.SequenceStartEvent: self.open_sequence,
+            yaml.MappingEndEvent: self.close,
+            yaml.SequenceEndEvent: self.close,
+            yaml.DocumentStartEvent: self.document,
+        }
+        scalar, placed = yaml.ScalarEvent, self.frame.place is not None
+        opening = {yaml.MappingStartEvent: dict, yaml.SequenceStartEvent: list}
+        closing = {yaml.MappingEndEvent, yaml.SequenceEndEvent}
+        resolved, stack = self.resolved, self.stack
+        value: Any
+        while (event := get_event()) is not None:
+            kind, frame = event.__class__, self.frame
+            key = frame.key
+            if kind in closing:
+                if frame.merges is None and frame.anchor is None:
+                    self.frame = stack.pop()
+                else:
+                    self.close(event)
+                continue
+            if placed or key is _MERGE or key is _SKIP or self.nodes >= MAX_NODES:
+                known.get(kind, self.ignore)(event)
+                continue
+            if kind is scalar and event.anchor is None and event.tag is None:
+                text = event.value
+                if event.style:
+                    value = self.quoted.setdefault(text, text)
+                elif text in resolved:
+                    value = resolved[text]
+                else:
+                    value = self.resolve(text)
+                if frame.is_list:
+                    frame.container.append(value)
+                elif key is not _NO_KEY:
+                    frame.container[key] = value
+                    frame.key = _NO_KEY
+                elif value.__class__ is str and value != "<<" and value not in frame.container:
+                    frame.key = value
+                else:
+                    self.add(value, event, None)
+                    continue
+                self.nodes += 1
+            elif kind in opening and event.anchor is None and event.tag is None and len(stack) < MAX_DEPTH:
+                value = opening[kind]()
+                if frame.is_list:
+                    frame.container.append(value)
+                elif key is not _NO_KEY:
+                    frame.container[key] = value
+                    frame.key = _NO_KEY
+                else:
+                    known[kind](event)
+                    continue
+                stack.append(frame)
+                self.frame = _Frame(value, kind is yaml.SequenceStartEvent, self.nodes)
+                self.nodes += 1
+            else:
+                known.get(kind, self.ignore)(event)
+
+    def resolve(self, text: str) -> Scalar:
+        """What a plain scalar means, which is found out once."""
+        if text not in self.resolved:
+            self.resolved[text] = resolve(text)
+        return self.resolved[text]
 
     def fault(self, code: str, message: str, mark: Any, hint: str = "") -> None:
         line, column = mark.line + 1, mark.column + 1
@@ -138,11 +213,7 @@ class _Builder:
 
     def scalar(self, event: Any) -> None:
         value = event.value
-        if not event.style:
-            if value in self.resolved:
-                value = self.resolved[value]
-            else:
-                value = self.resolved[value] = resolve(value)
+        value = self.quoted.setdefault(value, value) if event.style else self.resolve(value)
         if event.anchor is not None or event.tag is not None or self.frame.place:
             self.annotated(value, event)
         else:
@@ -176,7 +247,7 @@ class _Builder:
         start = self.nodes
         self.add(container, event, place)
         self.stack.append(self.frame)
-        self.frame = _Frame(container, is_list, start, place=place, anchor=anchor)
+        self.frame = _Frame(container, is_list, start, place, anchor)
 
     def close(self, _: Any) -> None:
         frame = self.frame

@@ -23,8 +23,8 @@ MAX_TEXT = 65536
 
 _MANY = 200
 
-_USE = re.compile(r"\$?\$\{(?:([^{}]*)\})?")
-_WHOLE = re.compile(r"\$\{([^{}]*)\}")
+_USE = r"\$?\$\{(?:([^{}]*)\})?"
+_WHOLE = r"\$\{([^{}]*)\}"
 
 Report = Callable[[str, str, Path, str], None]
 """Called with code, message, path and hint."""
@@ -32,7 +32,7 @@ Report = Callable[[str, str, Path, str], None]
 
 def names_used(text: str) -> list[str]:
     """The variables that a text uses, each once; those of its beginning, if it is long."""
-    uses = _USE.finditer(text, 0, 1000)
+    uses = re.finditer(_USE, text[:1000])
     return list(dict.fromkeys(m[1].strip() for m in uses if m[1] and not m[0].startswith("$$")))
 
 
@@ -145,7 +145,7 @@ class _Expansion:
 
     def scalar(self, text: str, path: Path, depth: int) -> _Value:
         try:
-            if whole := _WHOLE.fullmatch(text):
+            if whole := re.fullmatch(_WHOLE, text):
                 value = self.variables.get(self.name(whole[1], path), path, depth)
                 self.variables.count(value.size, path)
                 return value
@@ -206,7 +206,7 @@ class _Expansion:
                 self.variables.fail("NK0123", f"variables make a text of more than {MAX_TEXT:,} characters", path, "")
             return part
 
-        result = _USE.sub(fill, text)
+        result = re.sub(_USE, fill, text)
         self.variables.count(1 + len(result) // 64, path)
         return result
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -16,9 +17,9 @@ from hypothesis import strategies as st
 from nkform.attributes import ATTRIBUTES
 from nkform.data import data_path
 from nkform.spec.grammar import compile_schema
-from nkform.spec.schema import FILE, load_schema, strict, text
+from nkform.spec.schema import FILE, strict, text
 
-SCHEMA = load_schema()
+SCHEMA = json.loads(data_path(FILE).read_bytes())
 STRICT = strict(SCHEMA)
 CHECK = compile_schema(STRICT)
 REFEREE = jsonschema.Draft202012Validator(STRICT)
