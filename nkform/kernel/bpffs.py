@@ -92,10 +92,8 @@ def encode(name: str) -> str:
     Raises ValueError for a name that is empty, or longer than 255 bytes when encoded.
     """
     raw = os.fsencode(name)
-    if _SAFE.issuperset(raw):  # as nearly all are
-        written = name
-    else:
-        written = "".join(chr(byte) if byte in _SAFE else f"%{byte:02X}" for byte in raw)
+    plain = _SAFE.issuperset(raw)  # as nearly all are
+    written = name if plain else "".join(chr(byte) if byte in _SAFE else f"%{byte:02X}" for byte in raw)
     if not 0 < len(written) <= NAME_BYTES:
         raise ValueError(f"no name for a pin: {name!r}")
     return written

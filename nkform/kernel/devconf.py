@@ -45,7 +45,7 @@ def dump(socket: Socket) -> Iterator[tuple[str, dict[str, str]]]:
     """By the name of each interface, the values of its sysctls (`ipv4.rp_filter`). Raises KernelError."""
     there = {family: _files(family) for _, _, family, _ in FAMILIES}
     request = Request(RTM_GETLINK, 0, IFINFOMSG.pack(AF_UNSPEC, 0, 0, 0, 0), "list the sysctls of interfaces")
-    for message in socket.dump(request, at_once=True):
+    for message in socket.fetch(request):
         found = walk(message.buffer, message.start + IFINFOMSG.size, message.end)
         families = walk(spec, 0, len(spec)) if (spec := found.get(IFLA_AF_SPEC)) else {}
         values: dict[str, str] = {}
@@ -57,7 +57,7 @@ def dump(socket: Socket) -> Iterator[tuple[str, dict[str, str]]]:
         yield string(found[IFLA_IFNAME]), values
 
 
-def _numbers(payload: memoryview | None) -> tuple[int, ...]:
+def _numbers(payload: bytes | None) -> tuple[int, ...]:
     return struct.unpack(f"={len(payload) // 4}i", payload[: len(payload) // 4 * 4]) if payload else ()
 
 

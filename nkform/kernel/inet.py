@@ -7,7 +7,8 @@ Layouts: include/uapi/linux/if_addr.h, include/uapi/linux/rtnetlink.h.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from functools import lru_cache
 from socket import AF_INET, AF_INET6, AF_UNSPEC, inet_ntop, inet_pton
 
 from nkform.kernel.netlink import (
@@ -79,6 +80,8 @@ RT_SCOPE_UNIVERSE = 0
 RT_SCOPE_LINK = 253
 RTM_F_CLONED = 0x200
 RT_TABLE_COMPAT = 252
+ALIKE = 256
+"""Messages that are remembered: a node's namespaces have the same routes again and again."""
 
 
 def family_of(text: str) -> int:
@@ -97,17 +100,21 @@ def packed(prefix: str) -> bytes:
     return _prefix(prefix)[1]
 
 
-def dump_addresses(socket: Socket, index: int = 0) -> Iterator[tuple[int, Address]]:
+def dump_addresses(
+    socket: Socket, index: int = 0, among: Collection[int] | None = None
+) -> Iterator[tuple[int, Address]]:
     """All addresses of the socket's namespace that somebody set for good, with the index of their link.
 
-    `index` asks for those of one link alone.
+    `index` asks for those of one link alone; `among` has those of other links passed over.
     """
     request = Request(RTM_GETADDR, 0, IFADDRMSG.pack(AF_UNSPEC, 0, 0, 0, index), "list the addresses")
-    for message in socket.dump(request, at_once=True):
+    for message in socket.fetch(request):
         family, length, flags, _, index = IFADDRMSG.unpack_from(message.buffer, message.start)
+        if not flags & IFA_F_PERMANENT or (among is not None and index not in among):
+            continue
         found = walk(message.buffer, message.start + IFADDRMSG.size, message.end)
         payload = found.get(IFA_LOCAL) or found.get(IFA_ADDRESS)
-        if payload is None or not flags & IFA_F_PERMANENT:
+        if payload is None:
             continue
         protocol = found[IFA_PROTO][0] if IFA_PROTO in found else 0
         if protocol != IFAPROT_KERNEL_LL:
@@ -154,32 +161,40 @@ def dump_routes(socket: Socket, family: int = AF_UNSPEC) -> Iterator[tuple[int, 
     """
     body = RTMSG.pack(family, 0, 0, 0, 0, PROTOCOL, 0, 0, 0)
     for message in socket.dump(Request(RTM_GETROUTE, 0, body, "list the routes")):
-        family, length, _, _, table, protocol, _, kind, flags = RTMSG.unpack_from(message.buffer, message.start)
-        if protocol != PROTOCOL or kind != RTN_UNICAST or flags & RTM_F_CLONED:
-            continue
-        found = walk(message.buffer, message.start + RTMSG.size, message.end)
-        destination = found.get(RTA_DST, b"\0" * (16 if family == AF_INET6 else 4))
-        metrics = walk(found[RTA_METRICS], 0, len(found[RTA_METRICS])) if RTA_METRICS in found else {}
-        for index, via, flagged in _hops(family, flags, found):
-            yield (
-                index,
-                Route(
-                    to=f"{inet_ntop(family, destination)}/{length}",
-                    via=via,
-                    onlink=bool(flagged & RTNH_F_ONLINK),
-                    src=inet_ntop(family, found[RTA_PREFSRC]) if RTA_PREFSRC in found else None,
-                    metric=U32.unpack_from(found[RTA_PRIORITY])[0] if RTA_PRIORITY in found else 0,
-                    table=U32.unpack_from(found[RTA_TABLE])[0] if RTA_TABLE in found else table,
-                    mtu=U32.unpack_from(metrics[RTAX_MTU])[0] if RTAX_MTU in metrics else 0,
-                ),
-            )
+        yield from _decode_routes(message.buffer[message.start : message.end])
 
 
-def _hops(family: int, flags: int, found: Mapping[int, memoryview]) -> Iterator[tuple[int, str | None, int]]:
+@lru_cache(ALIKE)
+def _decode_routes(body: bytes) -> tuple[tuple[int, Route], ...]:
+    """The unicast routes that a message tells of, if they are ours. Where all is alike, one object serves for all."""
+    family, length, _, _, table, protocol, _, kind, flags = RTMSG.unpack_from(body)
+    if protocol != PROTOCOL or kind != RTN_UNICAST or flags & RTM_F_CLONED:
+        return ()
+    parts = walk(body, RTMSG.size, len(body))
+    destination = parts.get(RTA_DST, b"\0" * (16 if family == AF_INET6 else 4))
+    metrics = walk(parts[RTA_METRICS], 0, len(parts[RTA_METRICS])) if RTA_METRICS in parts else {}
+    return tuple(
+        (
+            index,
+            Route(
+                to=f"{inet_ntop(family, destination)}/{length}",
+                via=via,
+                onlink=bool(flagged & RTNH_F_ONLINK),
+                src=inet_ntop(family, parts[RTA_PREFSRC]) if RTA_PREFSRC in parts else None,
+                metric=U32.unpack_from(parts[RTA_PRIORITY])[0] if RTA_PRIORITY in parts else 0,
+                table=U32.unpack_from(parts[RTA_TABLE])[0] if RTA_TABLE in parts else table,
+                mtu=U32.unpack_from(metrics[RTAX_MTU])[0] if RTAX_MTU in metrics else 0,
+            ),
+        )
+        for index, via, flagged in _hops(family, flags, parts)
+    )
+
+
+def _hops(family: int, flags: int, found: Mapping[int, bytes]) -> Iterator[tuple[int, str | None, int]]:
     """The links that a route leads through, each with its gateway and its flags (RTNH_F_*)."""
     if RTA_OIF in found:
         yield U32.unpack_from(found[RTA_OIF])[0], _gateway(family, found), flags
-    several = found.get(RTA_MULTIPATH, memoryview(b""))
+    several = found.get(RTA_MULTIPATH, b"")
     place = 0
     while place + RTNEXTHOP.size <= len(several):
         length, flagged, _, index = RTNEXTHOP.unpack_from(several, place)
@@ -189,7 +204,7 @@ def _hops(family: int, flags: int, found: Mapping[int, memoryview]) -> Iterator[
         place += (length + 3) & ~3
 
 
-def _gateway(family: int, found: Mapping[int, memoryview]) -> str | None:
+def _gateway(family: int, found: Mapping[int, bytes]) -> str | None:
     if (payload := found.get(RTA_GATEWAY)) is not None:
         return inet_ntop(family, payload)
     if (payload := found.get(RTA_VIA)) is not None:
@@ -212,7 +227,7 @@ def dump_foreign_addresses(socket: Socket) -> Iterator[tuple[int, bytes]]:
 def add_foreign_address(address: bytes, index: int, name: str) -> Request:
     """Adds an address as it was dumped, usable at once."""
     family, length, _, scope, _ = IFADDRMSG.unpack_from(address)
-    found = walk(memoryview(address), IFADDRMSG.size, len(address))
+    found = walk(address, IFADDRMSG.size, len(address))
     flags = U32.unpack_from(found[IFA_FLAGS])[0] if IFA_FLAGS in found else 0
     body = IFADDRMSG.pack(family, length, 0, scope, index)
     for number, payload in found.items():
@@ -225,7 +240,7 @@ def add_foreign_address(address: bytes, index: int, name: str) -> Request:
 def address_key(address: bytes) -> tuple[int, int, bytes]:
     """What tells an address of a link from all others of it: family, prefix length, and the address."""
     family, length, _, _, _ = IFADDRMSG.unpack_from(address)
-    found = walk(memoryview(address), IFADDRMSG.size, len(address))
+    found = walk(address, IFADDRMSG.size, len(address))
     return family, length, bytes(found.get(IFA_LOCAL) or found[IFA_ADDRESS])
 
 
@@ -249,18 +264,18 @@ def dump_foreign_routes(socket: Socket, index: int = 0) -> Iterator[bytes]:
 def route_key(route: bytes) -> tuple[object, ...]:
     """What of a dumped route another one must differ in to stand beside it: prefix, tos, table and metric."""
     family, length, _, tos, table, _, _, _, _ = RTMSG.unpack_from(route)
-    found = walk(memoryview(route), RTMSG.size, len(route))
+    found = walk(route, RTMSG.size, len(route))
     return family, length, tos, *(bytes(found.get(number, b"")) for number in (RTA_DST, RTA_TABLE, RTA_PRIORITY)), table
 
 
 def has_gateway(route: bytes) -> bool:
     """Whether a dumped route leads to a gateway, which another route must lead to first."""
-    return not {RTA_GATEWAY, RTA_VIA}.isdisjoint(walk(memoryview(route), RTMSG.size, len(route)))
+    return not {RTA_GATEWAY, RTA_VIA}.isdisjoint(walk(route, RTMSG.size, len(route)))
 
 
 def leads(route: bytes) -> tuple[int, bytes | None]:
     """The index of the link that a dumped route leads through, and the source address that it names, if any."""
-    found = walk(memoryview(route), RTMSG.size, len(route))
+    found = walk(route, RTMSG.size, len(route))
     source = found.get(RTA_PREFSRC)
     return U32.unpack_from(found[RTA_OIF])[0], None if source is None else bytes(source)
 
@@ -272,7 +287,7 @@ def through(route: bytes, index: int, *, sourceless: bool = False) -> bytes:
     """
     *head, flags = RTMSG.unpack_from(route)
     body = RTMSG.pack(*head, flags & RTNH_F_ONLINK)
-    for number, payload in walk(memoryview(route), RTMSG.size, len(route)).items():
+    for number, payload in walk(route, RTMSG.size, len(route)).items():
         if number not in (RTA_OIF, RTA_CACHEINFO) and not (sourceless and number == RTA_PREFSRC):
             body += attribute(number, bytes(payload))
     return body + u32(RTA_OIF, index)

@@ -6,12 +6,15 @@ Layouts: include/uapi/linux/if_link.h, rtnetlink(7); netkit's attributes: enum I
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from operator import itemgetter
+from types import MappingProxyType
 
-from nkform.attributes import ATTRIBUTES, Attribute, Flag, Form, Ifla, NetkitData
+from nkform.attributes import ATTRIBUTES, Attribute, Flag, Ifla, NetkitData
 from nkform.dataclass import dataclass, replace
 from nkform.kernel.netlink import (
     ATTRIBUTE,
+    NLA_TYPE_MASK,
     NLM_F_CREATE,
     NLM_F_EXCL,
     U8,
@@ -25,7 +28,6 @@ from nkform.kernel.netlink import (
     string,
     text,
     u32,
-    walk,
 )
 from nkform.model import Attrs, Device, Value, mark
 
@@ -34,6 +36,9 @@ RTM_DELLINK = 17
 RTM_GETLINK = 18
 IFINFOMSG = struct.Struct("=BxHiII")
 """family, pad, type, index, flags, change"""
+INDEX_WORD = 1
+FLAGS_WORD = 2
+"""Which 32 bit words of it the index and the flags are."""
 
 IFLA_IFNAME = 3
 IFLA_MTU = 4
@@ -89,68 +94,123 @@ class Link:
     tailroom: int | None
 
 
-def _decoder(form: Form) -> Callable[[memoryview], Value]:
-    if form == "mac":
-        return lambda payload: payload.hex(":")
-    unpack = _NUMBERS[form].unpack_from
-    return lambda payload: unpack(payload)[0]
-
-
-def _named(form: Form, names: Mapping[str, int] | None) -> Callable[[memoryview], Value]:
-    decode = _decoder(form)
-    if names is None:
-        return decode
-    spelled: dict[Value, str] = {number: name for name, number in names.items()}
-    return lambda payload: spelled.get(value := decode(payload), f"#{value}")
-
-
-_LINK_VALUES = tuple((a.name, a.kept.number, _decoder(a.kept.form)) for a in ATTRIBUTES if isinstance(a.kept, Ifla))
 _FLAG_VALUES = tuple((a.name, a.kept.bit) for a in ATTRIBUTES if isinstance(a.kept, Flag))
-_DATA = tuple((a.name, a.kept, _named(a.kept.form, a.kept.names)) for a in ATTRIBUTES if isinstance(a.kept, NetkitData))
+_LINK_VALUES = tuple((a.name, a.kept.number) for a in ATTRIBUTES if isinstance(a.kept, Ifla))
+_DATA = tuple((a.name, a.kept) for a in ATTRIBUTES if isinstance(a.kept, NetkitData))
+_MAC = next(number for name, number in _LINK_VALUES if name == "mac")
+"""All other attributes of a link's own that the model has are 32 bit numbers."""
+
+
+NOWHERE = (0, 0)
+NOTHING: Mapping[str, Value] = MappingProxyType({})
+
+
+class _Layout:
+    """Where a link's message has what the model keeps.
+
+    Links of a kind are told alike, but for what is in their attributes. So the places are worked out once, and of a
+    further message of the same length it is enough to see that all headers of its attributes are the same: a twelfth
+    of the time. `words` are the 32 bit words of a message's body.
+    """
+
+    def __init__(self, body: bytes, words: memoryview) -> None:
+        heads: list[int] = []
+        parts = _places(body, (IFINFOMSG.size, len(body)), heads)
+        info = _places(body, parts.get(IFLA_LINKINFO, NOWHERE), heads)
+        self._kind = string(_payload(body, info.get(IFLA_INFO_KIND)))
+        heads += range(*info.get(IFLA_INFO_KIND, NOWHERE))  # by the kind the data is read
+        data = _places(body, info.get(IFLA_INFO_DATA, NOWHERE) if self._kind == "netkit" else NOWHERE, heads)
+        self._heads = itemgetter(INDEX_WORD, FLAGS_WORD, *sorted({place // 4 for place in heads}))
+        self._alike = self._heads(words)[2:]
+        self._texts = parts.get(IFLA_IFNAME), parts.get(IFLA_IFALIAS), parts.get(_MAC)
+        known = [(name, parts[number][0] // 4) for name, number in _LINK_VALUES if number in parts and number != _MAC]
+        self._names = tuple(name for name, _ in known)
+        self._numbers = itemgetter(*(place for _, place in known), INDEX_WORD, FLAGS_WORD)
+        self._others = tuple(
+            parts[number][0] // 4 if number in parts else 0
+            for number in (IFLA_MASTER, IFLA_LINK, IFLA_LINK_NETNSID, IFLA_GROUP)
+        )
+        self._rooms = parts.get(IFLA_HEADROOM), parts.get(IFLA_TAILROOM)
+        self._primary = data.get(IFLA_NETKIT_PRIMARY)
+        self._own = tuple((name, data[kept.own][0], kept) for name, kept in _DATA if kept.own in data)
+        self._peer = tuple((name, data[kept.peer][0], kept) for name, kept in _DATA if kept.peer in data)
+
+    def fits(self, words: memoryview) -> bool:
+        return bool(self._heads(words)[2:] == self._alike)
+
+    def link(self, body: bytes, words: memoryview) -> Link:
+        values: dict[str, Value] = dict(zip(self._names, self._numbers(words), strict=False))
+        name, alias, mac = self._texts
+        if mac and (told := body[mac[0] : mac[1]].hex(":")) != NO_MAC:  # which a netkit in l3 mode has
+            values["mac"] = told
+        index, flags = words[INDEX_WORD], words[FLAGS_WORD]
+        for flag, bit in _FLAG_VALUES:
+            values[flag] = bool(flags & bit)
+        master, link, nsid, group = self._others
+        headroom, tailroom = self._rooms
+        return Link(
+            index,
+            string(_payload(body, name)),
+            self._kind,
+            string(_payload(body, alias)),
+            words[master] if master else 0,
+            words[link] if link else 0,
+            words[nsid] if nsid else None,
+            words[group] if group else 0,
+            bool(self._primary and body[self._primary[0]]),
+            values,
+            {key: _data_value(body, place, kept) for key, place, kept in self._own} if self._own else NOTHING,
+            {key: _data_value(body, place, kept) for key, place, kept in self._peer} if self._peer else NOTHING,
+            U16.unpack_from(body, headroom[0])[0] if headroom else None,
+            U16.unpack_from(body, tailroom[0])[0] if tailroom else None,
+        )
+
+
+def _places(body: bytes, within: tuple[int, int], heads: list[int]) -> dict[int, tuple[int, int]]:
+    """Where attributes have their payloads, by number; `heads` gets the places of all headers that were looked at."""
+    payloads: dict[int, tuple[int, int]] = {}
+    start, end = within
+    while start + ATTRIBUTE.size <= end:
+        heads.append(start)
+        length, number = ATTRIBUTE.unpack_from(body, start)
+        if length < ATTRIBUTE.size or start + length > end:
+            break
+        payloads[number & NLA_TYPE_MASK] = start + ATTRIBUTE.size, start + length
+        start += (length + 3) & ~3
+    return payloads
+
+
+def _payload(body: bytes, place: tuple[int, int] | None) -> bytes | None:
+    return body[place[0] : place[1]] if place else None
+
+
+def _data_value(body: bytes, place: int, kept: NetkitData) -> Value:
+    """A value of a netkit's INFO_DATA, by its name where it has one."""
+    number: int = _NUMBERS[kept.form].unpack_from(body, place)[0]
+    if kept.names is None:
+        return number
+    return next((name for name, known in kept.names.items() if known == number), f"#{number}")
+
+
+class Decoder:
+    """Makes Links of RTM_NEWLINK messages. It learns how they look: one is best used for many."""
+
+    def __init__(self) -> None:
+        self._layouts: dict[int, _Layout] = {}
+
+    def __call__(self, message: Message) -> Link:
+        body = message.buffer[message.start : message.end]
+        body += bytes(-len(body) % 4)
+        words = memoryview(body).cast("I")
+        layout = self._layouts.get(len(body))
+        if layout is None or not layout.fits(words):
+            layout = self._layouts[len(body)] = _Layout(body, words)
+        return layout.link(body, words)
 
 
 def decode(message: Message) -> Link:
     """A RTM_NEWLINK message as a Link."""
-    _, _, index, flags, _ = IFINFOMSG.unpack_from(message.buffer, message.start)
-    found = walk(message.buffer, message.start + IFINFOMSG.size, message.end)
-    values: dict[str, Value] = {
-        name: decoder(payload) for name, number, decoder in _LINK_VALUES if (payload := found.get(number)) is not None
-    }
-    if values.get("mac") == NO_MAC:  # what a netkit in l3 mode has
-        del values["mac"]
-    for name, bit in _FLAG_VALUES:
-        values[name] = bool(flags & bit)
-    own: dict[str, Value] = {}
-    peer: dict[str, Value] = {}
-    kind = ""
-    primary = False
-    if (info := found.get(IFLA_LINKINFO)) is not None:
-        parts = walk(info, 0, len(info))
-        kind = string(parts.get(IFLA_INFO_KIND))
-        if kind == "netkit" and (payload := parts.get(IFLA_INFO_DATA)) is not None:
-            data = walk(payload, 0, len(payload))
-            primary = bool(data[IFLA_NETKIT_PRIMARY][0]) if IFLA_NETKIT_PRIMARY in data else False
-            for name, kept, decoder in _DATA:
-                if kept.own in data:
-                    own[name] = decoder(data[kept.own])
-                if kept.peer is not None and kept.peer in data:
-                    peer[name] = decoder(data[kept.peer])
-    return Link(
-        index=index,
-        name=string(found.get(IFLA_IFNAME)),
-        kind=kind,
-        alias=string(found.get(IFLA_IFALIAS)),
-        master=_number(found.get(IFLA_MASTER)) or 0,
-        link=_number(found.get(IFLA_LINK)) or 0,
-        nsid=_number(found.get(IFLA_LINK_NETNSID)),
-        group=_number(found.get(IFLA_GROUP)) or 0,
-        primary=primary,
-        values=values,
-        own=own,
-        peer=peer,
-        headroom=_number(found.get(IFLA_HEADROOM), U16),
-        tailroom=_number(found.get(IFLA_TAILROOM), U16),
-    )
+    return Decoder()(message)
 
 
 def is_running(message: Message) -> bool:
@@ -158,7 +218,7 @@ def is_running(message: Message) -> bool:
     return bool(IFINFOMSG.unpack_from(message.buffer, message.start)[3] & IFF_RUNNING)
 
 
-def still_parts(message: Message) -> Iterator[memoryview]:
+def still_parts(message: Message) -> Iterator[bytes]:
     """A link's message without its packet counters, undecoded: what is alike as long as the link is."""
     buffer, place, kept = message.buffer, message.start + IFINFOMSG.size, message.start
     unpack = ATTRIBUTE.unpack_from
@@ -176,15 +236,10 @@ def still_parts(message: Message) -> Iterator[memoryview]:
     yield buffer[kept : message.end]
 
 
-def _number(payload: memoryview | None, form: struct.Struct = U32) -> int | None:
-    return None if payload is None else int(form.unpack_from(payload)[0])
-
-
-def dump(socket: Socket) -> Iterator[Link]:
-    """All links of the socket's namespace."""
+def dump(socket: Socket, decoder: Decoder | None = None) -> Iterator[Link]:
+    """All links of the socket's namespace. `decoder`: one that knows links of other namespaces already."""
     body = IFINFOMSG.pack(0, 0, 0, 0, 0) + u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
-    for message in socket.dump(Request(RTM_GETLINK, 0, body, "list the links"), at_once=True):
-        yield decode(message)
+    return map(decoder or Decoder(), socket.fetch(Request(RTM_GETLINK, 0, body, "list the links")))
 
 
 def get(name: str, *, index: int = 0, nsid: int | None = None) -> Request:

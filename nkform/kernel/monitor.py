@@ -120,10 +120,10 @@ class Monitor:
                 yield Lost()
                 continue
             nsid = next((NSID.unpack(data)[0] for _, kind, data in told if kind == NETLINK_LISTEN_ALL_NSID), None)
-            yield from decode(self._view, size, nsid)
+            yield from decode(bytes(self._view[:size]), size, nsid)
 
 
-def decode(buffer: memoryview, size: int, nsid: int | None) -> Iterator[Touched]:
+def decode(buffer: bytes, size: int, nsid: int | None) -> Iterator[Touched]:
     """The messages of one datagram."""
     place = 0
     while place + HEADER.size <= size:
@@ -134,7 +134,7 @@ def decode(buffer: memoryview, size: int, nsid: int | None) -> Iterator[Touched]
         place += (length + 3) & ~3
 
 
-def _touched(buffer: memoryview, kind: int, start: int, end: int, nsid: int | None) -> Touched:
+def _touched(buffer: bytes, kind: int, start: int, end: int, nsid: int | None) -> Touched:
     match kind:
         case 16 | 17:  # RTM_NEWLINK, RTM_DELLINK
             parts = walk(buffer, start + IFINFOMSG_BYTES, end)

@@ -15,7 +15,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from nkform.dataclass import dataclass
 
@@ -87,12 +87,11 @@ class Request:
     asked: str
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One message of an answer: its type, and its body as a place in a buffer that lives until the next receive."""
+class Message(NamedTuple):
+    """One message of an answer: its type, and its body as a place in what came with it."""
 
     kind: int
-    buffer: memoryview
+    buffer: bytes
     start: int
     end: int
 
@@ -116,22 +115,22 @@ def u32(number: int, value: int) -> bytes:
     return attribute(number, U32.pack(value))
 
 
-def walk(buffer: memoryview, start: int, end: int) -> dict[int, memoryview]:
+def walk(buffer: bytes, start: int, end: int) -> dict[int, bytes]:
     """The attributes between two places of a buffer, by number; of one that repeats, the last."""
-    found: dict[int, memoryview] = {}
+    payloads: dict[int, bytes] = {}
     unpack = ATTRIBUTE.unpack_from
     while start + 4 <= end:
         length, number = unpack(buffer, start)
         if length < 4 or start + length > end:
             break
-        found[number & NLA_TYPE_MASK] = buffer[start + 4 : start + length]
+        payloads[number & NLA_TYPE_MASK] = buffer[start + 4 : start + length]
         start += (length + 3) & ~3
-    return found
+    return payloads
 
 
-def string(payload: memoryview | None) -> str:
+def string(payload: bytes | None) -> str:
     """A string attribute's text; names in the kernel are bytes, and what is no UTF-8 survives as surrogates."""
-    return bytes(payload).split(b"\0", 1)[0].decode(errors="surrogateescape") if payload is not None else ""
+    return payload.partition(b"\0")[0].decode(errors="surrogateescape") if payload is not None else ""
 
 
 class Socket:
@@ -140,12 +139,11 @@ class Socket:
     Raises KernelError for what the kernel refuses.
     """
 
-    def __init__(self, buffer: bytearray | None = None) -> None:
+    def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_ROUTE)
         self._socket.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
         self._socket.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)
         self._socket.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
-        self._buffer = memoryview(buffer if buffer is not None else bytearray(RECEIVE_BYTES))
         self._sequence = 0
         self._roomy = False
 
@@ -158,33 +156,63 @@ class Socket:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def dump(self, request: Request, *, at_once: bool = False) -> Iterator[Message]:
-        """All objects that a dump request finds; each message must be read before the next is asked for.
+    def dump(self, request: Request) -> Iterator[Message]:
+        """All objects that a dump request finds, as they come.
 
         A dump that the kernel marks as interrupted (something changed under it) is incomplete and raises
-        KernelError with EINTR: try again. `at_once`: it is fetched before any of it is looked at, which gives changes
-        less time to come, and takes the memory.
+        KernelError with EINTR: try again.
         """
+        for messages in self._datagrams(request):
+            yield from messages
+
+    def fetch(self, request: Request) -> list[Message]:
+        """The same, all fetched before any of it is looked at: changes have less time to come. It takes the memory."""
+        return [message for messages in self._datagrams(request) for message in messages]
+
+    def _datagrams(self, request: Request) -> Iterator[list[Message]]:
+        """The messages of each datagram of a dump."""
         self._sequence += 1
-        size = HEADER.size + len(request.body)
-        self._socket.send(
-            HEADER.pack(size, request.kind, NLM_F_REQUEST | NLM_F_DUMP | request.flags, self._sequence, 0)
-            + request.body
-        )
-        interrupted = False
-        for buffer, kind, flags, start, end in self._fetched() if at_once else self._answers():
-            interrupted = interrupted or bool(flags & NLM_F_DUMP_INTR)
-            if kind == NLMSG_DONE:
-                if interrupted:
-                    raise KernelError(errno.EINTR, request.asked)
-                code = ERROR.unpack_from(buffer, start)[0] if end - start >= 4 else 0
-                if code < 0:
-                    raise KernelError(-code, request.asked)
-                return
-            if kind == NLMSG_ERROR:
-                code, extack = _error(buffer, flags, start, end)
-                raise KernelError(-code, request.asked, extack)
-            yield Message(kind, buffer, start, end)
+        size, flags = HEADER.size + len(request.body), NLM_F_REQUEST | NLM_F_DUMP | request.flags
+        self._socket.send(HEADER.pack(size, request.kind, flags, self._sequence, 0) + request.body)
+        interrupted = 0
+        unpack, head = HEADER.unpack_from, HEADER.size
+        while True:
+            received = self._socket.recv(RECEIVE_BYTES)
+            messages: list[Message] = []
+            place, last = 0, len(received) - head
+            while place <= last:
+                length, kind, flags, sequence, _ = unpack(received, place)
+                start, end = place + head, place + length
+                place += (length + 3) & ~3
+                if sequence != self._sequence:
+                    continue
+                interrupted |= flags & NLM_F_DUMP_INTR
+                if kind == NLMSG_DONE:
+                    code = ERROR.unpack_from(received, start)[0] if end - start >= 4 else 0
+                    if interrupted or code < 0:
+                        raise KernelError(errno.EINTR if interrupted else -code, request.asked)
+                    yield messages
+                    return
+                if kind == NLMSG_ERROR:
+                    code, extack = _error(received, flags, start, end)
+                    raise KernelError(-code, request.asked, extack)
+                messages.append(Message(kind, received, start, end))
+            yield messages
+
+    def get(self, request: Request) -> Message:
+        """The one message that answers a request."""
+        self._sequence += 1
+        size, flags = HEADER.size + len(request.body), NLM_F_REQUEST | request.flags
+        self._socket.send(HEADER.pack(size, request.kind, flags, self._sequence, 0) + request.body)
+        while True:
+            received = self._socket.recv(RECEIVE_BYTES)
+            for kind, flags, start, end, sequence in _messages(received):
+                if sequence != self._sequence:
+                    continue
+                if kind == NLMSG_ERROR:
+                    code, extack = _error(received, flags, start, end)
+                    raise KernelError(-code, request.asked, extack)
+                return Message(kind, received, start, end)
 
     def ask(self, requests: Sequence[Request]) -> tuple[list[KernelError | None], dict[int, list[Message]]]:
         """Sends requests in order and waits for all acknowledgements.
@@ -213,14 +241,13 @@ class Socket:
             outcomes.extend([None] * len(chunk))
             waiting = len(chunk)
             while waiting:
-                for kind, flags, start, end, sequence in _messages(self._receive()):
+                received = self._socket.recv(RECEIVE_BYTES)
+                for kind, flags, start, end, sequence in _messages(received):
                     place = base + sequence - first
                     if kind != NLMSG_ERROR:
-                        answers.setdefault(place, []).append(
-                            Message(kind, memoryview(bytes(self._buffer[start:end])), 0, end - start)
-                        )
+                        answers.setdefault(place, []).append(Message(kind, received, start, end))
                         continue
-                    code, extack = _error(self._buffer, flags, start, end)
+                    code, extack = _error(received, flags, start, end)
                     if code:
                         outcomes[place] = KernelError(-code, requests[place].asked, extack)
                     waiting -= 1
@@ -234,35 +261,8 @@ class Socket:
             except PermissionError:
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, QUEUE_BYTES)
 
-    def _answers(self) -> Iterator[Answer]:
-        while True:
-            for kind, flags, start, end, sequence in _messages(self._receive()):
-                if sequence == self._sequence:
-                    yield self._buffer, kind, flags, start, end
 
-    def _fetched(self) -> Iterator[Answer]:
-        """The same, once all have come; of a dump that is interrupted only what says so is worth looking at."""
-        answers: list[Answer] = []
-        while True:
-            received = memoryview(bytes(self._receive()))
-            for kind, flags, start, end, sequence in _messages(received):
-                if sequence == self._sequence:
-                    answers.append((received, kind, flags, start, end))
-            if answers and answers[-1][1] in (NLMSG_DONE, NLMSG_ERROR):
-                marked = [answer for answer in answers[:-1] if answer[2] & NLM_F_DUMP_INTR]
-                yield from (marked[0], answers[-1]) if marked else answers
-                return
-
-    def _receive(self) -> memoryview:
-        """What the kernel sends next."""
-        return self._buffer[: self._socket.recv_into(self._buffer)]
-
-
-Answer = tuple[memoryview, int, int, int, int]
-"""A message's buffer, kind and flags, and where its body begins and ends."""
-
-
-def _messages(received: memoryview) -> Iterator[tuple[int, int, int, int, int]]:
+def _messages(received: bytes) -> Iterator[tuple[int, int, int, int, int]]:
     """The kind, flags, beginning, end and sequence number of each."""
     place, size = 0, len(received)
     while place + HEADER.size <= size:
@@ -271,7 +271,7 @@ def _messages(received: memoryview) -> Iterator[tuple[int, int, int, int, int]]:
         place += (length + 3) & ~3
 
 
-def _error(buffer: memoryview, flags: int, start: int, end: int) -> tuple[int, str]:
+def _error(buffer: bytes, flags: int, start: int, end: int) -> tuple[int, str]:
     """Errno (negative, 0 for an acknowledgement) and extack of a NLMSG_ERROR."""
     code = ERROR.unpack_from(buffer, start)[0]
     if not code or not flags & NLM_F_ACK_TLVS:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nkform.kernel.netlink import KernelError, Request, u32
+from nkform.kernel.netlink import S32, KernelError, Message, Request, Socket, u32, walk
 from nkform.model import ROOT
 
 RUN = Path("/run/netns")
@@ -27,6 +27,8 @@ MNT_DETACH = 2
 RTM_GETNSID = 90
 NETNSA_NSID = 1
 NETNSA_FD = 3
+RTGENMSG_BYTES = 4
+"""struct rtgenmsg is one byte, the family, and padded."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -42,7 +44,13 @@ def _mount(source: str, target: str, flags: int, asked: str) -> None:
 
 def get_nsid(fd: int) -> Request:
     """Asks for the id that the caller's namespace knows another one by (rtgenmsg; -1 answers: none yet)."""
-    return Request(RTM_GETNSID, 0, b"\0\0\0\0" + u32(NETNSA_FD, fd), "read a namespace's id")
+    return Request(RTM_GETNSID, 0, bytes(RTGENMSG_BYTES) + u32(NETNSA_FD, fd), "read a namespace's id")
+
+
+def nsid_of(answer: Message) -> int:
+    """The id that the kernel answered."""
+    payload = walk(answer.buffer, answer.start + RTGENMSG_BYTES, answer.end)[NETNSA_NSID]
+    return int(S32.unpack_from(payload)[0])
 
 
 class Namespaces:
@@ -74,7 +82,7 @@ class Namespaces:
             return SELF
         if key.startswith("pid:"):
             return f"/proc/{int(key[4:])}/ns/net"
-        return key[5:] if key.startswith("path:") else str(self.run / key)
+        return key[5:] if key.startswith("path:") else f"{self.run}/{key}"
 
     def names(self) -> list[str]:
         """The named namespaces, in order; files that are none (left over from a reboot, say) among them."""
@@ -109,6 +117,22 @@ class Namespaces:
             yield
         finally:
             _call("return to the namespace nkform was started in", _libc.setns(self._root, CLONE_NEWNET))
+
+    @contextmanager
+    def away(self) -> Iterator[Callable[[int, str], None]]:
+        """Within the block the calling thread enters namespaces, one after the other, by the function that it gets.
+
+        The function takes a namespace's file descriptor and key, and raises KernelError (EINVAL: it is none). The
+        thread is back at home after the block.
+        """
+        try:
+            yield lambda fd, key: _call(f"enter namespace {key}", _libc.setns(fd, CLONE_NEWNET))
+        finally:
+            _call("return to the namespace nkform was started in", _libc.setns(self._root, CLONE_NEWNET))
+
+    def home_id(self, socket: Socket) -> int:
+        """By what id the namespace of a socket knows the one that nkform was started in; -1: it has none for it."""
+        return nsid_of(socket.get(get_nsid(self._root)))
 
     @contextmanager
     def throwaway(self) -> Iterator[None]:

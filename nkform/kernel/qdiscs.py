@@ -26,6 +26,8 @@ def with_clsact(socket: Socket) -> set[int]:
     """The ifindexes of the devices of the socket's namespace that have one."""
     found = set()
     for message in socket.dump(Request(RTM_GETQDISC, 0, TCMSG.pack(0, 0, 0, 0, 0), "list the qdiscs")):
+        if message.buffer.find(b"clsact", message.start, message.end) < 0:
+            continue  # as with nearly all: nothing more is decoded of it
         _, index, *_ = TCMSG.unpack_from(message.buffer, message.start)
         kind = walk(message.buffer, message.start + TCMSG.size, message.end).get(TCA_KIND)
         if string(kind) == "clsact":

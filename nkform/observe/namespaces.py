@@ -10,13 +10,15 @@ from typing import TypeVar
 
 from nkform.dataclass import dataclass, field
 from nkform.kernel import inet, links
-from nkform.kernel.netlink import S32, KernelError, Socket, walk, whole
-from nkform.kernel.netns import NETNSA_NSID, Namespaces, get_nsid
+from nkform.kernel.netlink import KernelError, Socket, whole
+from nkform.kernel.netns import Namespaces, get_nsid, nsid_of
 from nkform.model import Address, Route
 
 LOOPBACK = 1
 """The ifindex of `lo` in every namespace (include/linux/netdevice.h, LOOPBACK_IFINDEX)."""
 OPEN_AT_ONCE = 256
+LEADS_NOWHERE = (errno.ENOENT, errno.ESRCH, errno.ENOTDIR, errno.EINVAL)
+"""No such file or process; or a file that is no network namespace (setns(2))."""
 
 T = TypeVar("T")
 
@@ -36,17 +38,18 @@ class Contents:
         return loopback.alias if loopback else ""
 
 
-def read(buffer: bytearray, relevant: Callable[[Mapping[int, links.Link]], Collection[int]]) -> Contents:
-    """Reads the namespace that the thread is in.
+Relevant = Callable[[Mapping[int, links.Link], Socket], Collection[int]]
+"""Says of a namespace's links (and may ask more on the socket there) whose addresses and routes matter."""
 
-    `relevant` says of its links whose addresses and routes matter; if of none, these are not read.
-    """
-    with Socket(buffer) as socket:
-        found = {link.index: link for link in whole(links.dump, socket)}
-        indexes = relevant(found)
+
+def read(decoder: links.Decoder, relevant: Relevant) -> Contents:
+    """Reads the namespace that the thread is in. Addresses and routes are not read where they matter of no link."""
+    with Socket() as socket:
+        known = {link.index: link for link in whole(partial(links.dump, decoder=decoder), socket)}
+        indexes = relevant(known, socket)
         if not indexes:
-            return Contents(found)
-        return Contents(found, _grouped(_addresses(socket, indexes)), _grouped(whole(inet.dump_routes, socket)))
+            return Contents(known)
+        return Contents(known, _grouped(_addresses(socket, indexes)), _grouped(whole(inet.dump_routes, socket)))
 
 
 def _addresses(socket: Socket, indexes: Collection[int]) -> list[tuple[int, Address]]:
@@ -56,31 +59,50 @@ def _addresses(socket: Socket, indexes: Collection[int]) -> list[tuple[int, Addr
     them again and again. That of one link fits into one message, and nothing can come between.
     """
     try:
-        return list(inet.dump_addresses(socket))
+        return list(inet.dump_addresses(socket, among=indexes))
     except KernelError as error:
         if error.errno != errno.EINTR:
             raise
-    found: list[tuple[int, Address]] = []
+    addresses: list[tuple[int, Address]] = []
     for index in indexes:
         try:
-            found += whole(partial(inet.dump_addresses, index=index), socket)
+            addresses += whole(partial(inet.dump_addresses, index=index), socket)
         except KernelError as error:
             if error.errno != errno.ENODEV:  # it has gone since
                 raise
-    return found
+    return addresses
 
 
 def _grouped(pairs: Iterable[tuple[int, T]]) -> dict[int, tuple[T, ...]]:
-    found: dict[int, tuple[T, ...]] = {}
+    groups: dict[int, list[T]] = {}
     for index, item in pairs:
-        found[index] = (*found.get(index, ()), item)
-    return found
+        groups.setdefault(index, []).append(item)
+    return {index: tuple(items) for index, items in groups.items()}
+
+
+def visit(namespaces: Namespaces, keys: Iterable[str], look: Callable[[str, bool], None]) -> None:
+    """Enters one namespace after the other, and calls `look` there with its key and whether it is the root namespace.
+
+    Keys that lead nowhere are passed over. Raises KernelError.
+    """
+    with namespaces.away() as enter:
+        for key in keys:
+            try:
+                with namespaces.open(key) as fd:
+                    is_root = namespaces.is_root(fd)
+                    enter(fd, key)
+            except KernelError as error:
+                if error.errno not in LEADS_NOWHERE:
+                    raise
+            else:
+                look(key, is_root)
 
 
 def identify(namespaces: Namespaces, keys: Iterable[str]) -> dict[str, int | None]:
     """By what id the root namespace knows each namespace; None is the root namespace itself.
 
-    Keys that lead nowhere are left out; -1 stands for one without an id, which no link leads to.
+    Keys that lead nowhere are left out; -1 stands for one without an id, which no link leads to. The kernel goes
+    through all ids for each of them (net/core/net_namespace.c, __peernet2id): ask for few.
     """
     todo = list(keys)
     found: dict[str, int | None] = {}
@@ -93,13 +115,11 @@ def identify(namespaces: Namespaces, keys: Iterable[str]) -> dict[str, int | Non
                     try:
                         opened.append((key, stack.enter_context(namespaces.open(key))))
                     except KernelError as error:
-                        if error.errno not in (errno.ENOENT, errno.ESRCH, errno.ENOTDIR):
+                        if error.errno not in LEADS_NOWHERE:
                             raise
                 outcomes, answers = socket.ask([get_nsid(fd) for _, fd in opened])
                 for place, (key, fd) in enumerate(opened):
                     if outcomes[place] is not None:  # a file that is no namespace
                         continue
-                    message = answers[place][0]
-                    number = S32.unpack_from(walk(message.buffer, message.start + 4, message.end)[NETNSA_NSID])[0]
-                    found[key] = None if namespaces.is_root(fd) else number
+                    found[key] = None if namespaces.is_root(fd) else nsid_of(answers[place][0])
     return found

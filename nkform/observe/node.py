@@ -11,11 +11,11 @@ from collections.abc import Collection, Iterable, Mapping
 from nkform.attributes import ATTRIBUTES
 from nkform.dataclass import dataclass, replace
 from nkform.kernel import bpffs, links, sysctl
-from nkform.kernel.netlink import RECEIVE_BYTES, KernelError, Socket
+from nkform.kernel.netlink import KernelError, Socket
 from nkform.kernel.netns import Namespaces
 from nkform.kernel.qdiscs import FILTER_PREFIX, has_filter, with_clsact
 from nkform.model import ROOT, Attrs, Device, Endpoint, Namespace, Node, Room, mark, owner_of
-from nkform.observe.namespaces import LOOPBACK, Contents, identify, read
+from nkform.observe.namespaces import LOOPBACK, Contents, read, visit
 
 PAIRS = ("netkit", "veth")
 TORN = (0.01, 0.02, 0.04)
@@ -134,45 +134,70 @@ def _read(
     desired: Node | None,
     wanted: Mapping[str, Mapping[str, tuple[str, ...]]],
 ) -> tuple[_World, dict[tuple[str, str], dict[str, str]]]:
-    """Reads every namespace that matters, and the sysctls that are asked for there."""
-    buffer = bytearray(RECEIVE_BYTES)
+    """Reads every namespace that matters, and the sysctls that are asked for there. Each is entered once."""
+    decoder = links.Decoder()
     named = _named(desired)
+    declared = desired.devices if desired else {}
 
-    def ours(found: Mapping[int, links.Link]) -> set[int]:
+    def is_ours(link: links.Link) -> bool:
+        return owner_of(link.alias) == node or link.name in declared
+
+    def ours(known: Mapping[int, links.Link], _: Socket) -> set[int]:
         """Our devices and declared ones, and their peers where those are in the root namespace."""
-        declared = desired.devices if desired else {}
-        some = [link for link in found.values() if owner_of(link.alias) == node or link.name in declared]
+        some = [link for link in known.values() if is_ours(link)]
         return {link.index for link in some} | {link.link for link in some if link.nsid is None}
 
-    root = read(buffer, ours)
+    root = read(decoder, ours)
     values: dict[tuple[str, str], dict[str, str]] = {}
     _read_sysctls(root, ROOT, wanted, values)
     contents = {ROOT: root}
-    ids = identify(namespaces, dict.fromkeys((*namespaces.names(), *sorted(named))))
-    partners = {
-        link.nsid
-        for link in root.links.values()
-        if link.nsid is not None and (owner_of(link.alias) == node or (desired and link.name in desired.devices))
-    }
     keys: dict[int | None, list[str]] = {None: [ROOT]}
-    for key, nsid in ids.items():
-        keys.setdefault(nsid, []).append(key)
-        if nsid is None:
-            _read_sysctls(root, key, wanted, values)
-            continue
 
-        def matters(found: Mapping[int, links.Link], key: str = key, nsid: int = nsid) -> Collection[int]:
-            there = key in named or nsid in partners or owner_of(Contents(found).alias) == node
-            return found.keys() - {LOOPBACK} if there else ()
+    def look(key: str, is_root: bool) -> None:
+        if is_root:
+            keys[None].append(key)
+            _read_sysctls(root, key, wanted, values)
+            return
+        primaries: list[links.Link] = []
+
+        def matters(known: Mapping[int, links.Link], socket: Socket) -> Collection[int]:
+            primaries.extend(_primaries(root, known, namespaces, socket))
+            relevant = key in named or owner_of(Contents(known).alias) == node or any(map(is_ours, primaries))
+            return known.keys() - {LOOPBACK} if relevant else ()
 
         try:
-            with namespaces.open(key) as fd, namespaces.entered(fd, key):
-                contents[key] = read(buffer, matters)
-                _read_sysctls(contents[key], key, wanted, values)
+            contents[key] = read(decoder, matters)
+            _read_sysctls(contents[key], key, wanted, values)
         except KernelError:
             if key in named:
                 raise
+        for nsid in {primary.nsid for primary in primaries}:
+            keys.setdefault(nsid, []).append(key)
+
+    visit(namespaces, dict.fromkeys((*namespaces.names(), *sorted(named))), look)
     return _World(contents, {nsid: tuple(some) for nsid, some in keys.items()}), values
+
+
+def _primaries(
+    root: Contents, known: Mapping[int, links.Link], namespaces: Namespaces, socket: Socket
+) -> list[links.Link]:
+    """The links of the root namespace whose other ends are among those of the socket's.
+
+    Two ends name each other, and the far one names the root namespace by the id that it has there. That is as good as
+    asking the kernel for the namespace's id, which takes it the longer the more namespaces there are, and can be
+    arranged by nobody in a namespace: a pair of his own making has its other end elsewhere.
+    """
+    pairs = [
+        (primary, link)
+        for link in known.values()
+        if link.nsid is not None
+        and link.kind in PAIRS
+        and (primary := root.links.get(link.link)) is not None
+        and (primary.link, primary.kind) == (link.index, link.kind)
+        and primary.nsid is not None
+    ]
+    home = namespaces.home_id(socket) if pairs else None
+    return [primary for primary, link in pairs if link.nsid == home]
 
 
 def _read_sysctls(
@@ -269,10 +294,13 @@ def _namespaces(world: _World, node: str, desired: Node | None, devices: Iterabl
 
 def nodes(namespaces: Namespaces) -> list[str]:
     """The names of all nodes whose mark is on a device or a namespace here."""
-    buffer = bytearray(RECEIVE_BYTES)
-    found = {owner_of(link.alias) for link in read(buffer, lambda _: ()).links.values()}
-    for key, nsid in identify(namespaces, namespaces.names()).items():
-        if nsid is not None:
-            with namespaces.open(key) as fd, namespaces.entered(fd, key):
-                found.add(owner_of(read(buffer, lambda _: ()).alias))
-    return sorted(name for name in found if name)
+    decoder = links.Decoder()
+    owners = {owner_of(link.alias) for link in read(decoder, lambda *_: ()).links.values()}
+
+    def look(_: str, is_root: bool) -> None:
+        if not is_root:
+            with Socket() as socket:
+                owners.add(owner_of(decoder(socket.get(links.get("lo"))).alias))
+
+    visit(namespaces, namespaces.names(), look)
+    return sorted(name for name in owners if name)

@@ -33,10 +33,10 @@ class Kernel:
     def send(self, data: bytes) -> int:
         return len(data)
 
-    def recv_into(self, buffer: memoryview) -> int:
+    def recv(self, size: int) -> bytes:
         datagram = self._datagrams.pop(0)
-        buffer[: len(datagram)] = datagram
-        return len(datagram)
+        assert len(datagram) <= size
+        return datagram
 
     def close(self) -> None:
         pass
@@ -54,7 +54,8 @@ def dumped(at_once: bool, *datagrams: Sequence[tuple[int, int, bytes]]) -> list[
     with Socket() as socket:
         socket._socket.close()
         socket._socket = Kernel(*datagrams)  # type: ignore[assignment]
-        return [bytes(m.buffer[m.start : m.end]) for m in socket.dump(Request(0, 0, b"", "list"), at_once=at_once)]
+        read = socket.fetch if at_once else socket.dump
+        return [m.buffer[m.start : m.end] for m in read(Request(0, 0, b"", "list"))]
 
 
 @pytest.mark.parametrize("at_once", [False, True])
@@ -81,3 +82,23 @@ def test_a_dump_that_fails_says_why(at_once: bool, last: tuple[int, int, bytes])
     with pytest.raises(KernelError) as caught:
         dumped(at_once, [item(b"a   ")], [last])
     assert caught.value.errno == errno.EPERM
+
+
+def test_the_answer_to_a_request_is_its_own() -> None:
+    late = struct.pack("=IHHII", 20, ITEM, 0, 7, 0) + b"late"
+    with Socket() as socket:
+        socket._socket.close()
+        kernel = Kernel([item(b"mine")])
+        kernel._datagrams.insert(0, late)
+        socket._socket = kernel  # type: ignore[assignment]
+        answer = socket.get(Request(0, 0, b"", "ask"))
+    assert answer.buffer[answer.start : answer.end] == b"mine"
+
+
+def test_a_request_that_fails_says_why() -> None:
+    with Socket() as socket:
+        socket._socket.close()
+        socket._socket = Kernel([(NLMSG_ERROR, 0, struct.pack("=i", -errno.EINVAL) + bytes(16))])  # type: ignore[assignment]
+        with pytest.raises(KernelError, match="ask: Invalid argument") as caught:
+            socket.get(Request(0, 0, b"", "ask"))
+    assert caught.value.errno == errno.EINVAL

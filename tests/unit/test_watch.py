@@ -74,7 +74,7 @@ def test_messages_are_read_as_far_as_they_matter() -> None:
         message(80, b"\0" * 4 + attribute(1, struct.pack("=i", -1))),
         message(88, b"\0" * 4),
     ])  # fmt: skip
-    found = [(t.index, t.name, t.alias) for t in decode(memoryview(datagram), len(datagram), 9)]
+    found = [(t.index, t.name, t.alias) for t in decode(datagram, len(datagram), 9)]
     assert found == [
         (5, "to-a", "nkform:w"), (6, "", ""), (7, "", ""), (None, "", ""), (8, "", ""), (-1, "", ""), (None, "", ""),
     ]  # fmt: skip
