@@ -19,6 +19,7 @@ from nkform.dataclass import replace
 from nkform.kernel import inet, links, sysctl
 from nkform.kernel.netlink import KernelError, Request, Socket, whole
 from nkform.kernel.netns import Namespaces
+from nkform.kernel.sysfs import Interfaces
 from nkform.model import ROOT, Attrs, Hook, Value, owner_of
 from nkform.plan.actions import (
     Action,
@@ -178,10 +179,10 @@ class Executor:
             for action in actions:
                 self._chains.hold(action.device.name, action.device.hooks)
         with Socket() as socket:
-            there = {link.name: link for link in whole(links.dump, socket)}
+            present = {link.name: link for link in whole(links.dump, socket)}
             gone = []
             for action in actions:
-                link = there.get(action.device.primary.name)
+                link = present.get(action.device.primary.name)
                 if link is None:
                     raise KernelError(errno.ENODEV, f"delete {action.device.primary.name}")
                 if owner_of(link.alias) not in (self._node, None):
@@ -190,19 +191,19 @@ class Executor:
             if len(gone) == 1:
                 _check(socket, [links.delete(gone[0].index, gone[0].name)])
             else:
-                self._delete_together(socket, gone, there.values())
+                self._delete_together(socket, gone, present.values())
         for action in actions:
             self._done(action)
             if self._chains:
                 self._chains.forget(action.device.name, action.device.hooks)
 
-    def _delete_together(self, socket: Socket, gone: Sequence[links.Link], there: Collection[links.Link]) -> None:
+    def _delete_together(self, socket: Socket, gone: Sequence[links.Link], present: Collection[links.Link]) -> None:
         group = self._steps.group
         going = {link.index for link in gone}  # those that never got the mark are in it already
-        if any(link.group == group and link.index not in going for link in there):
+        if any(link.group == group and link.index not in going for link in present):
             raise KernelError(errno.EEXIST, f"delete {len(gone)} devices through the group {group}, which is in use")
         try:
-            _check(socket, [links.set_group(link.index, link.name, group) for link in gone])
+            _put_into(socket, gone, group)
             _check(socket, [links.delete_group(group)])
         except KernelError:
             socket.ask([links.set_group(link.index, link.name, link.group) for link in gone])
@@ -452,6 +453,16 @@ def give_back(lent: Iterable[tuple[str, str, str, str]], namespaces: Namespaces)
             if error.errno != errno.ENOENT:  # it has gone, and the sysctl with it
                 failed.append(error)
     return failed
+
+
+def _put_into(socket: Socket, some: Sequence[links.Link], group: int) -> None:
+    """Puts links into a group, in silence where that can be. Raises KernelError; some may then be in it."""
+    try:
+        with Interfaces() as interfaces:
+            for link in some:
+                interfaces.set_group(link.index, link.name, group)
+    except KernelError:  # no sysfs for us here, or one has a new name: rtnetlink says what is wrong, if anything is
+        _check(socket, [links.set_group(link.index, link.name, group) for link in some])
 
 
 def _raise_first(outcomes: Sequence[KernelError | None]) -> None:

@@ -23,6 +23,7 @@ from nkform.kernel import bpf, netns, rcu, sysctl
 from nkform.kernel.bpf import Buffer, Command
 from nkform.kernel.clsact import Tc
 from nkform.kernel.netlink import KernelError, Message, Request, Socket
+from nkform.kernel.sysfs import Interfaces
 
 ERRNO = errno.ENOMEM
 NOWHERE = -1
@@ -96,6 +97,7 @@ def strikes(place: int | str, *, kill: bool = False) -> Iterator[Strike]:
         patch.setattr(bpf, "call", _bpf(strike, bpf.call))
         patch.setattr(Socket, "ask", _ask(strike, Socket.ask))
         patch.setattr(sysctl, "write", _write(strike, sysctl.write))
+        patch.setattr(Interfaces, "set_group", _group(strike, Interfaces.set_group))
         patch.setattr(rcu, "write", _expedite(strike, rcu.write))
         for name in FILES:
             patch.setattr(os, name, _file(strike, name, getattr(os, name)))
@@ -162,6 +164,17 @@ def _write(strike: Strike, genuine: Callable[[str, str, str], None]) -> Callable
         genuine(interface, key, value)
 
     return write
+
+
+def _group(
+    strike: Strike, genuine: Callable[[Interfaces, int, str, int], None]
+) -> Callable[[Interfaces, int, str, int], None]:
+    def set_group(self: Interfaces, index: int, name: str, group: int) -> None:
+        if strike.at(asked := f"put {name} into group {group} by its file"):
+            raise KernelError(ERRNO, asked)
+        genuine(self, index, name, group)
+
+    return set_group
 
 
 def _expedite(strike: Strike, genuine: Callable[[int], None]) -> Callable[[int], None]:
