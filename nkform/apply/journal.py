@@ -1,8 +1,8 @@
 """What is written down before a node is changed, so that the change can be taken back whatever happens to us.
 
-A journal holds the node as it was and all actions, each of which carries what undoes it; it is on disk before the first
-one. While they are carried out, how far they got is added to it. A run that ends, whole or undone, takes its journal
-away; one that is found by the next writer, who alone has the lock, is that of a run that was killed.
+A journal holds the node as it was, and what the run may make that does not tell by itself whose it is; it is on disk
+before the first action. While they are carried out, how far they got is added to it. A run that ends, whole or undone,
+takes its journal away; one that is found by the next writer, who alone has the lock, is that of a run that was killed.
 
 After a successful run the journal becomes the way back (`nkform rollback`), at once or when the run is confirmed.
 """
@@ -14,16 +14,18 @@ import json
 import os
 import random
 import time
-from typing import Final, Literal
+from collections.abc import Iterator
+from typing import Final, Literal, TypeGuard
 
-from nkform import __version__, serial
+from nkform import __version__
+from nkform.apply import lines
 from nkform.apply.belongings import Belonging
 from nkform.dataclass import dataclass
 from nkform.kernel import rundir
 from nkform.kernel.netlink import KernelError
 from nkform.kernel.place import place
 from nkform.model import Node
-from nkform.plan.actions import Action, CreatePair
+from nkform.plan.actions import Action, CreateNamespace, CreatePair, DeleteNamespace, SetChain
 from nkform.problem import fail
 
 JOURNAL: Final = "journal"
@@ -46,9 +48,11 @@ STATES: tuple[State, ...] = (JOURNAL, UNCONFIRMED, PREVIOUS)
 class Entry:
     """A run: what it set out to do, and from where.
 
-    `before` is the live node before it. `group`: the link group (IFLA_GROUP) that devices of this run are in until they
-    carry the node's mark, and those that are about to go. `when` in seconds since 1970. `token` tells the runs of a
-    node apart. `others`: what others had that the run, or the interrupted one before it, may have taken away.
+    `before` is the live node before it. `actions` says how many there are. `pairs` are the names of devices that they
+    may make, `namespaces` those that they may make or remove, `filtered` the devices of others that they may give a
+    clsact qdisc. `group`: the link group (IFLA_GROUP) that devices of this run are in until they carry the node's mark,
+    and those that are about to go. `when` in seconds since 1970. `token` tells the runs of a node apart. `others`: what
+    others had that the run, or the interrupted one before it, may have taken away.
     `expedite`: whether grace periods may be expedited, also on the way back (apply/expedite.py).
     """
 
@@ -60,14 +64,17 @@ class Entry:
     group: int
     token: str
     before: Node
-    actions: tuple[Action, ...]
+    actions: int
+    pairs: tuple[str, ...]
+    namespaces: tuple[str, ...]
+    filtered: tuple[str, ...]
     others: tuple[Belonging, ...] = ()
     expedite: bool = True
 
     @property
     def made(self) -> frozenset[str]:
         """The names of devices that the run may have made."""
-        return frozenset(action.device.primary.name for action in self.actions if isinstance(action, CreatePair))
+        return frozenset(self.pairs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +101,7 @@ class Journal:
     def write(self) -> None:
         """Writes it down. Raises KernelError."""
         node = self.entry.before.name
-        rundir.write(node, JOURNAL, serial.dumps(self.entry) + "\n")
+        rundir.write(node, JOURNAL, lines.written(self.entry))
         self._fd = rundir.append(node, JOURNAL)
 
     def reach(self, count: int) -> None:
@@ -157,21 +164,38 @@ def begin(
     group = random.randrange(1 << 20, 1 << 31)
     now, pid = time.time(), os.getpid()
     others = tuple(dict.fromkeys((*others, *(earlier.entry.others if earlier else ()))))
-    entry = Entry(__version__, place(), command, now, pid, group, token, before, actions, others, expedite)
+    entry = Entry(
+        nkform=__version__,
+        place=place(),
+        command=command,
+        when=now,
+        pid=pid,
+        group=group,
+        token=token,
+        before=before,
+        actions=len(actions),
+        pairs=tuple(a.device.primary.name for a in actions if isinstance(a, CreatePair)),
+        namespaces=tuple(a.name for a in actions if isinstance(a, CreateNamespace | DeleteNamespace)),
+        filtered=tuple(dict.fromkeys(a.device.name for a in actions if _gives_clsact(a))),
+        others=others,
+        expedite=expedite,
+    )
     return Journal(entry, earlier)
+
+
+def _gives_clsact(action: Action) -> TypeGuard[SetChain]:
+    """Whether an action may give a device of others a clsact qdisc, which goes with no pair."""
+    return isinstance(action, SetChain) and action.device.kind == "external" and (action.legacy or action.filters)
 
 
 def find(node: str, state: State) -> Found | None:
     """A journal of a node in this network namespace. Raises KernelError, NkformError (it cannot be read)."""
-    text = rundir.read(node, state)
+    text = rundir.lines(node, state)
     if text is None:
         return None
-    first, *others = text.split("\n")
     try:
-        entry = serial.read(Entry, json.loads(first))
-        # The last line may have been cut off in the middle.
-        lines = [json.loads(line) for line in others[:-1]]
-    except ValueError as error:
+        entry, added = lines.read(Entry, text)
+    except (ValueError, LookupError) as error:
         raise fail(
             "NK0510",
             f"the record {rundir.RUN / node / state} of an earlier run cannot be read: {error}",
@@ -179,14 +203,15 @@ def find(node: str, state: State) -> Found | None:
         ) from error
     if entry.place != place():
         return None
-    reached = max((line for line in lines if isinstance(line, int)), default=0)
-    lent = tuple((line[0], line[1], line[2], line[3]) for line in lines if isinstance(line, list))
+    reached = max((line for line in added if isinstance(line, int)), default=0)
+    lent = tuple((line[0], line[1], line[2], line[3]) for line in added if isinstance(line, list))
     return Found(entry, reached, lent)
 
 
-def _text(found: Found) -> str:
-    lines = [serial.dumps(found.entry), json.dumps(found.reached), *map(json.dumps, found.lent)]
-    return "\n".join(lines) + "\n"
+def _text(found: Found) -> Iterator[str]:
+    yield from lines.written(found.entry)
+    for line in (found.reached, *found.lent):
+        yield json.dumps(line) + "\n"
 
 
 def forget(node: str, *states: State) -> None:

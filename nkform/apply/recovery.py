@@ -23,7 +23,6 @@ from nkform.observe import explanations, record
 from nkform.observe.namespaces import identify
 from nkform.observe.node import observe
 from nkform.plan import restore
-from nkform.plan.actions import CreateNamespace, DeleteNamespace, SetChain
 from nkform.plan.plan import Plan
 from nkform.plan.unlike import unlike
 from nkform.problem import NkformError, Problem
@@ -51,9 +50,8 @@ def tidy(found: Found, namespaces: Namespaces) -> None:
     if failed := give_back(found.lent, namespaces):
         raise failed[0]
     _claim(found.entry)
-    for action in found.entry.actions:
-        if isinstance(action, CreateNamespace | DeleteNamespace):
-            _unname(action.name, namespaces)
+    for name in found.entry.namespaces:
+        _unname(name, namespaces)
     node = found.entry.before.name
     _release_qdiscs(found.entry)
     if bpffs.has_node(node):
@@ -84,11 +82,7 @@ def _unname(name: str, namespaces: Namespaces) -> None:
 
 def _release_qdiscs(entry: Entry) -> None:
     """A clsact qdisc that the run made for programs on a device of others, and that has none."""
-    devices = {
-        action.device.name
-        for action in entry.actions
-        if isinstance(action, SetChain) and action.device.kind == "external" and (action.legacy or action.filters)
-    }
+    devices = frozenset(entry.filtered)
     if not devices:
         return
     from nkform.kernel.clsact import Tc

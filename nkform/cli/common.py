@@ -203,7 +203,7 @@ def interrupted(found: Found, hint: str) -> Problem:
     return Problem(
         "NK0511",
         f"nkform {entry.command} (process {entry.pid}) was killed after about {found.reached} of"
-        f" {len(entry.actions)} actions on {entry.before.name}",
+        f" {entry.actions} actions on {entry.before.name}",
         hint=hint,
         severity="warning",
     )

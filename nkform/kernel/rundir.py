@@ -11,8 +11,9 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TextIO
 
 from nkform.kernel.netlink import KernelError
 
@@ -84,8 +85,37 @@ def read(node: str, name: str, base: Path = RUN) -> str | None:
             return file.read()
 
 
-def write(node: str, name: str, text: str, base: Path = RUN) -> None:
+def lines(node: str, name: str, base: Path = RUN) -> Iterator[str] | None:
+    """A file's lines, each with its end, one at a time; None where there is none."""
+    if not os.path.lexists(base / node):
+        return None
+    asked = f"read {base / node / name}"
+    with _folder(node, base, asked) as folder:
+        try:
+            fd = os.open(name, os.O_RDONLY | _OPEN, dir_fd=folder)
+        except FileNotFoundError:
+            return None
+    file = os.fdopen(fd, encoding="utf-8", errors="surrogateescape", newline="\n")
+    try:
+        _check(os.fstat(fd), asked)
+    except KernelError:
+        file.close()
+        raise
+    return _lines(file, asked)
+
+
+def _lines(file: TextIO, asked: str) -> Iterator[str]:
+    with file:
+        try:
+            yield from file
+        except OSError as error:
+            raise KernelError(error.errno or errno.EIO, asked) from error
+
+
+def write(node: str, name: str, text: str | Iterable[str], base: Path = RUN) -> None:
     """Puts a file in place, whole or not at all, and waits until it is. One process at a time does so: it has the lock.
+
+    `text` may come in parts, so that it need not be in memory as a whole.
 
     What a killed one left of it is written over, or goes with the file.
     """
@@ -93,7 +123,7 @@ def write(node: str, name: str, text: str, base: Path = RUN) -> None:
     with _folder(node, base, f"write {base / node / name}") as folder:
         fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _OPEN, FILE_MODE, dir_fd=folder)
         with os.fdopen(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(text)
+            file.writelines((text,) if isinstance(text, str) else text)
             file.flush()
             os.fsync(fd)
         os.rename(draft, name, src_dir_fd=folder, dst_dir_fd=folder)
