@@ -46,20 +46,15 @@ Lost = tuple[Belonging, Request]
 """What is to be had again, and what asks the kernel for it."""
 
 
-def at_stake(actions: Iterable[Action], live: Node, namespaces: Namespaces) -> tuple[Belonging, ...]:
-    """What others may lose by the actions. Raises KernelError."""
-    ends: dict[str, set[str]] = {}
+def shaken(actions: Iterable[Action], live: Node) -> dict[str, set[str]]:
+    """By namespace, the ends that the actions may take something of others from, as they are called before them."""
     names = {device.index: device.name for device in live.devices.values() if device.index}
-    shaken = {name for action in actions for name in _shaken(action, names)}
-    for name in shaken & live.devices.keys():
+    devices = {name for action in actions for name in _shaken(action, names)}
+    ends: dict[str, set[str]] = {}
+    for name in devices & live.devices.keys():
         for end in live.devices[name].ends:
             ends.setdefault(end.namespace, set()).add(end.name)
-    return tuple(
-        belonging
-        for key, some in sorted(ends.items())
-        if not key.startswith("nsid:")
-        for belonging in _read(namespaces, key, some)
-    )
+    return ends
 
 
 def _shaken(action: Action, names: Mapping[int, str]) -> Iterator[str]:
@@ -83,20 +78,21 @@ def _small(mtu: object) -> bool:
     return isinstance(mtu, int) and mtu < IPV6_MIN_MTU
 
 
-def _read(namespaces: Namespaces, key: str, names: Collection[str]) -> Iterator[Belonging]:
-    """What others have on some ends of a namespace: addresses first, which routes may need."""
-    with namespaces.open(key) as fd, namespaces.entered(fd, key), Socket() as socket:
-        known = {link.index: link.name for link in whole(links.dump, socket)}
-        for index, address in whole(inet.dump_foreign_addresses, socket):
-            if known.get(index) in names:
-                yield Belonging(key, known[index], False, address.hex())
-        routes = whole(inet.dump_foreign_routes, socket)
-        there = whole(inet.dump_addresses, socket) if routes else ()
-        sources = {inet.packed(address.text) for index, address in there if known.get(index) in names}
-        for route in routes:
-            index, source = inet.leads(route)
-            if index in known and (known[index] in names or source in sources):
-                yield Belonging(key, known[index], True, route.hex())
+def read(socket: Socket, key: str, names: Collection[str], known: Mapping[int, str]) -> Iterator[Belonging]:
+    """What others have on some ends of the socket's namespace: addresses first, which routes may need.
+
+    `known` are the names of all its links by their ifindex. Raises KernelError.
+    """
+    for index, address in whole(inet.dump_foreign_addresses, socket):
+        if known.get(index) in names:
+            yield Belonging(key, known[index], False, address.hex())
+    routes = whole(inet.dump_foreign_routes, socket)
+    present = whole(inet.dump_addresses, socket) if routes else ()
+    sources = {inet.packed(address.text) for index, address in present if known.get(index) in names}
+    for route in routes:
+        index, source = inet.leads(route)
+        if index in known and (known[index] in names or source in sources):
+            yield Belonging(key, known[index], True, route.hex())
 
 
 def give_again(belongings: Sequence[Belonging], namespaces: Namespaces, *, beside: bool) -> list[str]:

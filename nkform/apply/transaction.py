@@ -7,12 +7,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
-from nkform.apply.belongings import Belonging, at_stake, give_again
+from nkform.apply.before import noted
+from nkform.apply.belongings import Belonging, give_again
 from nkform.apply.executor import Executor, give_back
 from nkform.apply.expedite import Expedited
 from nkform.apply.interrupt import Interrupted, Interrupts
 from nkform.apply.journal import STATES, Found, Journal, State, begin, find
-from nkform.apply.losses import noted
 from nkform.dataclass import dataclass
 from nkform.kernel import bpffs
 from nkform.kernel.netlink import KernelError
@@ -137,8 +137,7 @@ def apply(plan: Plan, desired: Node, before: Node, run: Run, means: Means, targe
     stop; the node is then as before, or the error says what is not and the journal stays. Stopped when somebody
     asked again: the node is then in between, and the journal stays.
     """
-    complete, origin = noted(plan, before, means.namespaces)
-    others = at_stake(plan.actions, before, means.namespaces)
+    complete, origin, others = noted(plan, before, means.namespaces)
     journal = begin(
         run.command, run.origin or origin, complete.actions, others, run.token, run.earlier, expedite=means.expedite
     )

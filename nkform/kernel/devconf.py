@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache
 from socket import AF_INET, AF_INET6, AF_UNSPEC
 
-from nkform.kernel.links import IFINFOMSG, IFLA_IFNAME, RTM_GETLINK
-from nkform.kernel.netlink import Request, Socket, string, walk
+from nkform.kernel.links import IFINFOMSG, IFLA_EXT_MASK, IFLA_IFNAME, RTEXT_FILTER_SKIP_STATS, RTM_GETLINK
+from nkform.kernel.netlink import Request, Socket, string, u32, walk
 
 IFLA_AF_SPEC = 26
 IFLA_INET_CONF = 1
@@ -41,24 +41,52 @@ rpl_seg_enabled - ioam6_enabled - - ndisc_evict_nocarrier accept_untracked_na ac
 FAMILIES = ((AF_INET, IFLA_INET_CONF, "ipv4", _IPV4.split()), (AF_INET6, IFLA_INET6_CONF, "ipv6", _IPV6.split()))
 
 
-def dump(socket: Socket) -> Iterator[tuple[str, dict[str, str]]]:
-    """By the name of each interface, the values of its sysctls (`ipv4.rp_filter`). Raises KernelError."""
-    there = {family: _files(family) for _, _, family, _ in FAMILIES}
-    request = Request(RTM_GETLINK, 0, IFINFOMSG.pack(AF_UNSPEC, 0, 0, 0, 0), "list the sysctls of interfaces")
-    for message in socket.fetch(request):
-        found = walk(message.buffer, message.start + IFINFOMSG.size, message.end)
-        families = walk(spec, 0, len(spec)) if (spec := found.get(IFLA_AF_SPEC)) else {}
-        values: dict[str, str] = {}
-        for number, conf, family, names in FAMILIES:
-            inside = walk(part, 0, len(part)) if (part := families.get(number)) else {}
-            for name, value in zip(names, _numbers(inside.get(conf)), strict=False):
-                if name in there[family]:
-                    values[f"{family}.{name}"] = str(value)
-        yield string(found[IFLA_IFNAME]), values
+class Shared:
+    """Sysctls of interfaces, decoded once for all that have the same: nearly all of all namespaces do."""
+
+    def __init__(self) -> None:
+        self._by_payloads: dict[tuple[bytes, ...], Mapping[str, str]] = {}
+        self._by_values: dict[tuple[tuple[str, str], ...], Mapping[str, str]] = {}
+
+    def decoded(self, spec: bytes) -> Mapping[str, str]:
+        """The values of an IFLA_AF_SPEC; one object for all interfaces that have the same."""
+        families = walk(spec, 0, len(spec))
+        payloads = []
+        for number, conf, _, _ in FAMILIES:
+            part = families.get(number, b"")
+            payloads.append(walk(part, 0, len(part)).get(conf, b""))
+        key = tuple(payloads)
+        if key not in self._by_payloads:
+            values = _values(payloads)
+            self._by_payloads[key] = self._by_values.setdefault(tuple(values.items()), values)
+        return self._by_payloads[key]
 
 
-def _numbers(payload: bytes | None) -> tuple[int, ...]:
-    return struct.unpack(f"={len(payload) // 4}i", payload[: len(payload) // 4 * 4]) if payload else ()
+def _values(payloads: Sequence[bytes]) -> dict[str, str]:
+    return {
+        f"{family}.{name}": str(value)
+        for payload, (_, _, family, names) in zip(payloads, FAMILIES, strict=True)
+        for name, value in zip(names, _numbers(payload), strict=False)
+        if name in _files(family)
+    }
+
+
+def dump(socket: Socket, names: Collection[str], shared: Shared) -> Iterator[tuple[int, str, Mapping[str, str]]]:
+    """The ifindex and name of each interface; of those of these names also their sysctls (`ipv4.rp_filter`).
+
+    Raises KernelError.
+    """
+    body = IFINFOMSG.pack(AF_UNSPEC, 0, 0, 0, 0) + u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
+    for message in socket.fetch(Request(RTM_GETLINK, 0, body, "list the sysctls of interfaces")):
+        parts = walk(message.buffer, message.start + IFINFOMSG.size, message.end)
+        name = string(parts[IFLA_IFNAME])
+        spec = parts.get(IFLA_AF_SPEC) if name in names else None
+        index = IFINFOMSG.unpack_from(message.buffer, message.start)[2]
+        yield index, name, shared.decoded(spec) if spec is not None else {}
+
+
+def _numbers(payload: bytes) -> tuple[int, ...]:
+    return struct.unpack(f"={len(payload) // 4}i", payload[: len(payload) // 4 * 4])
 
 
 @cache

@@ -1,0 +1,40 @@
+"""What undoing needs and no plan says: sysctls of ends that go away, and what others have on ends that are worked on.
+
+It is read before anything is done, in one visit to each namespace.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from nkform.apply import belongings, losses
+from nkform.apply.belongings import Belonging
+from nkform.kernel import devconf
+from nkform.kernel.netlink import Socket, whole
+from nkform.kernel.netns import Namespaces
+from nkform.model import Node
+from nkform.plan.plan import Plan
+
+
+def noted(plan: Plan, live: Node, namespaces: Namespaces) -> tuple[Plan, Node, tuple[Belonging, ...]]:
+    """The plan and the live node with all sysctls of what the plan takes away, and what others may lose by it.
+
+    Raises KernelError.
+    """
+    going = losses.going(plan, live)
+    shaken = belongings.shaken(plan.actions, live)
+    values: dict[str, losses.Interfaces] = {}
+    others: list[Belonging] = []
+    shared = devconf.Shared()
+    with namespaces.away() as enter:
+        for key in sorted(key for key in going.keys() | shaken.keys() if not key.startswith("nsid:")):
+            with namespaces.open(key) as fd:
+                enter(fd, key)
+            with Socket() as socket:
+                dump = partial(devconf.dump, names=going.get(key, frozenset()), shared=shared)
+                interfaces = whole(dump, socket)
+                values[key] = {name: sysctls for _, name, sysctls in interfaces}
+                if names := shaken.get(key):
+                    known = {index: name for index, name, _ in interfaces}
+                    others += belongings.read(socket, key, names, known)
+    return *losses.noted(plan, live, going, values), tuple(others)
