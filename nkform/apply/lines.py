@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from nkform.dataclass import dataclass, replace
 from typing import TYPE_CHECKING
 
 from nkform import serial
 from nkform.apply.belongings import Belonging
+from nkform.dataclass import dataclass, replace
 from nkform.model import Device, Endpoint, Namespace, Node
 
 if TYPE_CHECKING:
