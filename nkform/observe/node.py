@@ -206,8 +206,10 @@ def _read_sysctls(
     wanted: Mapping[str, Mapping[str, tuple[str, ...]]],
     values: dict[tuple[str, str], dict[str, str]],
 ) -> None:
+    if key not in wanted:
+        return
     there = {link.name for link in contents.links.values()}
-    for interface, names in wanted.get(key, {}).items():
+    for interface, names in wanted[key].items():
         if interface not in there:
             continue
         found = values.setdefault((key, interface), {})
@@ -245,7 +247,7 @@ def _peer(world: _World, link: links.Link, declared: Device | None) -> Endpoint 
     """The other end, under the key that the spec has for its namespace if that leads there."""
     keys = world.keys.get(link.nsid, ())
     asked = declared.peer.namespace if declared and declared.peer else None
-    for key in sorted(keys, key=lambda key: key != asked):
+    for key in sorted(keys, key=lambda key: key != asked) if len(keys) > 1 else keys:
         contents = world.contents.get(ROOT if link.nsid is None else key)
         if contents and (other := contents.links.get(link.link)):
             return _end(contents, other, key, {**other.values, **link.peer})

@@ -76,6 +76,8 @@ def completed(device: Device) -> tuple[Device, list[Problem]]:
 
     A policy decides while no program is attached, in the kernel and so here; who has both is warned.
     """
+    if not needs_programs(device):
+        return device, []
     problems = []
     found: dict[str, Chain] = {}
     for hook in HOOKS[device.kind]:

@@ -71,6 +71,8 @@ def device_fields(desired: Device, live: Device) -> Iterator[FieldChange]:
 def _attrs(
     places: tuple[str, ...], prefix: tuple[str, ...], desired: Attrs, live: Attrs, enslaved: bool
 ) -> Iterator[FieldChange]:
+    if desired.items() <= live.items():  # nearly all ends are as they shall be
+        return
     for attr in ATTRIBUTES:
         if attr.place in places and attr.name in desired:
             value, now = desired[attr.name], live.get(attr.name)
@@ -80,12 +82,14 @@ def _attrs(
 
 def end_fields(desired: Endpoint, live: Endpoint, prefix: tuple[str, ...]) -> Iterator[FieldChange]:
     """Changes of an end's addresses, routes and sysctls."""
-    for address in gone_addresses(desired, live):
-        yield FieldChange((*prefix, "addresses"), address.text, None)
-    for address in new_addresses(desired, live):
-        yield FieldChange((*prefix, "addresses"), None, address.text)
-    for before, after in route_changes(desired, live):
-        yield FieldChange((*prefix, "routes"), before and describe_route(before), after and describe_route(after))
+    if desired.addresses != live.addresses:
+        for address in gone_addresses(desired, live):
+            yield FieldChange((*prefix, "addresses"), address.text, None)
+        for address in new_addresses(desired, live):
+            yield FieldChange((*prefix, "addresses"), None, address.text)
+    if desired.routes != live.routes:
+        for before, after in route_changes(desired, live):
+            yield FieldChange((*prefix, "routes"), before and describe_route(before), after and describe_route(after))
     for key, value in desired.sysctl.items():
         if live.sysctl.get(key) != value:
             yield FieldChange((*prefix, "sysctl", *key.split(".", 1)), live.sysctl.get(key), value)

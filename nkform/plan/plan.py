@@ -344,7 +344,9 @@ def _chains_left(desired: Node, live: Node, targets: Collection[str], phases: _P
 def fields(desired: Device, live: Device, *, legacy: bool) -> Iterator[FieldChange]:
     """All that differs between a device as it shall be and as it is."""
     for hook in HOOKS[desired.kind]:
-        yield from chains.fields(live.hooks.get(hook, Hook()), desired.chains.get(hook, Chain()), hook, legacy=legacy)
+        runs, chain = live.hooks.get(hook), desired.chains.get(hook)
+        if runs or chain:
+            yield from chains.fields(runs or Hook(), chain or Chain(), hook, legacy=legacy)
     if desired.kind == "external":
         return
     yield from device_fields(desired, live)

@@ -6,7 +6,7 @@ Pure: what the kernel can do comes in as a set of feature names.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from functools import cache
+from functools import cache, lru_cache
 
 from nkform.attributes import ATTRIBUTES, BY_NAME, Attribute
 from nkform.dataclass import dataclass, replace
@@ -17,6 +17,9 @@ from nkform.problem import Path, Problem
 
 MAX_ROOM = 65535
 """IFLA_NETKIT_HEADROOM and _TAILROOM are u16. Bytes."""
+
+ALIKE = 1024
+"""Sets of attributes that are remembered: a node has few that differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,24 +125,37 @@ def _defaults(kind: Kind, of_device: bool) -> Mapping[str, Value]:
 
 def _as_kind(device: Device) -> Device:
     """The device without what its kind does not have, and with the defaults of what it does not say."""
-    kept = _kept(device.kind)
-
-    def filled(values: Attrs, of_device: bool) -> dict[str, Value]:
-        own = {name: value for name, value in values.items() if name in kept}
-        return {**own, **_defaults(device.kind, of_device), **own}
-
-    ends = [_with_attrs(end, filled(end.attrs, False)) for end in device.ends]
-    return replace(
-        device,
-        attrs=filled(device.attrs, True),
-        primary=ends[0],
-        peer=ends[1] if len(ends) > 1 else None,
+    kind, peer = device.kind, device.peer
+    return Device(
+        device.name,
+        kind,
+        _filled(kind, tuple(device.attrs.items()), True),
+        _with_attrs(device.primary, _filled(kind, tuple(device.primary.attrs.items()), False)),
+        peer and _with_attrs(peer, _filled(kind, tuple(peer.attrs.items()), False)),
+        device.chains,
+        device.attach,
+        device.owner,
+        device.enslaved,
+        device.index,
+        device.hooks,
     )
+
+
+@lru_cache(ALIKE)
+def _filled(kind: Kind, values: tuple[tuple[str, Value], ...], of_device: bool) -> Attrs:
+    """Attributes with the defaults of what is not said, and without what the kind does not have.
+
+    Devices that say the same share what comes out.
+    """
+    kept = _kept(kind)
+    own = {name: value for name, value in values if name in kept}
+    return {**own, **_defaults(kind, of_device), **own}
 
 
 def _with_attrs(end: Endpoint, attrs: Attrs) -> Endpoint:
     """An end that is down has no routes."""
-    return replace(end, attrs=attrs, routes=() if attrs.get("up") is False else end.routes)
+    routes = () if attrs.get("up") is False else end.routes
+    return Endpoint(end.name, end.namespace, attrs, end.addresses, routes, end.sysctl)
 
 
 def _with_room(device: Device, rooms: Mapping[str, Room]) -> tuple[Device, list[Problem]]:

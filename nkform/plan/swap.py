@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Collection, Iterator, Mapping
+from functools import cached_property
 from itertools import count
 
 from nkform.dataclass import dataclass, replace
@@ -73,8 +74,14 @@ class Names:
     """Gives out names that nobody has: not in the kernel, not in the spec, not given out before."""
 
     def __init__(self, devices: Mapping[str, Device], live: Node) -> None:
-        self._taken: set[Place] = {(key, name) for key, found in live.namespaces.items() for name in found.links}
-        self._taken |= {(end.namespace, end.name) for device in devices.values() for end in device.ends}
+        self._devices = devices
+        self._live = live
+
+    @cached_property
+    def _taken(self) -> set[Place]:
+        """Needed only where a pair is made anew."""
+        there = {(key, name) for key, space in self._live.namespaces.items() for name in space.links}
+        return there | {(end.namespace, end.name) for device in self._devices.values() for end in device.ends}
 
     def spare(self, end: Endpoint, role: str) -> Endpoint:
         """The end under a name that begins as its own does, so that rules for `lxc*` and the like go on matching.

@@ -10,12 +10,13 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from nkform.attributes import BY_NAME
-from nkform.dataclass import dataclass
-from nkform.model import ROOT, Device, Endpoint, Kind, Namespace, Node, RoomFor, Value
+from nkform.dataclass import dataclass, field
+from nkform.model import ROOT, Device, Endpoint, Kind, Namespace, Node, RoomFor, Route, Value
 from nkform.problem import Path, Problem
 from nkform.spec import names
 from nkform.spec.decode_end import decode_end
 from nkform.spec.decode_programs import Declared
+from nkform.spec.inet import Prefix
 from nkform.spec.meaning import Seen, Where
 from nkform.spec.merge import Data, defaults_for, merge_defaults
 from nkform.spec.nearest import nearest
@@ -37,8 +38,14 @@ class Context:
     namespaces: Mapping[str, Any]
     programs: Declared
     complete: bool
-    patient: Callable[[], bool]
-    """Whether so few problems were found that looking for the best advice does not take too long."""
+    count: Callable[[], int]
+    """How many problems were found so far."""
+    routes: dict[tuple[tuple[str, Any], ...], tuple[Route, Prefix, Prefix | None]] = field(default_factory=dict)
+    """Routes in which nothing is wrong, with destination and gateway, by what was given."""
+
+    def patient(self) -> bool:
+        """Whether so few problems were found that looking for the best advice does not take too long."""
+        return self.count() < _MANY
 
 
 def decode(data: Data, broken: Collection[Path], where: Where, *, complete: bool) -> tuple[Node, list[Problem]]:
@@ -53,9 +60,7 @@ def decode(data: Data, broken: Collection[Path], where: Where, *, complete: bool
 
     declared = data.get("namespaces", {})
     programs = Declared(data.get("programs", {}), report, complete=complete and ("programs",) not in broken)
-    context = Context(
-        report, warn, Seen(report, where), broken, declared, programs, complete, lambda: len(problems) < _MANY
-    )
+    context = Context(report, warn, Seen(report, where), broken, declared, programs, complete, lambda: len(problems))
     for key, example in (("version", "version: 1"), ("node", "node: worker-1")):
         if key not in data and (key,) not in broken and complete:
             report("NK0202", f"the spec needs `{key}`", (), f"add a line: {example}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from nkform.model import Address, Attrs, Endpoint, Route
 from nkform.problem import Path
 from nkform.spec import names
-from nkform.spec.inet import BadAddress, Prefix, is_multicast, parse_ip, parse_prefix, unicast_fault
+from nkform.spec.inet import BadAddress, Prefix, is_link_local, is_multicast, parse_ip, parse_prefix, unicast_fault
 from nkform.spec.meaning import Networks
 from nkform.spec.scalars import quoted, why_not_number
 
@@ -26,8 +26,9 @@ def decode_end(
     name: str, namespace: str, *, attrs: Attrs, data: Mapping[str, Any], path: Path, context: Context
 ) -> Endpoint:
     """An end of a pair. `data` is the device's for the primary, the value of `peer` for the other."""
-    addresses = _addresses(data.get("addresses", ()), namespace, (*path, "addresses"), context)
-    routes = _routes(data.get("routes", ()), addresses, namespace, (*path, "routes"), context)
+    given, routed = data.get("addresses"), data.get("routes")
+    addresses = _addresses(given, namespace, (*path, "addresses"), context) if given else []
+    routes = _routes(routed, addresses, namespace, (*path, "routes"), context) if routed else ()
     sysctl = _sysctl(data["sysctl"], (*path, "sysctl"), context) if "sysctl" in data else {}
     return Endpoint(name, namespace, attrs, tuple([Address(str(a)) for a in addresses]), routes, sysctl)
 
@@ -64,29 +65,44 @@ def _routes(
         if data is None or "to" not in data:
             continue
         where = (*path, index)
-        via = _ip(data.get("via"), (*where, "via"), context)
-        src = _ip(data.get("src"), (*where, "src"), context)
-        to = _destination(data["to"], via, src, (*where, "to"), context)
-        if to is None:
+        decoded = _route(data, where, context)
+        if decoded is None:
             continue
-        _check_route(data, to, via, src, path=where, context=context)
+        route, to, via = decoded
         if via is None:
             direct.append(to)
-        elif not data.get("onlink"):
+        elif not route.onlink and not (via.family == AF_INET6 and is_link_local(via)):
             gateways.append((via, (*where, "via")))
-        metric = data.get("metric") or (0 if to.family == AF_INET else _METRIC_IPV6)
-        route = Route(
-            str(to), via.text if via else None, data.get("onlink", False), src.text if src else None, metric,
-            data.get("table", 254), data.get("mtu", 0),
-        )  # fmt: skip
         routes.append(route)
-        context.seen.route(namespace, route.table, route.to, metric, where)
+        context.seen.route(namespace, route.table, route.to, route.metric, where)
     networks = Networks([*addresses, *direct]) if gateways else None
     for gateway, where in gateways:
         if networks and not networks.reach(gateway):
             hint = "add onlink: true, or a route or an address that covers it"
             context.warn("NK0313", f"nothing says that {gateway.text} can be reached through this device", where, hint)
     return tuple(routes)
+
+
+def _route(data: Mapping[str, Any], path: Path, context: Context) -> tuple[Route, Prefix, Prefix | None] | None:
+    """A route with its destination and gateway. Many ends have the same, with nothing wrong in it: it is one object."""
+    alike = tuple(data.items())
+    if alike in context.routes:
+        return context.routes[alike]
+    before = context.count()
+    via = _ip(data.get("via"), (*path, "via"), context)
+    src = _ip(data.get("src"), (*path, "src"), context)
+    to = _destination(data["to"], via, src, (*path, "to"), context)
+    if to is None:
+        return None
+    _check_route(data, to, via, src, path=path, context=context)
+    metric = data.get("metric") or (0 if to.family == AF_INET else _METRIC_IPV6)
+    route = Route(
+        str(to), via.text if via else None, data.get("onlink", False), src.text if src else None, metric,
+        data.get("table", 254), data.get("mtu", 0),
+    )  # fmt: skip
+    if context.count() == before and not context.broken:
+        context.routes[alike] = route, to, via
+    return route, to, via
 
 
 def _destination(text: str, via: Prefix | None, src: Prefix | None, path: Path, context: Context) -> Prefix | None:

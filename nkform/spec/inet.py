@@ -57,7 +57,8 @@ def parse_ip(text: str) -> Prefix:
         packed = inet_pton(family, text)
     except (OSError, ValueError):
         raise _explain(text) from None
-    return Prefix(family, int.from_bytes(packed, "big"), len(packed) * 8, inet_ntop(family, packed))
+    canonical = text if family == AF_INET else inet_ntop(family, packed)  # of IPv4, inet_pton takes no other spelling
+    return Prefix(family, int.from_bytes(packed, "big"), len(packed) * 8, canonical)
 
 
 @lru_cache(_KNOWN)
