@@ -53,6 +53,8 @@ PAIRS_AT_ONCE = 200
 
 AT_ONCE = ("create namespace", "create pair", "set chain")
 """Kinds of batches that take so long that each part of them is told of by itself."""
+VISITS = ("visit", "move")
+"""Kinds of batches that are carried out in the namespace that their actions name."""
 
 
 class Steps(Protocol):
@@ -106,12 +108,21 @@ class Executor:
         self._done = steps.done
         self._chains = chains
         self._expedited = expedited or Expedited(None)
+        self._decoder = links.Decoder()
 
     def run(self, actions: Sequence[Action]) -> None:
+        with self._namespaces.away() as enter:
+            self._run(actions, enter)
+
+    def _run(self, actions: Sequence[Action], enter: Callable[[int, str], None]) -> None:
+        """`enter` takes the thread to a namespace; from one to the next it need not come home in between."""
         for (kind, key), group in groupby(actions, lambda a: (_batch_kind(a), namespace_of(a))):
             some = tuple(group)
             if kind not in AT_ONCE:
                 self._steps.ahead(len(some))
+            where = key if kind in VISITS else ROOT
+            with self._namespaces.open(where) as fd:
+                enter(fd, where)
             match kind:
                 case "create namespace":
                     self._create_namespaces(some)
@@ -129,9 +140,11 @@ class Executor:
                     self._visit(key, some)
 
     def _create_namespaces(self, actions: Sequence[Action]) -> None:
+        request = links.claim_loopback(self._node)
+
         def inside() -> None:
             with Socket() as socket:
-                _check(socket, [links.set_mark("lo", self._node), links.change("lo", {"up": True})])
+                _check(socket, [request])
 
         for action in actions:
             assert isinstance(action, CreateNamespace)
@@ -140,18 +153,18 @@ class Executor:
             self._done(action)
 
     def _delete_namespaces(self, actions: Sequence[Action]) -> None:
-        for action in actions:
-            assert isinstance(action, DeleteNamespace)
-            with (
-                self._namespaces.open(action.name) as fd,
-                self._namespaces.entered(fd, action.name),
-                Socket() as socket,
-            ):
-                others = [link.name for link in whole(links.dump, socket) if link.name != "lo"]
-            if others:
-                raise KernelError(errno.ENOTEMPTY, f"delete namespace {action.name}, which holds {', '.join(others)}")
-            self._namespaces.delete(action.name)
-            self._done(action)
+        with self._namespaces.away() as enter:
+            for action in actions:
+                assert isinstance(action, DeleteNamespace)
+                name = action.name
+                with self._namespaces.open(name) as fd:
+                    enter(fd, name)
+                with Socket() as socket:
+                    present = whole(partial(links.dump, decoder=self._decoder), socket)
+                if others := [link.name for link in present if link.name != "lo"]:
+                    raise KernelError(errno.ENOTEMPTY, f"delete namespace {name}, which holds {', '.join(others)}")
+                self._namespaces.delete(name)
+                self._done(action)
 
     def _create_pairs(self, actions: Sequence[CreatePair]) -> None:
         """Makes pairs; only those that are new get the mark, so that nothing of others ever does."""
@@ -230,11 +243,8 @@ class Executor:
                 self._chains.set(action, (link.index, link.link))
 
     def _visit(self, key: str, actions: Sequence[Action]) -> None:
-        if key == ROOT:
-            with Socket() as socket:
-                _Visit(self._namespaces, self._node, key, socket, self._steps).run(actions)
-            return
-        with self._namespaces.open(key) as fd, self._namespaces.entered(fd, key), Socket() as socket:
+        """The thread is in that namespace."""
+        with Socket() as socket:
             _Visit(self._namespaces, self._node, key, socket, self._steps).run(actions)
 
 
@@ -265,7 +275,7 @@ class _Visit:
         outcomes, answers = self._socket.ask([links.get(name) for name in names])
         _raise_first(outcomes)
         for place, name in enumerate(names):
-            self._indexes[name] = links.decode(answers[place][0]).index
+            self._indexes[name] = links.index_of(answers[place][0])
 
     def _flush(self) -> None:
         pending, self._pending = self._pending, []

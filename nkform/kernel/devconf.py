@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache
 from socket import AF_INET, AF_INET6, AF_UNSPEC
 
-from nkform.kernel.links import IFINFOMSG, IFLA_EXT_MASK, IFLA_IFNAME, RTEXT_FILTER_SKIP_STATS, RTM_GETLINK
+from nkform.kernel.links import IFINFOMSG, IFLA_EXT_MASK, IFLA_IFNAME, RTEXT_FILTER_SKIP_STATS, RTM_GETLINK, index_of
 from nkform.kernel.netlink import Request, Socket, string, u32, walk
 
 IFLA_AF_SPEC = 26
@@ -81,8 +81,7 @@ def dump(socket: Socket, names: Collection[str], shared: Shared) -> Iterator[tup
         parts = walk(message.buffer, message.start + IFINFOMSG.size, message.end)
         name = string(parts[IFLA_IFNAME])
         spec = parts.get(IFLA_AF_SPEC) if name in names else None
-        index = IFINFOMSG.unpack_from(message.buffer, message.start)[2]
-        yield index, name, shared.decoded(spec) if spec is not None else {}
+        yield index_of(message), name, shared.decoded(spec) if spec is not None else {}
 
 
 def _numbers(payload: bytes) -> tuple[int, ...]:

@@ -62,6 +62,7 @@ VETH_INFO_PEER = 1
 IFLA_NETKIT_PEER_INFO = 1
 IFLA_NETKIT_PRIMARY = 2
 RTEXT_FILTER_SKIP_STATS = 8
+IFF_UP = 0x1
 IFF_RUNNING = 0x40
 NO_MAC = "00:00:00:00:00:00"
 
@@ -213,6 +214,11 @@ def decode(message: Message) -> Link:
     return Decoder()(message)
 
 
+def index_of(message: Message) -> int:
+    """The ifindex of a RTM_NEWLINK message."""
+    return int(IFINFOMSG.unpack_from(message.buffer, message.start)[2])
+
+
 def is_running(message: Message) -> bool:
     """Whether a link, as a RTM_NEWLINK message has it, is up and the kernel has taken note of its carrier."""
     return bool(IFINFOMSG.unpack_from(message.buffer, message.start)[3] & IFF_RUNNING)
@@ -354,6 +360,13 @@ def set_alias(name: str, alias: str) -> Request:
 
 def set_mark(name: str, node: str) -> Request:
     return set_alias(name, mark(node))
+
+
+def claim_loopback(node: str) -> Request:
+    """Marks a namespace that is new, on its `lo`, and raises that."""
+    request = set_mark("lo", node)
+    head = IFINFOMSG.pack(0, 0, 0, IFF_UP, IFF_UP)
+    return replace(request, body=head + request.body[IFINFOMSG.size :], asked="mark lo and set it up")
 
 
 def claim(name: str, node: str) -> Request:
