@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nkform.apply.belongings import Belonging, give_again
-from nkform.apply.executor import give_back
 from nkform.apply.interrupt import Interrupts
 from nkform.apply.journal import JOURNAL, PREVIOUS, Entry, Found, State, forget, new_token
 from nkform.apply.transaction import Means, Run, apply, release
+from nkform.apply.visit import give_back
 from nkform.dataclass import dataclass
 from nkform.kernel import bpffs, links
 from nkform.kernel.netlink import Socket, whole

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from nkform.apply.before import noted
 from nkform.apply.belongings import Belonging, give_again
-from nkform.apply.executor import Executor, give_back
+from nkform.apply.executor import Executor
 from nkform.apply.expedite import Expedited
 from nkform.apply.interrupt import Interrupted, Interrupts
 from nkform.apply.journal import STATES, Found, Journal, State, begin, find
+from nkform.apply.visit import give_back
 from nkform.dataclass import dataclass
 from nkform.kernel import bpffs
 from nkform.kernel.netlink import KernelError
@@ -245,7 +247,7 @@ def _undone(
     executor = Executor(means.namespaces, before.name, _Back(journal), chains, means.expedited)
     # What undoes a change of a chain does not say what it will find there: the change does.
     with means.expedited.during(are_worth_it(done)):
-        for actions in _runs([step for action in reversed(done) for step in undo(action)]):
+        for actions in _runs(step for action in reversed(done) for step in undo(action)):
             try:
                 executor.run(actions)
             except (KernelError, NkformError, MemoryError) as error:
@@ -294,12 +296,6 @@ def _compare(before: Node, executor: Executor, means: Means) -> None:
         executor.run(restore.plan(before, live, means.features).actions)
 
 
-def _runs(actions: Sequence[Action]) -> list[list[Action]]:
+def _runs(actions: Iterable[Action]) -> Iterator[list[Action]]:
     """Actions of one type in a row: few batches where all goes well, little lost where one fails."""
-    runs: list[list[Action]] = []
-    for action in actions:
-        if runs and type(runs[-1][-1]) is type(action):
-            runs[-1].append(action)
-        else:
-            runs.append([action])
-    return runs
+    return (list(run) for _, run in groupby(actions, type))

@@ -13,8 +13,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache
 from socket import AF_INET, AF_INET6, AF_UNSPEC
 
-from nkform.kernel.links import IFINFOMSG, IFLA_EXT_MASK, IFLA_IFNAME, RTEXT_FILTER_SKIP_STATS, RTM_GETLINK, index_of
-from nkform.kernel.netlink import Request, Socket, string, u32, walk
+from nkform.kernel.links import IFINFOMSG, IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS, RTM_GETLINK, index_of, name_of
+from nkform.kernel.netlink import Message, Request, Socket, u32, walk
 
 IFLA_AF_SPEC = 26
 IFLA_INET_CONF = 1
@@ -71,6 +71,12 @@ def _values(payloads: Sequence[bytes]) -> dict[str, str]:
     }
 
 
+def decode(message: Message, shared: Shared) -> Mapping[str, str]:
+    """The sysctls (`ipv4.rp_filter`) of the interface of a RTM_NEWLINK message."""
+    spec = walk(message.buffer, message.start + IFINFOMSG.size, message.end).get(IFLA_AF_SPEC)
+    return shared.decoded(spec) if spec is not None else {}
+
+
 def dump(socket: Socket, names: Collection[str], shared: Shared) -> Iterator[tuple[int, str, Mapping[str, str]]]:
     """The ifindex and name of each interface; of those of these names also their sysctls (`ipv4.rp_filter`).
 
@@ -78,10 +84,8 @@ def dump(socket: Socket, names: Collection[str], shared: Shared) -> Iterator[tup
     """
     body = IFINFOMSG.pack(AF_UNSPEC, 0, 0, 0, 0) + u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
     for message in socket.fetch(Request(RTM_GETLINK, 0, body, "list the sysctls of interfaces")):
-        parts = walk(message.buffer, message.start + IFINFOMSG.size, message.end)
-        name = string(parts[IFLA_IFNAME])
-        spec = parts.get(IFLA_AF_SPEC) if name in names else None
-        yield index_of(message), name, shared.decoded(spec) if spec is not None else {}
+        name = name_of(message)
+        yield index_of(message), name, decode(message, shared) if name in names else {}
 
 
 def _numbers(payload: bytes) -> tuple[int, ...]:

@@ -28,6 +28,7 @@ from nkform.kernel.netlink import (
     string,
     text,
     u32,
+    walk,
 )
 from nkform.model import Attrs, Device, Value, mark
 
@@ -217,6 +218,11 @@ def decode(message: Message) -> Link:
 def index_of(message: Message) -> int:
     """The ifindex of a RTM_NEWLINK message."""
     return int(IFINFOMSG.unpack_from(message.buffer, message.start)[2])
+
+
+def name_of(message: Message) -> str:
+    """The name of a RTM_NEWLINK message's link."""
+    return string(walk(message.buffer, message.start + IFINFOMSG.size, message.end).get(IFLA_IFNAME))
 
 
 def is_running(message: Message) -> bool:

@@ -172,6 +172,14 @@ class SetSysctl:
 
 
 @dataclass(frozen=True, slots=True)
+class SetSysctls:
+    """Gives an end that is new its sysctls. One that comes back has a hundred, nearly all as any new end has them."""
+
+    end: End
+    values: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class SetChain:
     """Makes a hook run exactly this chain, among programs of others.
 
@@ -222,6 +230,7 @@ Action = (
     | CarryRoutes
     | Settle
     | SetSysctl
+    | SetSysctls
     | SetChain
     | SetMap
 )
@@ -237,8 +246,8 @@ def configure(device: str, endpoint: Endpoint) -> Iterator[Action]:
     Routes need the link up; addresses and sysctls come first, so that the link never runs without them.
     """
     end = end_of(device, endpoint)
-    for key, value in endpoint.sysctl.items():
-        yield SetSysctl(end, key, None, value)
+    if endpoint.sysctl:
+        yield SetSysctls(end, endpoint.sysctl)
     for address in endpoint.addresses:
         yield AddAddress(end, address)
     if endpoint.attrs.get("up"):
@@ -293,7 +302,7 @@ def undo(action: Action) -> tuple[Action, ...]:
             return (AddRoute(end, route, beside),)
         case CarryRoutes(before, after):
             return (CarryRoutes(after, before),)
-        case Settle():
+        case Settle() | SetSysctls():  # what is new goes, and its sysctls with it
             return ()
         case SetChain(device, hook, was, legacy=legacy, closed=closed):
             filters = legacy or was.legacy
@@ -324,7 +333,9 @@ def namespace_of(action: Action) -> str:
             return before.namespace
         case SetLink(end) | SetUp(end) | AddAddress(end) | DeleteAddress(end) | AddRoute(end):
             return end.namespace
-        case ReplaceRoute(end) | DeleteRoute(end) | CarryRoutes(end) | SetSysctl(end) | Settle(end):
+        case ReplaceRoute(end) | DeleteRoute(end) | CarryRoutes(end) | Settle(end):
+            return end.namespace
+        case SetSysctl(end) | SetSysctls(end):
             return end.namespace
         case _:
             return ""

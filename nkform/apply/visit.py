@@ -1,0 +1,294 @@
+"""Carries out actions on links of one namespace, which the thread is in.
+
+Requests go out together; a batch ends before whatever must not happen after one that failed.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Protocol
+
+from nkform.dataclass import replace
+from nkform.kernel import devconf, inet, links, sysctl
+from nkform.kernel.netlink import KernelError, Request, Socket, whole
+from nkform.kernel.netns import Namespaces
+from nkform.model import Attrs, Value
+from nkform.plan.actions import (
+    Action,
+    AddAddress,
+    AddRoute,
+    CarryRoutes,
+    DeleteAddress,
+    DeleteRoute,
+    End,
+    MoveEnd,
+    ReplaceRoute,
+    SetLink,
+    SetMark,
+    SetPolicy,
+    SetSysctl,
+    SetSysctls,
+    Settle,
+    SetUp,
+    end_of,
+)
+
+FILES_AT_MOST = 8
+"""So many sysctls are read from their files, which takes as long as asking for all that a link message has."""
+
+SETTLE_SECONDS = 4.0
+"""How long a new end is waited for: looking for duplicates of a link-local address takes up to 2 s (RFC 4862, 5.4)."""
+SETTLE_PAUSE = 0.005
+
+
+class Steps(Protocol):
+    """What is told of the steps of a run, and may stop it by raising."""
+
+    group: int
+    """The link group of devices that are not marked yet, and of those that are about to go."""
+
+    def ahead(self, count: int) -> None:
+        """So many more actions will be carried out now."""
+
+    def done(self, action: Action) -> None:
+        """An action took effect, wholly or in part; told in order, so that all can be undone."""
+
+    def lent(self, namespace: str, interface: str, key: str, value: str) -> None:
+        """A sysctl is about to change for the time of one request; its value until now."""
+
+
+class Visit:
+    """Actions on links of one namespace, which the thread is in."""
+
+    def __init__(self, namespaces: Namespaces, node: str, key: str, socket: Socket, steps: Steps) -> None:
+        self._namespaces = namespaces
+        self._node = node
+        self._key = key
+        self._socket = socket
+        self._steps = steps
+        self._done = steps.done
+        self._pending: list[tuple[Action, Request]] = []
+        self._indexes: dict[str, int] = {}
+        self._shared = devconf.Shared()
+
+    def run(self, actions: Sequence[Action]) -> None:
+        self._look_up(_names_at_first(actions))
+        before: object = None
+        for action in actions:
+            if _opens(action) and not (_opens(before) and type(before) is type(action)):
+                self._flush()
+            self._carry_out(action)
+            before = action
+        self._flush()
+
+    def _look_up(self, names: Sequence[str]) -> None:
+        outcomes, answers = self._socket.ask([links.get(name) for name in names])
+        raise_first(outcomes)
+        for place, name in enumerate(names):
+            self._indexes[name] = links.index_of(answers[place][0])
+
+    def _flush(self) -> None:
+        pending, self._pending = self._pending, []
+        outcomes, _ = self._socket.ask([request for _, request in pending])
+        for (action, _), outcome in zip(pending, outcomes, strict=True):
+            # A change of a link can fail half-way: it counts as done, so that undoing it restores all of it.
+            if outcome is None or isinstance(action, SetLink | SetPolicy):
+                self._done(action)
+        raise_first(outcomes)
+
+    def _carry_out(self, action: Action) -> None:
+        match action:
+            case SetMark(_, name, marked):
+                self._send(action, links.set_mark(name, self._node) if marked else links.set_alias(name, ""))
+            case SetLink(end, _, after):
+                self._send(action, links.change(end.name, after))
+            case SetUp(end, up):
+                self._send(action, links.change(end.name, {"up": up}))
+            case SetPolicy(end, own, peer):
+                self._send(action, links.change_data(end.name, _after(own), _after(peer)))
+            case AddAddress(end, address, again):
+                self._send(action, inet.add_address(self._indexes[end.name], end.name, address, replace=again))
+            case DeleteAddress(end, address):
+                self._flush()
+                with _SiblingsKept(end.name, address.text, partial(self._steps.lent, self._key)):
+                    self._send(action, inet.delete_address(self._indexes[end.name], end.name, address))
+                    self._flush()
+            case AddRoute(end, route, beside):
+                self._send(action, inet.add_route(self._indexes[end.name], end.name, route, beside=beside))
+            case ReplaceRoute(end, _, route):
+                self._send(action, inet.replace_route(self._indexes[end.name], end.name, route))
+            case DeleteRoute(end, route):
+                self._send(action, inet.delete_route(self._indexes[end.name], end.name, route))
+            case CarryRoutes(before, after):
+                self._flush()
+                self._done(action)  # half of it is undone like all of it
+                self._carry_routes(before, after)
+            case Settle(end):
+                self._flush()
+                self._settle(end)
+                self._done(action)
+            case SetSysctl(end, key, _, after):
+                self._flush()
+                if sysctl.read(end.name, key) != after:
+                    sysctl.write(end.name, key, after)
+                self._done(action)
+            case SetSysctls(end, values):
+                self._flush()
+                self._give_sysctls(end.name, values)
+                self._done(action)
+            case MoveEnd():
+                self._flush()
+                self._move(action)
+                self._done(action)
+            case _:
+                raise AssertionError(f"{type(action).__name__} is not carried out here")
+
+    def _send(self, action: Action, request: Request) -> None:
+        self._pending.append((action, request))
+
+    def _carry_routes(self, before: End, after: End) -> None:
+        """Each is there twice for a moment, and never not at all."""
+        old, new = self._indexes[before.name], self._indexes[after.name]
+        routes = whole(partial(inet.dump_foreign_routes, index=old), self._socket)
+        check(self._socket, [inet.add_foreign_route(route, new, after.name) for route in routes])
+        check(self._socket, [inet.delete_foreign_route(route, old, before.name) for route in routes])
+
+    def _give_sysctls(self, name: str, values: Mapping[str, str]) -> None:
+        """Looks twice: setting one may have changed another."""
+        for _ in range(2):
+            present: Mapping[str, str] = {}
+            if len(values) > FILES_AT_MOST:
+                outcomes, answers = self._socket.ask([links.get(name)])
+                raise_first(outcomes)
+                present = devconf.decode(answers[0][0], self._shared)
+            wrong = {k: v for k, v in values.items() if (present[k] if k in present else sysctl.read(name, k)) != v}
+            for key, value in wrong.items():
+                sysctl.write(name, key, value)
+            if not wrong:
+                break
+
+    def _settle(self, end: End) -> None:
+        """What does not settle in time is not waited for any longer: it costs a longer gap, and nothing else."""
+        index = self._indexes[end.name]
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while time.monotonic() < deadline:
+            outcomes, answers = self._socket.ask([links.get(end.name)])
+            raise_first(outcomes)
+            if links.is_running(answers[0][0]):
+                addresses = partial(inet.dump_tentative, index=index)
+                if not whole(addresses, self._socket):
+                    return
+            time.sleep(SETTLE_PAUSE)
+
+    def _move(self, action: MoveEnd) -> None:
+        before, after = action.before, action.after
+        if before.namespace == after.namespace:
+            self._rename(action)
+            self._indexes[after.name] = self._indexes[before.name]
+            return
+        with self._namespaces.open(after.namespace) as fd:
+            index = self._indexes[before.name]
+            where = after.namespace or "the namespace nkform runs in"
+            check(self._socket, [links.move(index, before.name, after.name, fd, where)])
+
+    def _rename(self, action: MoveEnd) -> None:
+        """Renames a link; kernels before 6.2 do that only while it is down, which costs it addresses and routes."""
+        before, after = action.before, action.after
+        request = links.rename(self._indexes[before.name], before.name, after.name)
+        outcomes, _ = self._socket.ask([request])
+        if outcomes[0] is None:
+            return
+        if outcomes[0].errno != errno.EBUSY:
+            raise outcomes[0]
+        check(
+            self._socket,
+            [links.change(before.name, {"up": False}), request, links.change(after.name, {"up": True})],
+        )
+        end = end_of(action.device, replace(before, name=after.name))
+        index = self._indexes[before.name]
+        check(
+            self._socket,
+            [inet.add_address(index, end.name, address, replace=True) for address in before.addresses if address.ours]
+            + [inet.add_route(index, end.name, route) for route in before.routes],
+        )
+
+
+def _names_at_first(actions: Sequence[Action]) -> list[str]:
+    """The names of links whose index is needed, but for those that come up on the way, by a new name."""
+    names: dict[str, None] = {}
+    given: set[str] = set()
+    for action in actions:
+        names.update(dict.fromkeys(name for name in _need_indexes(action) if name not in given))
+        if isinstance(action, MoveEnd) and action.before.namespace == action.after.namespace:
+            given.add(action.after.name)
+    return list(names)
+
+
+def _need_indexes(action: Action) -> tuple[str, ...]:
+    match action:
+        case AddAddress(end) | DeleteAddress(end) | AddRoute(end) | ReplaceRoute(end) | DeleteRoute(end) | Settle(end):
+            return (end.name,)
+        case CarryRoutes(before, after):
+            return before.name, after.name
+        case MoveEnd(before):
+            return (before.name,)
+        case _:
+            return ()
+
+
+def _opens(action: object) -> bool:
+    """Whether an action may let packets through, and so must not happen after one that failed."""
+    return isinstance(action, SetPolicy) or (isinstance(action, SetUp) and action.up)
+
+
+def _after(values: Mapping[str, tuple[Value | None, Value]]) -> Attrs:
+    return {name: after for name, (_, after) in values.items()}
+
+
+class _SiblingsKept:
+    """While an IPv4 address is removed, the others of its subnet stay, which by default they do not (ip-sysctl)."""
+
+    KEY = "ipv4.promote_secondaries"
+
+    def __init__(self, interface: str, address: str, lent: Callable[[str, str, str], None]) -> None:
+        self._interface = interface
+        self._lent = lent
+        self._needed = ":" not in address and sysctl.read(interface, self.KEY) == "0"
+
+    def __enter__(self) -> None:
+        if self._needed:
+            self._lent(self._interface, self.KEY, "0")
+            sysctl.write(self._interface, self.KEY, "1")
+
+    def __exit__(self, *_: object) -> None:
+        if self._needed:
+            sysctl.write(self._interface, self.KEY, "0")
+
+
+def give_back(lent: Iterable[tuple[str, str, str, str]], namespaces: Namespaces) -> list[KernelError]:
+    """Gives sysctls that were lent (apply/journal.py) their values again; what could not be done."""
+    failed = []
+    for namespace, interface, key, value in lent:
+        try:
+            with namespaces.open(namespace) as fd, namespaces.entered(fd, namespace):
+                if sysctl.read(interface, key) != value:
+                    sysctl.write(interface, key, value)
+        except KernelError as error:
+            if error.errno != errno.ENOENT:  # it has gone, and the sysctl with it
+                failed.append(error)
+    return failed
+
+
+def raise_first(outcomes: Sequence[KernelError | None]) -> None:
+    for outcome in outcomes:
+        if outcome is not None:
+            raise outcome
+
+
+def check(socket: Socket, requests: Sequence[Request]) -> None:
+    """Sends requests that belong together; raises the first KernelError."""
+    outcomes, _ = socket.ask(requests)
+    raise_first(outcomes)
