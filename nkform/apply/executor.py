@@ -193,7 +193,8 @@ class Executor:
         with Socket() as socket:
             outcomes, answers = socket.ask([links.get(name) for name in names])
         raise_first(outcomes)
-        found = {name: links.decode(answers[place][0]) for place, name in enumerate(names)}
+        decode = links.Decoder()
+        found = {name: decode(answers[place][0]) for place, name in enumerate(names)}
         for action in actions:
             link = found[action.device.primary.name]
             self._steps.ahead(1)

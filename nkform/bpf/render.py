@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -39,18 +39,18 @@ DIGEST_DIGITS = 16
 class Rendered:
     """A program for one device.
 
-    `source` is the C. `structure` is the SHA-256 of all that the compiled object depends on, values not included.
-    `values` are the device's, by field; those named in `unknown` are facts that nobody knows yet. `identity` is what of
-    them enters the digest. `contents` is what the program's maps shall hold, as far as parameters say, and `capacities`
-    how many entries each of these maps takes. `places` are the template's line for each line of the source, where it
-    has one.
+    `text` is the C, in parts (`source`). `structure` is the SHA-256 of all that the compiled object depends on, values
+    not included. `values` are the device's, by field; those named in `unknown` are facts that nobody knows yet.
+    `identity` is what of them enters the digest. `contents` is what the program's maps shall hold, as far as parameters
+    say, and `capacities` how many entries each of these maps takes. `places` are the template's line for each line of
+    the source, where it has one.
     """
 
     template: Template
     engine: str
     hook: str
     mode: str
-    source: str
+    text: tuple[Sequence[str], ...] = field(repr=False)
     structure: str
     layout: Layout
     values: Values
@@ -59,6 +59,11 @@ class Rendered:
     places: tuple[Place | None, ...] = field(repr=False)
     contents: Contents = field(default_factory=dict)
     capacities: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def source(self) -> str:
+        """The C. Of a thousand programs of a structure one is compiled, so it is put together when it is asked for."""
+        return "\n".join([*(line for part in self.text for line in part), ""])
 
     @property
     def function(self) -> str:
@@ -116,19 +121,18 @@ class Renderer:
             body = self._bodies[key] = self._body(template, complete, facts, engine)
         values, identity, unknown = body.values_of(complete, facts)
         front = _values_in_c(body.layout, values, unknown) if engine == "bcc" else []
-        head = len(body.head)
         return Rendered(
             template=template,
             engine=engine,
             hook=facts.hook,
             mode=facts.mode,
-            source="\n".join([*body.head, *front, *body.lines, ""]),
+            text=(body.head, front, body.lines),
             structure=body.structure,
             layout=body.layout,
             values=values,
             identity=identity,
             unknown=unknown,
-            places=((None,) * (head + len(front)) + body.places) if front else body.all_places,
+            places=((None,) * (len(body.head) + len(front)) + body.places) if front else body.all_places,
             contents=filling.of_all(template.parameters, complete),
             capacities=body.capacities,
         )
@@ -149,9 +153,10 @@ class Renderer:
         structure = hashlib.sha256()
         for part in (str(ABI), engine, _library_digest(), *head, *lines, *sorted(map(str, template.headers.items()))):
             structure.update(part.encode() + b"\0")
+        own = tuple(places[: len(lines)])
         return _Body(
-            head, lines, tuple(places[: len(lines)]), layout, vocabulary.used, structure.hexdigest(),
-            vocabulary.capacities,
+            head, lines, own, layout, vocabulary.used, structure.hexdigest(), vocabulary.capacities,
+            (None,) * len(head) + own,
         )  # fmt: skip
 
 
@@ -166,10 +171,8 @@ class _Body:
     used: Mapping[str, Used]
     structure: str
     capacities: Mapping[str, int]
-
-    @property
-    def all_places(self) -> tuple[Place | None, ...]:
-        return (None,) * len(self.head) + self.places
+    all_places: tuple[Place | None, ...]
+    """`places`, with those of the head before them."""
 
     def values_of(self, params: Mapping[str, Canonical], facts: Facts) -> tuple[Values, Values, tuple[str, ...]]:
         """All values of a device, those that enter the digest, and the names of those that are not known."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from socket import AF_INET, AF_INET6, inet_pton
 
 from nkform.bpf.parameters import Canonical, Kind
@@ -25,7 +26,7 @@ STRUCT_NAME = "nk_values"
 Numbers = tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Form:
     """A type in C: its name, its parts (empty name: the value itself), the format of each (struct module), how a
     canonical value becomes their numbers."""
@@ -35,13 +36,17 @@ class Form:
     format: str
     encode: Callable[[Canonical], Numbers]
 
-    @property
+    @cached_property
     def align(self) -> int:
         return max(struct.calcsize(f"={letter}") for letter in self.format)
 
+    @cached_property
+    def packer(self) -> struct.Struct:
+        return struct.Struct("=" + self.format)
+
     @property
     def size(self) -> int:
-        return struct.calcsize("=" + self.format)
+        return self.packer.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +66,13 @@ Values = Mapping[str, Canonical]
 """By a field's name its value in canonical form; a tuple for a list."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Layout:
     """Fields in the order in which they lie in memory: the most aligned first, so that there is no room between."""
 
     fields: tuple[Field, ...] = ()
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Bytes, with what the compiler adds at the end."""
         total = sum(f.size for f in self.fields)
@@ -80,7 +85,7 @@ class Layout:
         for f in self.fields:
             value = values[f.name]
             items: Sequence[Canonical] = (value,) if f.capacity is None else value  # type: ignore[assignment]
-            packed = b"".join(struct.pack("=" + f.form.format, *f.form.encode(item)) for item in items)
+            packed = b"".join(f.form.packer.pack(*f.form.encode(item)) for item in items)
             data += packed.ljust(f.size, b"\0")
         return bytes(data.ljust(self.size, b"\0"))
 

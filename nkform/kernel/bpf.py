@@ -18,6 +18,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import IntEnum
+from functools import lru_cache
 from typing import Any
 
 from nkform.kernel.netlink import KernelError
@@ -175,6 +176,7 @@ def memory(data: bytes) -> Buffer:
 address = ctypes.addressof
 
 
+@lru_cache(maxsize=256)
 def object_name(text: str) -> bytes:
     """A name as the kernel takes one for programs and maps: 15 bytes, letters, digits, `_` and `.`."""
     kept = "".join(c if c.isascii() and (c.isalnum() or c in "_.") else "_" for c in text)
