@@ -180,3 +180,28 @@ def check_places(data: object, place: tree.Place) -> None:
     parts = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
     for key, part in parts:
         check_places(part, place.children[key])
+
+
+PIECES = st.sampled_from(
+    [
+        "a", "b", "c", ": ", ":\n  ", ":\n", "\n", "\n  ", "\n    ", "- ", "\n- ", "\n  - ", ", ", "[", "]", "{", "}",
+        "&x ", "*x", "<<: ", "'<<': ", "!!str ", "!t ", "'q'", '"\\u00e9"', "'", '"', "1", "1.0", "~", "true", "? ",
+        "|\n  text\n", "# word\n", "\n---\n", "\n...\n", "\t", "{a: 1, a: 2}", "<<: *x\n", "<<: [*x, {b: 1}]\n",
+    ]
+)  # fmt: skip
+
+
+@given(st.lists(PIECES, max_size=24).map("".join))
+@settings(deadline=None, max_examples=1500)
+def test_both_ways_of_reading_find_the_same(text: str) -> None:
+    """With places every event is dealt with by itself, without them most are dealt with on the way."""
+    parsed, placed = tree.parse(text), tree.parse(text, places=True)
+    assert repr(parsed.data) == repr(placed.data)
+    assert [(f.code, f.line, f.column) for f in parsed.faults] == [(f.code, f.line, f.column) for f in placed.faults]
+
+
+@pytest.mark.parametrize("places", [False, True])
+def test_the_number_of_values_is_bounded_exactly(monkeypatch: pytest.MonkeyPatch, places: bool) -> None:
+    monkeypatch.setattr(tree, "MAX_NODES", 10)
+    assert not tree.parse("a: [1, 2, 3]\nb: {c: x}", places=places).faults
+    assert [f.code for f in tree.parse("a: [1, 2, 3]\nb: {c: [x]}", places=places).faults] == ["NK0109"]
