@@ -16,6 +16,9 @@ from benchmarks.measure import BenchError, Measurement, call, expect, joined, ru
 from benchmarks.sandbox import WORK
 from benchmarks.scenario import ALIAS, GATEWAY4, GATEWAY6, MTU, PEER, ROUTE_PROTOCOL, Pair, Scenario
 
+DEVICES = "devices"
+DEVICES_READ = "devices, read back"
+
 
 @dataclass(frozen=True)
 class IpRoute:
@@ -40,6 +43,8 @@ class IpRoute:
         (self.folder / "read").write_text(witness.READ)
         reads = (f"{self.ip} -n {pair.namespace} -d -j -batch read" for pair in pairs)
         self._write("read.sh", ["set -e", f"{self.ip} -d -j addr show", *reads])
+        ends = (f"{self.ip} -n {pair.namespace} -d -j addr show" for pair in pairs)
+        self._write("ends.sh", ["set -e", f"{self.ip} -d -j addr show", *ends])
         self._write(
             "delete",
             [
@@ -62,9 +67,11 @@ class IpRoute:
         yield joined("make", parts)
         yield self._script("read")
 
-    def devices(self) -> Measurement:
-        """Makes the devices alone, in namespaces that exist."""
-        return self._batch("host", "devices")
+    def devices(self) -> Iterator[Measurement]:
+        """Makes the devices alone, in namespaces that exist; and the same with both ends read back."""
+        made = self._batch("host", DEVICES)
+        yield made
+        yield joined(DEVICES_READ, [made, self._script("ends")])
 
     def delete(self) -> Measurement:
         measured = self._batch("delete")

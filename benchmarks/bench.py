@@ -23,13 +23,16 @@ from benchmarks import baseline_ifstate, cycles, report  # noqa: E402
 from benchmarks.campaign import Campaign, note  # noqa: E402
 from benchmarks.cycles import Programs  # noqa: E402
 from benchmarks.measure import BenchError, call  # noqa: E402
-from benchmarks.results import Results, targets  # noqa: E402
+from benchmarks.results import LARGE, Results, targets  # noqa: E402
 
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="benchmarks/bench.py", description="Measure nkform beside iproute2 and IfState.")
     top.add_argument("--sizes", type=_sizes, metavar="N,N,…", help="numbers of pairs (default 10,100,1000)")
     top.add_argument("--runs", type=int, metavar="N", help="runs of which the medians are taken (default 3)")
+    top.add_argument(
+        "--large", type=int, metavar="N", help="pairs that nkform makes once more, alone (default 9000; 0: not at all)"
+    )
     top.add_argument("--quick", action="store_true", help="10 and 100 pairs, one run, IfState with 10 only")
     top.add_argument("--no-ifstate", action="store_true", help="without IfState")
     top.add_argument("--no-nkform", action="store_true", help="the other sides alone")
@@ -69,6 +72,8 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     options.sizes = options.sizes or ([10, 100] if options.quick or options.lab else [10, 100, 1000])
     options.runs = options.runs or (1 if options.quick or options.lab else 3)
+    if options.large is None:
+        options.large = 0 if options.quick or options.lab else LARGE
     options.kind = options.kind or ("netkit" if options.lab else "veth")
     try:
         if os.geteuid() != 0:
@@ -95,6 +100,7 @@ def here(options: argparse.Namespace) -> int:
         programs,
         nkform=not options.no_nkform,
         starts=3 if options.quick else 10,
+        large=options.large,
         ifstate_sizes=ifstate_sizes,
     ).run()
     return conclude(options, programs, results)
@@ -139,7 +145,7 @@ def in_lab(options: argparse.Namespace) -> int:
         "--runs",
         str(options.runs),
     ]
-    inner += ["--sizes", ",".join(map(str, options.sizes))]
+    inner += ["--large", str(options.large), "--sizes", ",".join(map(str, options.sizes))]
     inner += ["--nkform", options.nkform] if options.nkform else []
     inner += ["--no-nkform"] if options.no_nkform else []
     lab = [str(ROOT / "tools/lab"), "run", "--timeout", "3600", "newest", "--", *inner]

@@ -11,6 +11,7 @@ from benchmarks.cycles import (
     IFSTATE,
     IPROUTE2,
     IPROUTE2_DEVICES,
+    KERNEL,
     NKFORM,
     NKFORM_DEVICES,
     STARTUP,
@@ -20,6 +21,7 @@ from benchmarks.cycles import (
 )
 from benchmarks.measure import DONE
 from benchmarks.results import Results
+from benchmarks.subject import BARE_READER
 
 LONG = 30.0
 """Seconds: IfState is measured once where a cycle takes longer than that."""
@@ -34,7 +36,10 @@ def note(text: str) -> None:
 
 @dataclass(frozen=True)
 class Campaign:
-    """What is to be measured: IfState with `ifstate_sizes` only, the start of the interpreter `starts` times."""
+    """What is to be measured: IfState with `ifstate_sizes` only, the start of the interpreter `starts` times.
+
+    `large`: so many pairs nkform makes once more, alone (0: not at all). Deleting them takes iproute2 minutes.
+    """
 
     kind: str
     sizes: Sequence[int]
@@ -42,6 +47,7 @@ class Campaign:
     programs: Programs
     nkform: bool = True
     starts: int = 10
+    large: int = 0
     ifstate_sizes: frozenset[int] = frozenset()
     results: Results = field(default_factory=Results)
     references: dict[tuple[str, int], witness.Dump] = field(default_factory=dict)
@@ -56,6 +62,9 @@ class Campaign:
                 self._turn(size, first=number == 0)
             if ifstate_ends and size in self.ifstate_sizes:
                 ifstate_ends = self._ifstate(size)
+        if self.nkform and self.large:
+            note(f"{self.large:,} pairs, {NKFORM} alone")
+            self._cycle(NKFORM, self.large)
         if self.kind != "veth":
             self.results.notes.append("IfState knows no netkit devices, so there is nothing to compare with.")
         return self.results
@@ -88,7 +97,8 @@ class Campaign:
         made = cycles.perform(Request(side, size, self.kind, self.programs, witness=witness))
         self.results.other_work.append(made.other_work)
         for measurement in made.measurements:
-            self.results.add(side, 0 if side == STARTUP else size, measurement)
+            measured = KERNEL if measurement.phase == BARE_READER else side
+            self.results.add(measured, 0 if side == STARTUP else size, measurement)
         if made.error:
             self._broken(f"{side}, {size} pairs: {made.error}")
         if side != STARTUP:

@@ -135,7 +135,7 @@ def _nkform_devices(request: Request, report: Report) -> Iterator[Measurement]:
 
 def _iproute2_devices(request: Request, report: Report) -> Iterator[Measurement]:
     scenario = Scenario(request.size, request.kind, devices_only=True)
-    yield _make_namespaces(request, scenario).devices()
+    yield from _make_namespaces(request, scenario).devices()
     report.state = witness.dump(request.programs.ip, scenario) if request.witness else {}
 
 
@@ -153,6 +153,8 @@ def _startup(request: Request, _: Report) -> Iterator[Measurement]:
 NKFORM = "nkform"
 IPROUTE2 = "iproute2"
 IFSTATE = "IfState"
+KERNEL = "kernel"
+"""What a cycle of nkform measures of the kernel alone; it has no cycle of its own."""
 NKFORM_DEVICES = "nkform, devices only"
 IPROUTE2_DEVICES = "iproute2, devices only"
 STARTUP = "start"

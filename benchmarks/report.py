@@ -48,22 +48,22 @@ def iproute2_version(ip: str) -> str:
 
 
 def figures_table(figures: Figures) -> Table:
-    """A row a phase: seconds by size; at the largest one CPU seconds and peak MB as well."""
-    sizes = figures.sizes()
+    """A row a phase: seconds by size; at the largest that others are measured at, CPU seconds and peak MB as well."""
+    sizes, compared = figures.sizes(), figures.compared()
     rows = [
         [
             "side",
             "phase",
             *(f"{size:,} pairs" for size in sizes),
-            f"CPU, {sizes[-1]:,}",
-            f"peak, {sizes[-1]:,}",
+            f"CPU, {compared:,}",
+            f"peak, {compared:,}",
         ]
     ]
     for side in ORDER:
         for phase in figures.phases(side):
             found = [figures.get(side, size, phase) for size in sizes]
             if any(found):
-                rows.append([side, phase, *map(_seconds, found), *_costs(found[-1])])
+                rows.append([side, phase, *map(_seconds, found), *_costs(figures.get(side, compared, phase))])
     return rows
 
 
@@ -86,8 +86,8 @@ def start_table(figures: Figures) -> Table:
 
 
 def timings_table(figures: Figures) -> Table:
-    """Where nkform itself says that its time goes, at the largest size; empty if it does not say."""
-    size = figures.sizes()[-1]
+    """Where nkform itself says that its time goes, at that size; empty if it does not say."""
+    size = figures.compared()
     told = {
         phase: found.timings
         for side in ORDER

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -18,6 +19,10 @@ DESTROY = "destroy"
 DEVICES = "apply, devices only"
 VERSION = "version"
 PYTHON = "python -c pass"
+BARE_READER = "the same dumps, alone"
+"""What a plan asks the kernel for, by bare_reader.py, beside the plans: not nkform's own phase."""
+
+READER = Path(__file__).with_name("bare_reader.py")
 
 CHANGES = 2
 """`plan --detailed-exitcode`: there is something to do."""
@@ -44,6 +49,7 @@ class Nkform:
         self._check(self.spec, 0)
         self._check(self.changed, CHANGES)
         yield self._measure(PLAN_NOOP, "plan", str(self.spec))
+        yield expect(run(BARE_READER, [sys.executable, "-I", "-S", str(READER)]))
         yield self._measure(PLAN_ONE, "plan", str(self.changed))
         yield self._measure(SHOW, "show")
 
