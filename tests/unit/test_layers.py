@@ -100,6 +100,24 @@ def _loaded(statement: str) -> set[str]:
     return set(subprocess.run(words, capture_output=True, text=True, check=True).stdout.split())
 
 
+def _run(words: str, out: object = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "nkform", *words.split()]
+    return subprocess.run(command, stdout=out, stderr=subprocess.PIPE, text=True, check=False)  # type: ignore[call-overload,no-any-return]
+
+
+def test_a_run_ends_with_all_said_and_its_code() -> None:
+    from nkform.data import data_path
+
+    schema = _run("schema")
+    assert (schema.returncode, schema.stdout) == (0, data_path("schemas/spec.v1.json").read_text(encoding="utf-8"))
+    wrong = _run("validate no-such-file.yaml")
+    assert wrong.returncode == 1
+    assert "no-such-file.yaml" in wrong.stderr
+    with Path("/dev/full").open("w") as full:
+        assert _run("--version", full).returncode == 1
+        assert _run("schema", full).returncode == 1
+
+
 def test_a_start_loads_only_what_it_needs() -> None:
     version = _loaded("from nkform.cli.main import main; main(['--version'])")
     assert not version & {"argparse", "yaml", "pyroute2", "jsonschema", "jinja2", "ctypes"}
