@@ -36,6 +36,9 @@ from nkform.plan.grace import are_worth_it
 PAIRS_AT_ONCE = 200
 """Each open peer namespace costs a file descriptor while a batch of pairs is made."""
 
+NAMESPACES_AT_ONCE = 64
+"""So many are looked into, and then deleted side by side."""
+
 AT_ONCE = ("create namespace", "create pair", "set chain")
 """Kinds of batches that take so long that each part of them is told of by itself."""
 VISITS = ("visit", "move")
@@ -91,7 +94,7 @@ class Executor:
                 case "create namespace":
                     self._create_namespaces(some)
                 case "delete namespace":
-                    self._delete_namespaces(some)
+                    self._delete_namespaces([a for a in some if isinstance(a, DeleteNamespace)])
                 case "create pair":
                     self._create_pairs([a for a in some if isinstance(a, CreatePair)])
                 case "delete pair":
@@ -116,19 +119,27 @@ class Executor:
             self._namespaces.create(action.name, inside)
             self._done(action)
 
-    def _delete_namespaces(self, actions: Sequence[Action]) -> None:
-        with self._namespaces.away() as enter:
-            for action in actions:
-                assert isinstance(action, DeleteNamespace)
-                name = action.name
-                with self._namespaces.open(name) as fd:
-                    enter(fd, name)
-                with Socket() as socket:
-                    present = whole(partial(links.dump, decoder=self._decoder), socket)
-                if others := [link.name for link in present if link.name != "lo"]:
-                    raise KernelError(errno.ENOTEMPTY, f"delete namespace {name}, which holds {', '.join(others)}")
-                self._namespaces.delete(name)
-                self._done(action)
+    def _delete_namespaces(self, actions: Sequence[DeleteNamespace]) -> None:
+        for start in range(0, len(actions), NAMESPACES_AT_ONCE):
+            some = actions[start : start + NAMESPACES_AT_ONCE]
+            names = [action.name for action in some]
+            with self._namespaces.away() as enter:
+                for name in names:
+                    with self._namespaces.open(name) as fd:
+                        enter(fd, name)
+                    self._check_empty(name)
+            outcomes = self._namespaces.delete_all(names)
+            for action, outcome in zip(some, outcomes, strict=True):
+                if outcome is None:
+                    self._done(action)
+            raise_first(outcomes)
+
+    def _check_empty(self, name: str) -> None:
+        """Raises KernelError (ENOTEMPTY) where the namespace that the thread is in holds more than `lo`."""
+        with Socket() as socket:
+            present = whole(partial(links.dump, decoder=self._decoder), socket)
+        if others := [link.name for link in present if link.name != "lo"]:
+            raise KernelError(errno.ENOTEMPTY, f"delete namespace {name}, which holds {', '.join(others)}")
 
     def _create_pairs(self, actions: Sequence[CreatePair]) -> None:
         """Makes pairs; only those that are new get the mark, so that nothing of others ever does."""

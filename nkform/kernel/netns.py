@@ -9,8 +9,10 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nkform.kernel.netlink import S32, KernelError, Message, Request, Socket, u32, walk
@@ -29,6 +31,9 @@ NETNSA_NSID = 1
 NETNSA_FD = 3
 RTGENMSG_BYTES = 4
 """struct rtgenmsg is one byte, the family, and padded."""
+
+HELPERS = 7
+"""So many threads beside the main one wait for grace periods where there are many to wait for."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -178,6 +183,37 @@ class Namespaces:
             _mount(run, run, MS_BIND | MS_REC, asked)
             _mount("", run, MS_SHARED | MS_REC, asked)
         self._prepared = True
+
+    def delete_all(self, names: Sequence[str]) -> list[KernelError | None]:
+        """Removes names side by side; one outcome each (None: done).
+
+        With each the kernel waits for an RCU grace period (namespace_unlock in fs/namespace.c); one serves all who
+        wait at the time.
+        """
+        outcomes: list[KernelError | None] = [KernelError(errno.ENOMEM, f"delete namespace {name}") for name in names]
+        waiting = deque(enumerate(names))
+
+        def work() -> None:
+            while waiting:
+                with suppress(IndexError, MemoryError):  # another one was faster; or it stays not done
+                    place, name = waiting.popleft()
+                    try:
+                        self.delete(name)
+                        outcomes[place] = None
+                    except KernelError as error:
+                        outcomes[place] = error
+
+        helpers = [threading.Thread(target=work) for _ in range(min(HELPERS, len(names) - 1))]
+        try:
+            with suppress(RuntimeError):  # no more threads are to be had: those that there are do it
+                for helper in helpers:
+                    helper.start()
+            work()
+        finally:
+            for helper in helpers:
+                if helper.ident is not None:
+                    helper.join()
+        return outcomes
 
     def delete(self, name: str) -> None:
         """Removes a name; the namespace goes when nobody is in it any more. Raises KernelError: it is as it was."""
