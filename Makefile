@@ -5,7 +5,7 @@
 PYTHON := .venv/bin/python
 STAGE := @python3 tools/test.py setup
 ARGS ?=
-KERNEL ?= newest
+KERNEL ?= fastest
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 12
@@ -35,7 +35,7 @@ lab-test: ## the same tests on the newest Linux, most of them on 6.1 and 6.12, e
 test: ## all of the above, with a summary
 	@python3 tools/test.py -- $(ARGS)
 
-lab: setup ## a shell on another kernel: make lab KERNEL=6.12
+lab: setup ## a shell on a kernel with netkit, or on another: make lab KERNEL=6.12
 	@tools/lab shell $(KERNEL)
 
 demo: setup ## see it work
@@ -43,7 +43,7 @@ demo: setup ## see it work
 	    exec tools/demo.sh; \
 	else \
 	    echo "This kernel has no netkit: the demo runs in the lab, on the newest kernel that Debian has."; \
-	    exec tools/lab run newest -- tools/demo.sh; \
+	    exec tools/lab run fastest -- tools/demo.sh; \
 	fi
 
 bench: setup ## measure; ARGS are the device benchmark's

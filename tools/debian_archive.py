@@ -21,6 +21,7 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 CHECK_INTERVAL = 24 * 3600  # seconds between two looks for newer packages
+WORK_PREFIX = ".new-"  # of folders that are not complete yet
 
 
 class ToolError(Exception):
@@ -52,10 +53,18 @@ def cache_folder() -> Path:
 
 
 @contextlib.contextmanager
-def locked(name: str) -> Iterator[None]:
-    """Hold a lock of the cache: labs that start at the same time must not unpack the same thing twice."""
+def locked(name: str, waiting: str = "") -> Iterator[None]:
+    """Hold a lock of the cache: labs that start at the same time must not unpack the same thing twice.
+
+    `waiting` is what to say when another process holds it.
+    """
     with (cache_folder() / f".{name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if waiting:
+                note(waiting)
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
@@ -68,7 +77,7 @@ def fresh(stamp: Path) -> bool:
 def appearing(target: Path) -> Iterator[Path]:
     """A temporary folder that becomes `target` when the block ends well: what is in the cache is always complete."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
+    work = Path(tempfile.mkdtemp(prefix=WORK_PREFIX, dir=target.parent))
     try:
         work.chmod(0o755)
         yield work
@@ -76,6 +85,12 @@ def appearing(target: Path) -> Iterator[Path]:
             shutil.rmtree(target)
         work.rename(target)
     finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what tools that were killed left of their work in `folder`; whoever calls this holds the folder's lock."""
+    for work in folder.glob(f"{WORK_PREFIX}*"):
         shutil.rmtree(work, ignore_errors=True)
 
 

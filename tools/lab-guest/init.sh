@@ -1,7 +1,7 @@
 #!/bin/sh
 # The guest's init after boot.sh: mounts what a Linux system has, runs the one command, reports its exit code, powers off.
 #
-# The host listens on three virtio ports: `out` and `err` carry the command's output, `ctl` carries "booted" and "exit N".
+# The host listens on three lines: `out` and `err` carry the command's output, `ctl` carries "booted" and "exit N".
 lab=/run/lab
 b=$lab/busybox
 . $lab/vars
@@ -13,7 +13,7 @@ $b mount -t tmpfs -o mode=1777 tmpfs /var/tmp
 $b mount -t cgroup2 cgroup2 /sys/fs/cgroup
 $b mount -t bpf -o mode=700 bpf /sys/fs/bpf
 $b mount -t debugfs debugfs /sys/kernel/debug
-$b mount -t tracefs tracefs /sys/kernel/tracing
+[ ! -d /sys/kernel/tracing ] || $b mount -t tracefs tracefs /sys/kernel/tracing
 for link in fd:/proc/self/fd stdin:/proc/self/fd/0 stdout:/proc/self/fd/1 stderr:/proc/self/fd/2; do
     [ -e "/dev/${link%%:*}" ] || $b ln -s "${link#*:}" "/dev/${link%%:*}"
 done
@@ -23,17 +23,31 @@ $b ip link set lo up
 ulimit -n 65536
 ulimit -l unlimited
 
-# There is no udev here to make /dev/virtio-ports/NAME.
+# The device of a line. QEMU has virtio ports, and there is no udev here to make /dev/virtio-ports/NAME. User-Mode Linux has serial
+# ones, in the order that lab_uml.py has.
 port() {
-    for dir in /sys/class/virtio-ports/*; do
-        [ "$($b cat "$dir/name" 2>/dev/null)" = "$1" ] && echo "/dev/${dir##*/}" && return
-    done
+    case $MACHINE-$1 in
+        qemu-tty) echo /dev/ttyS1 ;;
+        qemu-*)
+            for dir in /sys/class/virtio-ports/*; do
+                [ "$($b cat "$dir/name" 2>/dev/null)" = "$1" ] && echo "/dev/${dir##*/}" && return
+            done
+            ;;
+        uml-ctl) echo /dev/ttyS0 ;;
+        uml-out) echo /dev/ttyS1 ;;
+        uml-err) echo /dev/ttyS2 ;;
+        uml-tty) echo /dev/ttyS3 ;;
+    esac
 }
+if [ "$MACHINE" = uml ]; then
+    for name in ctl out err; do $b stty -F "$(port $name)" raw -echo; done
+fi
 
 exec 8>"$(port ctl)"
 echo booted >&8
 if [ -n "$TTY" ]; then
-    $b setsid -c /bin/sh $lab/command </dev/ttyS1 >/dev/ttyS1 2>&1
+    tty=$(port tty)
+    $b setsid -c /bin/sh $lab/command <"$tty" >"$tty" 2>&1
     code=$?
 else
     # Through pipes, since a virtio port can be opened only once and programs do open /dev/stderr.
