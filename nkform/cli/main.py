@@ -105,9 +105,10 @@ def run() -> NoReturn:
 
     gc.disable()
     code = main()
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except OSError:  # whoever should read it has gone, or the disk is full
-        code = code or 1
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:  # it was closed when nkform began
+                stream.flush()
+        except OSError:  # whoever should read it has gone, or the disk is full
+            code = code or 1
     os._exit(code)
