@@ -259,6 +259,7 @@ def _device_changes(
     anew = {name for name, differing in compared.items() if any(f.forces_replacement for f in differing)}
     blocked = _blocked_moves(devices, live, anew)
     names = swap.Names(devices, live)
+    going = {action.device.name for action in phases.delete if isinstance(action, DeletePair)}
     for name, device in devices.items():
         found = live.devices.get(name)
         legacy = is_legacy(device, features)
@@ -267,10 +268,10 @@ def _device_changes(
             _attach(device, None, phases, legacy=legacy)
             yield Change("create", "device", name, after=device)
         elif name in anew or name in blocked:
-            going = [action.device.name for action in phases.delete if isinstance(action, DeletePair)]
             obstacle = blocked.get(name) or swap.obstacle(device, found, devices, live, going)
             if obstacle:
                 phases.delete.append(DeletePair(found))
+                going.add(name)
                 _schedule(create(_keeping(device, found)), phases)
                 _attach(device, None, phases, legacy=legacy)
             else:
