@@ -19,6 +19,7 @@ from nkform.kernel.netns import Namespaces
 from nkform.plan.actions import Action
 from tests.live.flood import SETTLED, arrived, counting
 from tests.live.support import Node, ip
+from tests.sizes import LAB
 
 PORT = 9000
 """UDP: what no chain of the workload lets through."""
@@ -28,8 +29,8 @@ PRISON = "prison"
 """A namespace that exists without nkform, so that what runs in it outlives every change."""
 
 
-PAUSE = 0.02 if "NKFORM_LAB" in os.environ else 0.002
-"""Seconds between two bursts; in the lab a run has to share one emulated processor with them."""
+PAUSE = 0.02 if LAB else 0.002
+"""Seconds between two bursts; in the lab a run has to share one processor with them."""
 
 
 def _datagram() -> bytes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import fcntl
-import os
 import socket
 import struct
 import time
@@ -26,12 +25,7 @@ from nkform.kernel.clsact import PREFIX, Direction, Tc
 from nkform.kernel.netns import Namespaces
 from tests.live.bpf_programs import NEXT, program
 from tests.live.support import features, ip, needs, sh
-
-IN_LAB = "NKFORM_LAB" in os.environ
-"""On an emulated kernel each test takes ten seconds rather than one."""
-
-EVERYWHERE = not IN_LAB or "NKFORM_EVERYWHERE" in os.environ
-"""Whether all tests run at all hooks with both engines in the lab too: that takes most of an hour."""
+from tests.sizes import CAMPAIGN, EMULATED, LAB
 
 TEMPLATES = str(Path(__file__).parents[1] / "templates")
 ENGINES = ("clang", "bcc")
@@ -53,7 +47,7 @@ PROGRAMS: Mapping[str, Any] = {
 PATIENCE = 10.0
 """Seconds until a packet that should arrive counts as lost; emulated kernels are slow."""
 
-SILENCE = 0.3 if IN_LAB else 0.05
+SILENCE = 0.3 if EMULATED else 0.15 if LAB else 0.05
 """Seconds until a packet that should not arrive counts as dropped: nothing between two ends makes one wait."""
 
 
@@ -153,48 +147,49 @@ def sites(*some: Site) -> list[Any]:
     return [pytest.param(site, marks=marks[site.name.partition("-")[0]], id=site.name) for site in some or SITES]
 
 
-ESSENTIAL = frozenset({
-    "test_packets_pass_and_are_dropped_as_the_chain_says",
-    "test_a_new_value_is_an_update_in_place",
-    "test_programs_come_go_and_change_places",
-    "test_default_drop_drops_what_falls_through",
-    "test_a_chain_changes_under_a_flood",
-    "test_entries_come_and_go_under_a_running_program",
-    "test_maps_change_under_a_flood",
-})  # fmt: skip
-"""What the lab tries at each hook of its own, even if not everywhere."""
-
-
 def everywhere(metafunc: pytest.Metafunc) -> None:
-    """Parametrises a test by `site` and `engine`, as far as it takes them: all with all.
-
-    In the lab only hooks that the machine's own kernel may lack are tried, each with one engine.
-    """
+    """Parametrises a test by `site` and `engine`, as far as it takes them: all with all, where time allows."""
     wanted = [name for name in ("site", "engine") if name in metafunc.fixturenames]
-    both = list(zip(lab_sites(), ENGINES, strict=True))
-    if not EVERYWHERE and metafunc.function.__name__ not in ESSENTIAL:
-        both = both[len(metafunc.function.__name__) % 2 :][:1]
+    rows = combinations(metafunc)
     if wanted == ["site", "engine"]:
-        every = [(site, engine) for site in SITES for engine in ENGINES]
-        metafunc.parametrize(wanted, [_param(*row) for row in (every if EVERYWHERE else both)])
+        metafunc.parametrize(wanted, [_param(*row) for row in rows])
     elif wanted == ["site"]:
-        metafunc.parametrize("site", sites(*(SITES if EVERYWHERE else (site for site, _ in both))))
+        metafunc.parametrize("site", sites(*dict.fromkeys(site for site, _ in rows)))
     elif wanted == ["engine"]:
-        metafunc.parametrize("engine", ENGINES if EVERYWHERE else [engine for _, engine in both])
+        metafunc.parametrize("engine", list(dict.fromkeys(engine for _, engine in rows)))
+
+
+def combinations(metafunc: pytest.Metafunc) -> list[tuple[Site, str]]:
+    """The hooks and engines that a test is tried with.
+
+    In User-Mode Linux hooks that the machine's own kernel may lack. On an emulated kernel one of these with one engine,
+    but for those of the smoke set that are about each hook.
+    """
+    every = [(site, engine) for site in SITES for engine in ENGINES]
+    if CAMPAIGN or not LAB:
+        return every
+    if not EMULATED:
+        return [row for row in every if row[0] in lab_sites()]
+    smoke = metafunc.definition.get_closest_marker("smoke")
+    if smoke and smoke.kwargs.get("each_hook"):
+        return [(site, ENGINES[number % 2]) for number, site in enumerate(usable_sites())]
+    number = len(metafunc.function.__name__) % 2
+    return [(lab_sites()[number], ENGINES[number])]
+
+
+def usable_sites() -> list[Site]:
+    """The kinds of hook that this kernel has."""
+    return [site for site in SITES if site.direction is not None or site.name.partition("-")[0] in features()]
 
 
 def lab_sites() -> tuple[Site, Site]:
+    """The kinds of hook that other kernels than this may lack."""
     return (NETKIT_PRIMARY, NETKIT_PEER) if "netkit" in features() else (CLSACT_INGRESS, CLSACT_EGRESS)
 
 
 def _param(site: Site, engine: str) -> Any:
     (param,) = sites(site)
     return pytest.param(site, engine, marks=param.marks, id=f"{site}-{engine}")
-
-
-def turns(many: int) -> int:
-    """How often to do something: less often in the lab."""
-    return max(4, many // 8) if IN_LAB else many
 
 
 # --- what runs --------------------------------------------------------------------------

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,33 +12,48 @@ import pytest
 
 from tests.live import isolation
 from tests.live.support import Node
+from tests.sizes import EMULATED
 
 if TYPE_CHECKING:
     from tests.live.chain_sites import Others
+
+collect_ignore = [] if EMULATED else ["test_modules.py"]
+"""It unloads modules: no machine's own."""
+
+
+STARTED = pytest.StashKey[float]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--changed", default="", help="files, with commas between, whose tests begin first")
+    parser.addoption("--touched", help="files, with commas between; of all others but --changed the smoke set alone")
+    parser.addoption("--seconds", type=float, help="how long tests may begin; later ones are skipped")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if os.geteuid() == 0:
         isolation.isolate()
+    config.stash[STARTED] = time.monotonic()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if os.geteuid() != 0 and items:
         pytest.exit("the live tests need root", returncode=1)
+    changed, touched = (
+        {config.rootpath / name for name in (config.getoption(option) or "").split(",")}
+        for option in ("--changed", "--touched")
+    )
+    if config.getoption("--touched") is not None:
+        items[:] = [i for i in items if i.path in changed | touched or i.get_closest_marker("smoke")]
+        items.sort(key=lambda i: 0 if i.path in changed else 1 if i.get_closest_marker("smoke") else 2)
+    # The long ones begin first: else one of several processes would work on when the others have nothing left.
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What tests counted, whichever process they ran in."""
-    for report in terminalreporter.getreports("passed"):
-        for key, text in report.user_properties:
-            if key == "told":
-                terminalreporter.write_line(f"{report.nodeid.rpartition('::')[2]}: {text}")
-
-
-@pytest.fixture
-def tell(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
-    """Has the closing summary say what a test counted."""
-    return lambda text: record_property("told", text)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    seconds = item.config.getoption("--seconds")
+    if seconds and time.monotonic() > item.config.stash[STARTED] + seconds:
+        pytest.skip(f"{seconds:.0f} seconds are over: make live runs it")
 
 
 @pytest.fixture(autouse=True)

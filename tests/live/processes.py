@@ -13,8 +13,9 @@ from typing import Any, NoReturn
 
 from nkform.apply.interrupt import SIGNALS
 from nkform.cli.main import main
+from tests.sizes import EMULATED
 
-PATIENCE = 120.0 if "NKFORM_LAB" in os.environ else 20.0
+PATIENCE = 120.0 if EMULATED else 30.0
 """Seconds that a thing may take that must happen; emulated kernels are slow."""
 
 

@@ -5,7 +5,6 @@ All the while a workload whose packets nothing may let through floods the node.
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import tempfile
@@ -30,20 +29,12 @@ from tests.live.isolation import fresh_network
 from tests.live.strike import NOWHERE, Strike, strikes
 from tests.live.support import Node, batch, features, kinds, needs
 from tests.live.whole import differences, whole
+from tests.sizes import LAB, SEED, SIZES
 from tests.specs import NAMES, ends, specs
 
-IN_LAB = "NKFORM_LAB" in os.environ
-THOROUGH = os.environ.get("NKFORM_EVERYWHERE") == "1"
 EXAMPLES = Path(__file__).parents[2] / "examples"
-NEWEST = "netkit_room" in features()
-CHANGES = 10 if IN_LAB and not NEWEST else 100
-"""Random changes of each kind."""
-PARTS = 1 if IN_LAB else 10
-"""They are tried in so many tests, which can run side by side."""
-PARTIAL = IN_LAB and not THOROUGH
-"""An emulated kernel takes ten times as long: there most random changes are of some part of a spec."""
-LEAP = 6 if IN_LAB and not NEWEST else 1
-"""On older kernels in the lab, of other changes' calls only every sixth."""
+KINDS = ["netkit"] if LAB and "netkit" in features() else kinds()
+"""In the lab the pairs that the machine's own kernel may lack."""
 
 DROPS = {"default": "drop", "chain": []}
 SHUT_IN: list[Any] = [
@@ -99,12 +90,10 @@ def attacked(
     first: dict[str, Any],
     second: dict[str, Any],
     score: Score,
-    chance: random.Random | None = None,
+    chance: random.Random,
 ) -> None:
-    """From the first spec to the second: each call that changes something fails, and each second one, there and back by
-    turns, is not come to for a SIGKILL.
-
-    With `chance` not each call but some: one of each action and one of what comes after them.
+    """From the first spec to the second: a call of each action fails, and there and back by turns it is not come to for
+    a SIGKILL; and so with one of what comes after them. The campaign does it with each call that changes something.
     """
     node.apply(first)
     actions = node.plan(second, "--json").json()["actions"]
@@ -113,10 +102,10 @@ def attacked(
     score.changes += 1
     score.actions += len(actions)
     calls = counted(node, second)
-    places = list(range(0, len(calls.made), LEAP))
-    if chance:
-        parts = [*calls.by_action(), range(calls.ends[-1], len(calls.made))]
-        places = [chance.choice(part) for part in parts[::LEAP] if part]
+    parts = [*calls.by_action(), range(calls.ends[-1], len(calls.made))]
+    places = [chance.choice(part) for part in parts[:: SIZES.stride] if part]
+    if SIZES.every_call:
+        places = list(range(len(calls.made)))
     node.apply(first)
     for place in places:
         failed(node, first, second, place)
@@ -193,11 +182,6 @@ def killed(node: Node, first: dict[str, Any], second: dict[str, Any], place: int
     assert outcome.code == 0, f"killed before call {place}: {outcome.err}"
 
 
-def some_in_lab() -> random.Random | None:
-    """In the lab some calls of a change are attacked instead of all."""
-    return random.Random(1) if PARTIAL else None
-
-
 def nothing_is_left(node: Node, name: str) -> None:
     node.destroy()
     assert [list(bpffs.pins(name, top=top)) for top in (bpffs.FOLDER, bpffs.HELD)] == [[], []]
@@ -237,6 +221,7 @@ def examples() -> list[Any]:
     ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("path", examples())
 def test_an_example_comes_and_goes_whole(path: Path, node: Node, tell: Callable[[str], None]) -> None:
     spec = yaml.safe_load(path.read_text())
@@ -244,7 +229,7 @@ def test_an_example_comes_and_goes_whole(path: Path, node: Node, tell: Callable[
     nothing = with_cell({"version": 1, "node": spec["node"]}, kind)
     whole_spec = with_cell(spec, kind, programs=SHUT_IN[3])
     del whole_spec["devices"]["cell"]["peer"]["policy"]
-    score, chance = Score(), some_in_lab()
+    score, chance = Score(), random.Random(SEED)
     with prisoner(score):
         attacked(node, nothing, whole_spec, score, chance)
         attacked(node, whole_spec, nothing, score, chance)
@@ -271,6 +256,7 @@ LISTS: list[list[Any]] = [
 """Chains that shut a workload in by lists; from one to the next one list changes, or two, or the order too."""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("attach", ["auto", "tc"])
 def test_lists_change_whole(attach: str, node: Node, tell: Callable[[str], None]) -> None:
     kind = "netkit" if "netkit" in features() and attach == "auto" else "veth"
@@ -279,7 +265,7 @@ def test_lists_change_whole(attach: str, node: Node, tell: Callable[[str], None]
         changes = {"attach": attach} if kind == "veth" else {}
         spec = with_cell({"version": 1, "node": "w"}, kind, programs={"peer": chain}, **changes)
         specs.append({**spec, "programs": {**PROGRAMS, "block": BLOCK, "allow": ALLOW}})
-    score, chance = Score(), some_in_lab()
+    score, chance = Score(), random.Random(SEED)
     with prisoner(score):
         for first, second in pairwise([*specs, specs[0]]):
             attacked(node, first, second, score, chance)
@@ -311,7 +297,7 @@ def states(draw: st.DrawFn, kind: str) -> dict[str, Any]:
 def changes(draw: st.DrawFn, kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Two random specs; where a change is to be partial, the second mostly has all but a part of the first."""
     first, second = draw(states(kind)), draw(states(kind))
-    what = draw(st.sampled_from(SHARES)) if PARTIAL else "all"
+    what = "all" if SIZES.every_call else draw(st.sampled_from(SHARES))
     cell, other = first["devices"]["cell"], second["devices"]["cell"]
     device = next((name for name in first["devices"] if name != "cell"), None)
     if what == "all":
@@ -341,14 +327,16 @@ def with_another_end(draw: st.DrawFn, name: str, device: dict[str, Any]) -> dict
     return {**device, "peer": {**device["peer"], **draw(ends(NAMES.index(name), outside=False))}}
 
 
-@pytest.mark.parametrize("part", range(PARTS))
-@pytest.mark.parametrize("kind", ["netkit"] if IN_LAB and NEWEST else kinds())
+@pytest.mark.long
+@pytest.mark.parametrize("part", range(SIZES.attacked_parts))
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_random_change_is_whole_or_not_at_all(kind: str, part: int, tell: Callable[[str], None]) -> None:
-    score, chance = Score(), random.Random(part)
+    score, chance = Score(), random.Random(SEED + part)
+    wanted = SIZES.attacked_changes // SIZES.attacked_parts
 
-    @seed(part)
+    @seed(SEED + part)
     @settings(
-        max_examples=CHANGES // PARTS,
+        max_examples=wanted,
         deadline=None,
         database=None,
         phases=[Phase.generate],
@@ -359,10 +347,10 @@ def test_a_random_change_is_whole_or_not_at_all(kind: str, part: int, tell: Call
         before = score.changes
         with tempfile.TemporaryDirectory() as folder, prisoner(score):
             node = Node(Path(folder))
-            attacked(node, *change, score, None if THOROUGH else chance)
+            attacked(node, *change, score, chance)
             nothing_is_left(node, "random")
         assume(score.changes > before)  # there was something to change
 
     attack()
-    assert score.changes == CHANGES // PARTS
+    assert score.changes == wanted
     tell(str(score))

@@ -80,6 +80,7 @@ def hook(request: pytest.FixtureRequest, tc: Tc, pair: Pair) -> Hook:
 # --- the qdisc --------------------------------------------------------------------------
 
 
+@pytest.mark.smoke
 def test_the_qdisc_is_made_once_and_marked(tc: Tc, pair: Pair) -> None:
     assert (tc.qdisc(pair.index), tc.is_ours(pair.index)) == ("", False)
     assert tc.ensure(pair.index)
@@ -278,6 +279,7 @@ def test_packets_run_through_the_chain(hook: Hook) -> None:
         assert passes(out, back), "nobody decides"
 
 
+@pytest.mark.smoke
 def test_an_update_lets_no_packet_by(hook: Hook) -> None:
     """The program behind the one that is replaced, again and again, meets no packet."""
     with (

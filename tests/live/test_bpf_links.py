@@ -287,6 +287,7 @@ def test_packets_run_through_the_chain(site: Site) -> None:
         assert passes(out, back)
 
 
+@pytest.mark.smoke
 def test_an_update_lets_no_packet_by(site: Site) -> None:
     """The program behind the one that is replaced, again and again, meets no packet."""
     with owned(map_create(MapType.ARRAY, 4, 8, 1, "behind")) as behind, site.pair.sockets(site.hook.sender) as (out, _):

@@ -30,9 +30,9 @@ from tests.live.chain_sites import (
     compile_once,
     everywhere,
     pins,
-    turns,
 )
 from tests.live.support import Node, ip, link, links, needs
+from tests.sizes import SIZES
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +54,7 @@ def actions(node: Node, spec: dict[str, Any]) -> list[str]:
 # --- the contract -----------------------------------------------------------------------
 
 
+@pytest.mark.smoke
 def test_packets_pass_and_are_dropped_as_the_chain_says(node: Node, site: Site, engine: str) -> None:
     spec = site.spec(["count", "guard"], engine)
     node.apply(spec)
@@ -66,6 +67,7 @@ def test_packets_pass_and_are_dropped_as_the_chain_says(node: Node, site: Site, 
     assert (links(), pins()) == (set(), [])
 
 
+@pytest.mark.smoke
 def test_a_new_value_is_an_update_in_place(node: Node, site: Site, engine: str) -> None:
     """The link (or the filter) stays, and so does what was counted."""
     spec = site.spec(["count", "guard"], engine)
@@ -93,6 +95,7 @@ def test_a_new_value_is_an_update_in_place(node: Node, site: Site, engine: str) 
         assert site.counted() >= counted
 
 
+@pytest.mark.smoke(each_hook=True)
 def test_programs_come_go_and_change_places(node: Node, site: Site, engine: str) -> None:
     """What stays keeps its link; what moves keeps its counters."""
     node.apply(site.spec(["count", "guard"], engine))
@@ -121,6 +124,7 @@ def test_programs_come_go_and_change_places(node: Node, site: Site, engine: str)
         assert packets.passing() == {OPEN, OTHER}
 
 
+@pytest.mark.smoke
 def test_default_drop_drops_what_falls_through(node: Node, site: Site, engine: str) -> None:
     node.apply(site.spec({"default": "drop", "chain": ["accept"]}, engine))
     assert site.order() == "accept default"
@@ -248,6 +252,7 @@ def test_a_chain_that_somebody_changed_meanwhile_is_stale(
     node.apply(site.spec(["guard", "extra"], engine))
 
 
+@pytest.mark.smoke
 def test_a_failure_at_any_step_leaves_the_chain_as_it_was(
     node: Node, site: Site, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -377,7 +382,7 @@ def test_a_chain_can_change_for_ever(node: Node, site: Site, engine: str) -> Non
     """Priorities of filters are finite; those between two filters run out after some changes of order."""
     spec = site.spec(["guard"], engine)
     chains = (["guard", "count"], ["guard", "extra", "count"], ["extra", "guard"], ["count", "extra", "guard"])
-    for turn in range(turns(24 if site.direction is not None else 4)):
+    for turn in range(SIZES.filter_reorders if site.direction is not None else 4):
         spec["devices"][DEVICE]["programs"][site.hook] = chains[turn % len(chains)]
         node.write(spec)
         outcome = node.run("apply", "-y", str(node.path))
@@ -394,6 +399,7 @@ EXTERNAL = [
 ]
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(("inward", "outward", "attach"), EXTERNAL)
 def test_an_external_device_gets_programs_and_loses_only_ours(
     node: Node, engine: str, others: Others, inward: Site, outward: Site, attach: str

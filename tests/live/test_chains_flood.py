@@ -11,7 +11,6 @@ import pytest
 from tests.live.chain_sites import (
     CLSACT_EGRESS,
     CLSACT_INGRESS,
-    IN_LAB,
     OPEN,
     OTHER,
     SHUT,
@@ -25,12 +24,9 @@ from tests.live.chain_sites import (
 )
 from tests.live.flood import Flood, Tally
 from tests.live.support import Node, needs
+from tests.sizes import CAMPAIGN, SIZES
 
-PACKETS = 10_000 if IN_LAB else 1_000_000
-CHANGES = 12 if IN_LAB else 36
-"""At least so many of each; a flood goes on until it has both."""
-
-SECONDS = 300
+SECONDS = 1200 if CAMPAIGN else 300
 """A flood that takes longer has a reason that this test does not know."""
 
 
@@ -44,18 +40,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def enough(tally: Tally) -> bool:
-    return tally.sent + tally.forbidden >= PACKETS and min(tally.sent, tally.forbidden) >= PACKETS // 10
+    wanted = SIZES.flood_packets
+    return tally.sent + tally.forbidden >= wanted and min(tally.sent, tally.forbidden) >= wanted // 10
 
 
 def flooded(
     node: Node, site: Site, change: Callable[[int], dict[str, Any]], cycle: int, tell: Callable[[str], None]
 ) -> None:
-    """Applies one spec after the other while packets run; all of a cycle at least once."""
+    """Applies one spec after the other while packets run, until it was enough of both; all of a cycle at least once."""
     flood = Flood(site)
     turn, started = 0, time.monotonic()
     try:
         with flood:
-            while turn < max(CHANGES, cycle) or not enough(flood.tally()):
+            while turn < max(SIZES.flood_changes, cycle) or not enough(flood.tally()):
                 node.write(change(turn))
                 outcome = node.run("apply", "-y", str(node.path))
                 assert outcome.code == 0, f"change {turn}: {outcome.err}"
@@ -73,6 +70,8 @@ def flooded(
     assert node.changes() == []
 
 
+@pytest.mark.long
+@pytest.mark.smoke
 def test_a_chain_changes_under_a_flood(
     node: Node, site: Site, engine: str, others: Others, tell: Callable[[str], None]
 ) -> None:
@@ -108,6 +107,7 @@ def test_a_chain_changes_under_a_flood(
     assert [each.name for each in site.running() if not each.ours] == ["one", "two"]
 
 
+@pytest.mark.long
 def test_maps_change_under_a_flood(node: Node, site: Site, engine: str, tell: Callable[[str], None]) -> None:
     """Lists of what is dropped and of what is not, one of them or two at once, alone and with the rest of the chain."""
     block: dict[str, Any] = {"match": "source", "listed": "next", "others": "drop"}
@@ -137,6 +137,7 @@ def test_maps_change_under_a_flood(node: Node, site: Site, engine: str, tell: Ca
     flooded(node, site, lambda turn: cycle[turn % len(cycle)], len(cycle), tell)
 
 
+@pytest.mark.long
 @needs("tcx")
 @pytest.mark.parametrize(
     ("links", "filters"),

@@ -110,6 +110,7 @@ def undone(error: str) -> None:
 # --- in place ---------------------------------------------------------------------------
 
 
+@pytest.mark.smoke
 def test_entries_come_and_go_under_a_running_program(node: Node, site: Site, engine: str) -> None:
     """Nothing is loaded: link, program, map and what was counted stay."""
     node.apply(ports_spec(site, engine, [SHUT]))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import shutil
 import socket
 import struct
 import subprocess
@@ -38,11 +36,9 @@ from tests.live.chain_sites import (
     pins,
     udp,
 )
-from tests.live.support import IP, Node, features, ip, link, needs, reaches, sh
+from tests.live.support import Node, features, ip, kinds, link, needs, reaches, sh
 from tests.live.test_chains import failing_late
-
-BPFTOOL = os.environ.get("NKFORM_BPFTOOL") or shutil.which("bpftool") or ""
-"""A recent bpftool, where set-up found one."""
+from tests.live.witness import BPFTOOL, IP, needs_bpftool
 
 
 @pytest.fixture(autouse=True)
@@ -63,11 +59,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     ],
 )
 def test_chains_at_both_hooks_of_a_pair(node: Node, kind: str, mode: str, engine: str) -> None:
-    """With packets both ways, and bpftool as a witness. In mode l3 nothing is left of what answers ARP."""
-    outward, inward = (NETKIT_PEER, NETKIT_PRIMARY) if kind == "netkit" else (TCX_INGRESS, TCX_EGRESS)
-    if kind == "veth" and "tcx" not in features():
-        outward, inward = CLSACT_INGRESS, CLSACT_EGRESS
-    outward, inward = replace(outward, mode=mode), replace(inward, mode=mode)
+    """With packets both ways. In mode l3 nothing is left of what answers ARP."""
+    outward, inward = (replace(site, mode=mode) for site in hooks(kind))
     spec = outward.spec(["source", "arp", "count", "guard"], engine)
     spec["programs"] |= {
         "source": {"template": "source_guard"},
@@ -93,10 +86,25 @@ def test_chains_at_both_hooks_of_a_pair(node: Node, kind: str, mode: str, engine
         assert not sent()
     with forged(FAR) as sent:
         assert sent()
-    if BPFTOOL:
-        bpftool_agrees(outward)
-        bpftool_agrees(inward)
     assert node.changes() == []
+
+
+def hooks(kind: str) -> tuple[Site, Site]:
+    """Where a pair's chains run: what its peer transmits, and what the primary does."""
+    if kind == "netkit":
+        return NETKIT_PEER, NETKIT_PRIMARY
+    return (TCX_INGRESS, TCX_EGRESS) if "tcx" in features() else (CLSACT_INGRESS, CLSACT_EGRESS)
+
+
+@needs_bpftool("7.4")  # which shows links at netkit's hooks and tcx's
+@pytest.mark.parametrize("kind", kinds())
+def test_bpftool_sees_the_same_chains(node: Node, kind: str, engine: str) -> None:
+    outward, inward = hooks(kind)
+    spec = outward.spec(["extra", "count", "guard"], engine)
+    spec["devices"][DEVICE]["programs"]["primary"] = ["count", "extra"]
+    node.apply(spec)
+    bpftool_agrees(outward)
+    bpftool_agrees(inward)
 
 
 def bpftool_agrees(site: Site) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 
@@ -11,6 +10,7 @@ import pytest
 
 from tests.live.support import Node, link, links
 from tests.live.test_pairs import veth
+from tests.sizes import SIZES
 
 
 def test_exit_codes_of_plan(node: Node) -> None:
@@ -78,9 +78,8 @@ def test_show_needs_a_name_where_there_are_several(node: Node) -> None:
 
 def test_a_plan_right_after_many_devices_came_up(node: Node) -> None:
     """The kernel is still giving links their addresses then, and interrupts whoever lists them."""
-    pairs = 30 if os.environ.get("NKFORM_LAB") else 1200
     device = {"kind": "veth", "addresses": ["169.254.1.1/32", "fe80::1/64"]}
-    devices = {f"v{number}": {**device, "peer": {"name": f"p{number}"}} for number in range(pairs)}
+    devices = {f"v{number}": {**device, "peer": {"name": f"p{number}"}} for number in range(SIZES.many_pairs)}
     node.apply({"version": 1, "node": "w", "devices": devices})
     for _ in range(5):
         assert node.changes() == []

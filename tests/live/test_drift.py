@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from typing import Any
 
@@ -13,9 +12,9 @@ from nkform.kernel import bpffs
 from nkform.observe import record
 from tests.live.chain_sites import CLSACT_INGRESS, NETKIT_PEER, TCX_INGRESS, Others, Site, lab_sites, sites
 from tests.live.support import Node, ip, kinds, links, needs, sh
+from tests.sizes import LAB
 
-IN_LAB = "NKFORM_LAB" in os.environ
-SITES = lab_sites() if IN_LAB else (NETKIT_PEER, TCX_INGRESS, CLSACT_INGRESS)
+SITES = lab_sites() if LAB else (NETKIT_PEER, TCX_INGRESS, CLSACT_INGRESS)
 
 
 def spec(kind: str = "veth", **device: Any) -> dict[str, Any]:

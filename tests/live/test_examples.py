@@ -12,6 +12,7 @@ EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
 NEEDS = {"two-workloads": ("netkit",), "big-tcp": ("netkit", "netkit_room", "netkit_scrub")}
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_an_example_applies_shows_and_goes(node: Node, path: Path) -> None:
     missing = set(NEEDS.get(path.stem, ())) - features()

@@ -23,6 +23,7 @@ devices:
 """
 
 
+@pytest.mark.smoke
 def test_missing_features_fail_in_plan_with_version_and_line(node: Node) -> None:
     if "netkit" not in features():
         error = node.refused(SPEC)
@@ -38,6 +39,7 @@ def test_missing_features_fail_in_plan_with_version_and_line(node: Node) -> None
         node.apply(SPEC)
 
 
+@pytest.mark.smoke
 def test_auto_takes_what_the_kernel_has(node: Node) -> None:
     spec = veth("auto")
     node.apply(spec)
@@ -84,6 +86,7 @@ def test_a_sysctl_that_does_not_exist_is_refused(node: Node) -> None:
     assert "NK0406" in node.refused(spec)
 
 
+@pytest.mark.smoke
 def test_doctor_agrees_with_the_kernel(node: Node) -> None:
     findings = {finding["name"]: finding for finding in node.run("doctor", "--json").json()}
     assert findings["netkit"]["state"] == ("ok" if "netkit" in features() else "missing")

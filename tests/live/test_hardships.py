@@ -30,6 +30,7 @@ from tests.live.chain_sites import DEVICE, TCX_INGRESS, TEMPLATES, Others
 from tests.live.support import Node, ip, links, needs, sh
 from tests.live.test_pairs import veth
 from tests.live.whole import differences, held, whole
+from tests.sizes import EMULATED, LAB, SIZES
 
 
 @pytest.fixture
@@ -155,7 +156,8 @@ def test_bpffs_is_mounted_anew_over_ours(node: Node, meanwhile: Meanwhile) -> No
         assert [each.program_id for each in TCX_INGRESS.running()]
     finally:
         sh("umount", bpffs.BASE)
-    assert differences(before, whole()) == []
+    # The kernel detaches what had its only pin there in its own time.
+    assert _soon(lambda: not differences(before, whole()))
     node.apply(TCX_INGRESS.spec(["count", "guard"]))
 
 
@@ -196,7 +198,7 @@ def pods() -> Iterator[None]:
                 socket.ask([kernel_links.create(pod, None, 0)])
                 with contextlib.suppress(OSError):
                     socket.ask([kernel_links.delete(if_nametoindex("pod"), "pod")])
-                time.sleep(0.3 if "NKFORM_LAB" in os.environ else 0.001)
+                time.sleep(0.3 if EMULATED else 0.02 if LAB else 0.001)
         os._exit(0)
     try:
         yield
@@ -205,16 +207,14 @@ def pods() -> Iterator[None]:
         os.waitpid(child, 0)
 
 
+@pytest.mark.long
 def test_a_busy_node(node: Node) -> None:
     """The kernel interrupts each list of links that another link comes into meanwhile."""
     nothing = {"version": 1, "node": "w", "devices": {}}
-    many = {
-        f"d{number}": {"kind": "veth", "peer": {"name": f"d{number}-p"}}
-        for number in range(30 if "NKFORM_LAB" in os.environ else 60)
-    }
+    many = {f"d{number}": {"kind": "veth", "peer": {"name": f"d{number}-p"}} for number in range(SIZES.busy_pairs)}
     failing = {**nothing, "devices": {**many, "d0": {**many["d0"], "routes": [{"to": "default", "via": "192.0.2.1"}]}}}
     with pods():
-        for _ in range(2 if "NKFORM_LAB" in os.environ else 6):
+        for _ in range(SIZES.busy_rounds):
             node.apply({**nothing, "devices": many})
             node.apply(nothing)
             assert "NK0505" in node.refused(failing, command="apply")
@@ -271,9 +271,9 @@ def test_a_limit_of_memory(node: Node) -> None:
     node.apply(veth())
 
 
+@pytest.mark.long
 def test_cycles_leave_nothing_behind(node: Node, tmp_path: Path, tell: Callable[[str], None]) -> None:
     """Apply and destroy over and over: no pin, namespace, file descriptor, filter, program or process stays."""
-    many = 20 if "NKFORM_LAB" in os.environ else 1000
     spec = veth()
     if "tcx" in _features():
         spec = TCX_INGRESS.spec(["guard", "count"])
@@ -286,7 +286,7 @@ def test_cycles_leave_nothing_behind(node: Node, tmp_path: Path, tell: Callable[
     assert len(_programs()) == (2 if "tcx" in _features() else 0)
     node.destroy()
     before, files, programs, processes = whole(), _open_files(), _programs(), _processes()
-    for turn in range(many):
+    for turn in range(SIZES.cycles):
         node.write(spec)
         assert node.run("apply", "-y", str(node.path)).code == 0, turn
         assert node.run("destroy", "-y", str(node.path)).code == 0, turn
@@ -295,7 +295,7 @@ def test_cycles_leave_nothing_behind(node: Node, tmp_path: Path, tell: Callable[
     assert (_open_files(), _processes()) == (files, processes)
     assert _programs() - programs == set() or _soon(lambda: _programs() - programs == set())
     assert not Path("/run/nkform", spec["node"]).exists()
-    tell(f"{many} times applied and destroyed, nothing is left of {DEVICE}")
+    tell(f"{SIZES.cycles} times applied and destroyed, nothing is left of {DEVICE}")
 
 
 def _features() -> frozenset[str]:

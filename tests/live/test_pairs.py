@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from tests.live.support import Node, ip, kinds, link, needs, pings, reaches, sh, sysfs
+from tests.live.witness import needs_ip
 
 FULL = """
 version: 1
@@ -76,6 +77,7 @@ def veth(kind: str = "veth") -> dict[str, Any]:
     }
 
 
+@pytest.mark.smoke
 @needs("netkit", "netkit_room", "netkit_scrub")
 def test_every_attribute_arrives_at_both_ends(node: Node) -> None:
     node.apply(FULL)
@@ -131,6 +133,7 @@ def test_show_is_a_spec_that_plans_empty(node: Node) -> None:
     assert node.changes(shown.out) == []
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("kind", kinds())
 def test_workloads_reach_each_other(node: Node, kind: str) -> None:
     node.apply(veth(kind))
@@ -140,6 +143,7 @@ def test_workloads_reach_each_other(node: Node, kind: str) -> None:
     assert node.changes(shown.out) == []
 
 
+@pytest.mark.smoke
 @needs("netkit")
 def test_a_blackholed_workload_sends_nothing(node: Node) -> None:
     spec = veth("netkit")
@@ -168,7 +172,7 @@ TWINS = [
 @pytest.mark.parametrize("kind", kinds())
 @pytest.mark.parametrize(
     ("attribute", "value", "reported", "expected"),
-    [*LIVE, *(pytest.param(*row, marks=needs("gso_ipv4")) for row in TWINS)],
+    [*LIVE, *(pytest.param(*row, marks=[needs("gso_ipv4"), needs_ip("6.3")]) for row in TWINS)],
     ids=str,
 )
 def test_sizes_change_in_place_at_both_ends(
@@ -219,6 +223,7 @@ REPLACED = [
 ]
 
 
+@pytest.mark.smoke
 @needs("netkit")
 @pytest.mark.parametrize(("changed", "reported", "expected"), REPLACED)
 def test_what_a_live_netkit_cannot_change_replaces_it(
@@ -264,6 +269,7 @@ def _features() -> frozenset[str]:
     return features()
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("kind", kinds())
 def test_an_end_goes_down_and_up_with_its_addresses_and_routes(node: Node, kind: str) -> None:
     spec = veth(kind)
@@ -280,6 +286,7 @@ def test_an_end_goes_down_and_up_with_its_addresses_and_routes(node: Node, kind:
     assert reaches("a", "fd00::1")
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("kind", kinds())
 def test_a_peer_is_renamed_and_moved(node: Node, kind: str) -> None:
     spec = veth(kind)
@@ -352,6 +359,7 @@ def test_a_device_name_may_hold_dots(node: Node) -> None:
     assert reaches("a", "10.0.0.2")
 
 
+@pytest.mark.smoke
 def test_destroy_removes_what_is_ours(node: Node) -> None:
     node.apply(veth())
     out = node.destroy().out

@@ -25,6 +25,7 @@ from tests.live.processes import Process, end_all
 from tests.live.support import Node, ip, link, links, needs
 from tests.live.test_pairs import veth
 from tests.live.whole import differences, held, whole
+from tests.sizes import SEED, SIZES
 
 
 def slowly(place: int) -> Callable[[], None]:
@@ -104,6 +105,7 @@ def test_a_signal_stops_a_run_and_takes_it_back(node: Node, number: signal.Signa
     assert "Nothing to recover" in node.run("recover").out
 
 
+@pytest.mark.smoke
 def test_a_second_signal_stops_at_once_and_recover_takes_it_back(node: Node) -> None:
     node.apply(veth())
     before = whole()
@@ -136,6 +138,7 @@ def test_after_a_kill_readers_say_so_too(node: Node) -> None:
     assert "NK0511" not in node.plan().err
 
 
+@pytest.mark.smoke
 def test_a_failed_apply_after_a_kill_leaves_recover_its_way(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     node.apply(veth())
     before = whole()
@@ -148,6 +151,7 @@ def test_a_failed_apply_after_a_kill_leaves_recover_its_way(node: Node, monkeypa
     assert differences(before, whole()) == []
 
 
+@pytest.mark.smoke
 @needs("tcx")
 def test_recover_attaches_the_programs_that_went(node: Node) -> None:
     """The very programs, with their maps, though nobody but a pin of the killed run had them any more."""
@@ -226,16 +230,16 @@ def test_what_was_applied_stays_when_tidying_up_fails(node: Node) -> None:
     assert "NK0516" not in node.apply().err
 
 
+@pytest.mark.long
 def test_any_moment_is_good_to_be_killed(node: Node, tell: Callable[[str], None]) -> None:
     """SIGKILL after a random time, rather than between actions."""
-    turns = 8 if "NKFORM_LAB" in os.environ else 60
-    chance = random.Random(1)
+    chance = random.Random(SEED)
     specs = [veth(), changed(), TCX_INGRESS.spec(["guard", "count"]), {"version": 1, "node": "w"}]
     started = time.monotonic()
     node.apply(specs[0])
     usual = time.monotonic() - started
     killed = 0
-    for turn in range(turns):
+    for turn in range(SIZES.kills):
         node.write(specs[turn % len(specs)])
         run = Process("apply", "-y", str(node.path))
         time.sleep(chance.uniform(0, usual))
@@ -247,13 +251,13 @@ def test_any_moment_is_good_to_be_killed(node: Node, tell: Callable[[str], None]
     node.apply(specs[0])
     node.destroy()
     tell(f"{killed} runs killed at a random moment, each converged")
-    assert killed > turns // 4
+    assert killed > SIZES.kills // 4
     assert (links(), ip("netns").strip(), held()) == (set(), "", [])
 
 
-def test_twenty_applies_at_once(node: Node, tmp_path: Path) -> None:
+def test_many_applies_at_once(node: Node, tmp_path: Path, tell: Callable[[str], None]) -> None:
     """Of different specs and of the same one: all that end well are there, as if they had come one after the other."""
-    many = 6 if "NKFORM_LAB" in os.environ else 20
+    many = SIZES.applies_at_once
     runs = []
     for number in range(many):
         path = tmp_path / f"{number}.yaml"
@@ -272,6 +276,7 @@ def test_twenty_applies_at_once(node: Node, tmp_path: Path) -> None:
     for name in dict.fromkeys(name for name, *_ in runs):
         assert node.run("destroy", "-y", "--node", name).code == 0
     assert links() == set()
+    tell(f"{many} applies at once, as if they had come one after the other")
 
 
 def test_the_lock_is_free_after_a_run(node: Node) -> None:

@@ -17,16 +17,17 @@ from nkform.apply.executor import Executor
 from nkform.kernel import bpffs
 from nkform.kernel.netlink import KernelError
 from nkform.plan.actions import Action
-from tests.live.chain_sites import IN_LAB, inside
+from tests.live.chain_sites import inside
 from tests.live.support import Node, ip, link, links, needs, reaches, sysfs
 from tests.live.test_rollback import whole
+from tests.sizes import LAB
 
 pytestmark = needs("netkit")
 
 NEAR, FAR = {4: "10.9.0.1", 6: "fd09::1"}, {4: "10.9.0.2", 6: "fd09::2"}
 PORT = 7007
-INTERVAL = 0.01 if IN_LAB else 0.001
-"""Seconds from packet to packet; emulated kernels are slow."""
+INTERVAL = 0.01 if LAB else 0.001
+"""Seconds from packet to packet; in the lab they share a processor with the run."""
 
 
 def pair(layout: str, **device: Any) -> dict[str, Any]:
@@ -172,6 +173,7 @@ def test_a_connection_survives(node: Node) -> None:
                 assert set(received) == {place}
 
 
+@pytest.mark.smoke
 @needs("netkit_scrub")
 @pytest.mark.parametrize("closed", ["policy", "chain"])
 def test_nothing_slips_through(node: Node, closed: str, monkeypatch: pytest.MonkeyPatch) -> None:

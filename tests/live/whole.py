@@ -24,6 +24,7 @@ from nkform.kernel.netlink import Request, Socket, walk
 from nkform.kernel.netlink import whole as undisturbed
 from nkform.kernel.netns import Namespaces
 from nkform.kernel.qdiscs import with_clsact
+from tests.sizes import LAB
 
 RTM_GETLINK, RTM_GETADDR, RTM_GETROUTE, RTM_GETRULE, RTM_GETQDISC = 18, 22, 26, 34, 38
 
@@ -34,7 +35,6 @@ IFNAME, LINKINFO, ADDRESS, PERM_ADDRESS, MASTER = 3, 18, 1, 54, 10
 UP, RUNNING, LOWER_UP = 1, 1 << 6, 1 << 16
 AF_SPEC, SYSCTLS = 26, (("ipv4", AF_INET, 1), ("ipv6", AF_INET6, 2))
 """IFLA_INET_CONF and IFLA_INET6_CONF: all sysctls of a link as numbers."""
-IN_LAB = "NKFORM_LAB" in os.environ
 
 KEYED = (MapType.HASH, MapType.LPM_TRIE)
 """Maps whose keys somebody chose."""
@@ -91,7 +91,7 @@ def _inside(where: str) -> Whole:
             "qdiscs": sorted(undisturbed(partial(_qdiscs, names=names), socket)),
             "hooks": [line for index in names for line in _hooks(socket, index, names[index])],
             "sysctls": sorted(line for _, sysctls in links.values() for line in sysctls),
-            "files": [] if IN_LAB else sorted(_files(names.values())),
+            "files": [] if LAB else sorted(_files(names.values())),
         }
     return {f"{where}: {part}": lines for part, lines in parts.items()}
 
@@ -193,7 +193,7 @@ def _program(number: int) -> str:
 
 
 def _files(names: Collection[str]) -> Iterator[str]:
-    """The same again, and the few that links do not tell; an emulated kernel takes long to open so many files."""
+    """The same again, and the few that links do not tell; in the lab it takes long to open so many files."""
     for family in ("ipv4", "ipv6"):
         for name in names:
             folder = Path("/proc/sys/net", family, "conf", name)

@@ -1,13 +1,11 @@
 """Whatever a file contains, loading it ends soon, and in a spec or in problems that can be shown: never in a traceback.
 
-The number of cases and the seed are fixed, so that a run can be repeated; NKFORM_FUZZ_CASES and NKFORM_FUZZ_SEED
-change them.
+The number of cases and the seed are fixed (tests/sizes.py), so that a run can be repeated.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -21,9 +19,8 @@ from nkform.problem import NkformError, Problem
 from nkform.report.problems import as_dicts, render
 from nkform.spec import loads
 from nkform.spec.source import decode
+from tests.sizes import SEED, SIZES
 
-CASES = int(os.environ.get("NKFORM_FUZZ_CASES", "20000"))
-SEED = int(os.environ.get("NKFORM_FUZZ_SEED", "1"))
 LIMIT = 5.0
 """Seconds for one case: a thousand times what it should take."""
 
@@ -225,10 +222,10 @@ def test_the_seeds_reach_the_end(seed: str) -> None:
     assert load_bytes(seed.encode())
 
 
-def test_no_mutated_spec_ends_in_a_traceback_or_a_hang() -> None:
+def test_no_mutated_spec_ends_in_a_traceback_or_a_hang(tell: Callable[[str], None]) -> None:
     rng = random.Random(SEED)
     valid = 0
-    for number in range(CASES):
+    for number in range(SIZES.fuzz_cases):
         mutated: str | bytes = MUTATIONS[number % len(MUTATIONS)](rng, rng.choice(SEEDS))
         data = mutated if isinstance(mutated, bytes) else mutated.encode("utf-8", "surrogatepass")
         try:
@@ -236,8 +233,8 @@ def test_no_mutated_spec_ends_in_a_traceback_or_a_hang() -> None:
                 valid += load_bytes(data)
         except Exception as error:
             raise AssertionError(f"case {number}, seed {SEED}: {error!r} for {data!r}") from error
-    print(f"{CASES} mutated specs, seed {SEED}: {valid} valid, {CASES - valid} refused with problems")
-    assert 0 < valid < CASES or CASES < 1000
+    assert 0 < valid < SIZES.fuzz_cases
+    tell(f"{SIZES.fuzz_cases} mutated specs: {valid} loaded, the others refused with problems")
 
 
 def many(form: str, count: int) -> str:
