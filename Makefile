@@ -1,6 +1,6 @@
 # One command each; `make` alone lists them. ARGS reach pytest, the benchmark or the lab: make unit ARGS="-k plan -x".
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt lint type unit live lab-test test lab demo bench docs fresh lock clean
+.PHONY: help setup fmt lint type unit live lab-test test check campaign lab demo bench docs fresh lock clean
 
 PYTHON := .venv/bin/python
 STAGE := @python3 tools/test.py setup
@@ -29,11 +29,17 @@ unit: ## the tests that anyone can run
 live: ## the tests on this kernel, side by side (root; in network namespaces of their own)
 	$(STAGE) live -- $(ARGS)
 
-lab-test: ## the same tests on the newest Linux, most of them on 6.1 and 6.12, emulated (root)
+lab-test: ## the same tests on other kernels: all on the newest Linux, most on 6.12, a smoke set on Debian's own (root)
 	$(STAGE) lab -- $(ARGS)
 
-test: ## all of the above, with a summary
+test: ## all of the above, with a summary: a quarter of an hour
 	@python3 tools/test.py -- $(ARGS)
+
+check: ## lint, types, unit, and live tests that the change touches: 90 seconds
+	@python3 tools/test.py check -- $(ARGS)
+
+campaign: setup ## hours of attacks, floods, walks and fuzz, written down in docs/evidence.md (root)
+	@python3 tools/campaign.py $(ARGS)
 
 lab: setup ## a shell on a kernel with netkit, or on another: make lab KERNEL=6.12
 	@tools/lab shell $(KERNEL)

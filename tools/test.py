@@ -1,10 +1,11 @@
 #!/usr/bin/python3
-"""Runs the checks one after the other and sums them up: `make test`, and each of its parts.
+"""Runs the checks side by side and sums them up: `make test`, `make check`, and each of their parts.
 
     tools/test.py [STAGE…] [-- PYTEST ARGUMENTS]
 
-Stages: setup, lint, type, unit, live, lab (on every kernel) or lab-KERNEL; all of them by default. What needs root is
-left out for others, and said to be. Works with the standard library alone: it makes the virtual environment first.
+All stages but `touched` by default; `lab` is those on other kernels, `check` what `make check` runs. As many stages run
+at a time as there are processors, the longest first; each shows its output when it is done. What needs root is left out
+for others, and said to be. Works with the standard library alone: it makes the virtual environment first.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,19 +25,16 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 PYTHON = ".venv/bin/python"
 # What ruff and mypy do not find by themselves, for want of a ".py".
 SCRIPTS = ("tools/lab",)
-LAB_SECONDS = "5000"
-"""After so long a guest is given up."""
-
 LAB_CANNOT_RUN = 125  # exit code of tools/lab: no kernel, no network, no QEMU
-LAB_KERNELS = ("newest", "6.12", "6.1")
-EXPENSIVE = ("lab-newest", "live", "lab-6.12", "lab-6.1")
-"""In the order in which they begin."""
+UML_WORKERS = "3"
+"""Processes in a guest with one processor: much of a test is waiting."""
 
+ELSEWHERE = ("confirm", "drift", "saved_plans", "watch", "programs_templates")
+"""Files of tests about which an older kernel shows nothing that the newest and the machine's own do not."""
 
-# What an older kernel need not show again: the newest one and the machine's own do. Emulated, it takes half an hour.
-ELSEWHERE = {
-    "6.12": ("confirm", "drift", "saved_plans", "watch", "programs_templates"),
-    "6.1": ("watch",),
+GROUPS = {
+    "lab": ("lab-uml", "lab-uml-6.12", "lab-newest", "lab-6.12", "lab-6.1"),
+    "check": ("setup", "lint", "type", "unit", "touched"),
 }
 
 
@@ -46,65 +44,95 @@ class Stage:
 
     name: str
     commands: tuple[tuple[str, ...], ...]
+    seconds: int
+    """Roughly how long it keeps a processor busy: the longest begins first."""
     needs_root: bool = False
     witness: bool = False  # wants an `ip` that knows netkit
     expensive: bool = False  # not worth starting once a cheap one has failed
-    lab: bool = False
+    beside: bool = False  # runs whatever else does, at a low priority
+    after: str = ""  # the stage that has to be done before
+    instead: tuple[str, ...] = ()
+    """A command that shows the same where the lab cannot run the kernel."""
+
+    @property
+    def lab(self) -> bool:
+        return self.name.startswith("lab-")
 
 
 def pytest(*arguments: str) -> tuple[str, ...]:
     return (PYTHON, "-m", "pytest", *arguments)
 
 
-def left(kernel: str) -> list[str]:
-    """Options that leave out what the kernel need not show."""
-    return [f"--ignore=tests/live/test_{name}.py" for name in ELSEWHERE.get(kernel, ())]
+def in_lab(kernel: str, timeout: int, *arguments: str) -> tuple[str, ...]:
+    """Pytest in the lab. The guests share the checkout, so none of them writes pytest's cache."""
+    run = ("tools/lab", "run", "--timeout", str(timeout), kernel, "--")
+    return (*run, *pytest("-p", "no:cacheprovider", *arguments))
 
 
-def stages(pytest_arguments: Sequence[str]) -> list[Stage]:
+def stages(extra: Sequence[str]) -> list[Stage]:
+    """All stages. `extra` are arguments for pytest."""
     ruff = (PYTHON, "-m", "ruff")
-    live = ("tests/live", *pytest_arguments)
+    mypy = (PYTHON, "-m", "mypy", "--strict")
+    live = ("tests/live", *extra)
+    # More at a time than there are processors: each test has namespaces of its own, and much of it is waiting.
+    live_workers = str(len(os.sched_getaffinity(0)) + 2)
+    side_by_side = ("-n", UML_WORKERS, "--dist", "worksteal")
+    elsewhere = tuple(f"--ignore=tests/live/test_{name}.py" for name in ELSEWHERE)
+    smoke = ("-p", "no:xdist", "-m", "smoke", *smoke_files(), *extra)
     return [
-        Stage("setup", (("tools/setup.sh",),)),
-        Stage("lint", ((*ruff, "check", ".", *SCRIPTS), (*ruff, "format", "--check", ".", *SCRIPTS))),
-        Stage(
-            "type",
-            (
-                (PYTHON, "-m", "mypy", "--strict", "nkform"),
-                (PYTHON, "-m", "mypy", "--strict", "--scripts-are-modules", *SCRIPTS, *python_tools()),
-            ),
-        ),
-        Stage("unit", (pytest("tests/unit", *pytest_arguments),)),
+        Stage("setup", (("tools/setup.sh",),), 0),
+        Stage("lint", ((*ruff, "check", ".", *SCRIPTS), (*ruff, "format", "--check", ".", *SCRIPTS)), 5),
+        Stage("type", ((*mypy, "nkform"), (*mypy, "--scripts-are-modules", *SCRIPTS, *python_tools())), 40),
+        Stage("unit", (pytest("tests/unit", *extra),), 30),
         Stage(
             "live",
-            # As many at a time as there are processors: each has namespaces of its own, and much of a test is waiting.
-            (pytest("-n", "auto", "--dist", "worksteal", *live),),
+            (pytest("-n", live_workers, "--dist", "worksteal", *live),),
+            240,
             needs_root=True,
             witness=True,
             expensive=True,
         ),
         *(
             Stage(
-                f"lab-{kernel}",
-                # The guests share the checkout, so none of them writes pytest's cache.
-                (
-                    (
-                        "tools/lab",
-                        "run",
-                        "--timeout",
-                        LAB_SECONDS,
-                        kernel,
-                        "--",
-                        *pytest("-p", "no:cacheprovider", "-p", "no:xdist", *live, *left(kernel)),
-                    ),
-                ),
+                f"build-{kernel}",
+                (("nice", "tools/lab", "fetch", kernel),),
+                0,
                 needs_root=True,
-                expensive=True,
-                lab=True,
+                beside=True,
+                after=after,
             )
-            for kernel in LAB_KERNELS
+            for kernel, after in (("uml", ""), ("uml-6.12", "build-uml"))
         ),
+        Stage(
+            "lab-uml",
+            (in_lab("uml", 2400, *side_by_side, *live),),
+            320,
+            needs_root=True,
+            expensive=True,
+            after="build-uml",
+            instead=in_lab("newest", 4500, "-p", "no:xdist", *live),
+        ),
+        Stage(
+            "lab-uml-6.12",
+            (in_lab("uml-6.12", 2400, *side_by_side, *live, *elsewhere),),
+            200,
+            needs_root=True,
+            expensive=True,
+            after="build-uml-6.12",
+            instead=in_lab("6.12", 4500, "-p", "no:xdist", *live, *elsewhere),
+        ),
+        *(
+            Stage(f"lab-{kernel}", (in_lab(kernel, 1800, *smoke),), seconds, needs_root=True, expensive=True)
+            for kernel, seconds in (("newest", 200), ("6.12", 190), ("6.1", 130))
+        ),
+        Stage("touched", (("tools/touched.py",),), 60, needs_root=True, witness=True, expensive=False),
     ]
+
+
+def smoke_files() -> list[str]:
+    """The files with tests of the smoke set: an emulated kernel takes long to read the others."""
+    files = sorted((CHECKOUT / "tests/live").glob("test_*.py"))
+    return [str(path.relative_to(CHECKOUT)) for path in files if "mark.smoke" in path.read_text()]
 
 
 def python_tools() -> list[str]:
@@ -127,78 +155,138 @@ class Result:
 
 def main(arguments: Sequence[str]) -> int:
     split = arguments.index("--") if "--" in arguments else len(arguments)
-    wanted, pytest_arguments = arguments[:split], arguments[split + 1 :]
-    known = stages(pytest_arguments)
-    chosen = [stage for stage in known if not wanted or stage.name in wanted or (stage.lab and "lab" in wanted)]
-    if unknown := set(wanted) - {stage.name for stage in known} - {"lab"}:
-        print(f"no stage {', '.join(sorted(unknown))}; there are: {' '.join(s.name for s in known)}", file=sys.stderr)
+    known = stages(arguments[split + 1 :])
+    names = {name for word in arguments[:split] for name in GROUPS.get(word, (word,))}
+    if unknown := names - {stage.name for stage in known}:
+        there = " ".join([*(stage.name for stage in known), *GROUPS])
+        print(f"no stage {', '.join(sorted(unknown))}; there are: {there}", file=sys.stderr)
         return 2
+    chosen = [stage for stage in known if stage.name in names or (not names and stage.name != "touched")]
     os.chdir(CHECKOUT)
-    results: list[Result] = []
-    for stage in chosen:
-        if not stage.expensive:
-            results.append(left_out(stage, results) or run(stage))
-    left = [stage for stage in chosen if stage.expensive]
-    # Side by side, the longest first: an emulated machine keeps one processor busy, and the live tests wait a lot.
-    left.sort(key=lambda stage: EXPENSIVE.index(stage.name))
-    with ThreadPoolExecutor(max(1, min(os.cpu_count() or 1, len(left)))) as pool:
-        labs = [stage.name for stage in left if stage.lab and not left_out(stage, results)]
-        if labs:
-            print(f"\n== {' '.join(labs)}: each shows its output when it is done", flush=True)
-        before = list(results)
-        for result in pool.map(lambda stage: left_out(stage, before) or run(stage, aloud=not stage.lab), left):
-            results.append(result)
+    results = Schedule(chosen, len(os.sched_getaffinity(0))).run()
+    results.sort(key=lambda result: known.index(result.stage))
     print_summary(results)
     return int(any(result.failed for result in results))
 
 
-def left_out(stage: Stage, before: Sequence[Result]) -> Result | None:
-    """The result of a stage that is not to be run."""
-    if any(result.failed and result.stage.name == "setup" for result in before):
-        return Result(stage, "not run: setup failed")
-    if stage.expensive and any(result.failed and not result.stage.expensive for result in before):
-        return Result(stage, "not run: mend the stages above first")
-    if stage.needs_root and os.geteuid() != 0:
-        return Result(stage, "left out: needs root")
-    return None
+class Schedule:
+    """Runs stages: set-up alone, then as many at a time as there are processors."""
+
+    def __init__(self, chosen: Sequence[Stage], slots: int) -> None:
+        self.waiting = list(chosen)
+        self.slots = slots
+        self.running: dict[Future[Result], Stage] = {}
+        self.results: list[Result] = []
+        self.aloud = sum(stage.name != "setup" for stage in chosen) <= 1
+
+    def run(self) -> list[Result]:
+        with ThreadPoolExecutor(len(self.waiting)) as pool:
+            while self.waiting or self.running:
+                self.leave_out()
+                for stage in self.startable():
+                    self.waiting.remove(stage)
+                    if not self.aloud:
+                        print(f"== {stage.name}: started", flush=True)
+                    self.running[pool.submit(run, stage, aloud=self.aloud, without_lab=self.without_lab(stage))] = stage
+                done, _ = wait(self.running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    del self.running[future]
+                    self.results.append(future.result())
+        return self.results
+
+    def startable(self) -> list[Stage]:
+        """The stages to start now."""
+        ahead = [stage.name for stage in (*self.waiting, *self.running.values())]
+        cheap_ahead = any(not (s.expensive or s.beside) for s in (*self.waiting, *self.running.values()))
+        ready = [
+            stage
+            for stage in sorted(self.waiting, key=lambda stage: stage.seconds, reverse=True)
+            if (stage.name == "setup" or "setup" not in ahead)
+            and stage.after not in ahead
+            and not ((stage.expensive or stage.beside) and cheap_ahead)
+        ]
+        free = self.slots - sum(not stage.beside for stage in self.running.values())
+        return [s for s in ready if s.beside] + [s for s in ready if not s.beside][: max(free, 0)]
+
+    def leave_out(self) -> None:
+        """Takes out what is not to be run after what has failed, or by this user."""
+        for stage in list(self.waiting):
+            if reason := self.reason_against(stage):
+                self.waiting.remove(stage)
+                self.results.append(Result(stage, reason))
+
+    def reason_against(self, stage: Stage) -> str:
+        failed = [result.stage for result in self.results if result.failed]
+        if any(other.name == "setup" for other in failed):
+            return "not run: setup failed"
+        if (stage.expensive or stage.beside) and any(not other.expensive for other in failed):
+            return "not run: mend the stages above first"
+        if stage.needs_root and os.geteuid() != 0:
+            return "left out: needs root"
+        return ""
+
+    def without_lab(self, stage: Stage) -> bool:
+        """Whether the kernel of a stage could not be built."""
+        return any(result.stage.name == stage.after and result.verdict != "ok" for result in self.results)
 
 
-def run(stage: Stage, *, aloud: bool = True) -> Result:
-    """Run a stage; its output comes as it is made, or, so that stages side by side do not mix, as one piece."""
+def run(stage: Stage, *, aloud: bool, without_lab: bool = False) -> Result:
+    """Runs a stage; its output comes as it is made, or, so that stages side by side do not mix, as one piece."""
     result = Result(stage)
     start = time.monotonic()
-    header = f"\n== {stage.name}\n"
-    if aloud:
-        print(header, end="", flush=True)
-    output = ""
-    for command in stage.commands:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            env=os.environ | (witness() if stage.witness else {}),
-        )
-        assert process.stdout is not None
-        for line in process.stdout:
-            output += line
-            if aloud:
-                print(line, end="", flush=True)
-        if code := process.wait():
+    output = Output(f"\n== {stage.name}\n", aloud)
+    commands = (stage.instead,) if without_lab and stage.instead else stage.commands
+    for command in commands:
+        code = call(command, stage, output)
+        if code == LAB_CANNOT_RUN and stage.instead and command != stage.instead:
+            output.add("(the lab cannot run this kernel here, see above: the same tests in QEMU instead)\n")
+            code = call(stage.instead, stage, output)
+        if code:
             result.verdict = "FAILED"
-            if stage.lab and code == LAB_CANNOT_RUN and own_kernel_has_netkit():
+            if stage.beside:
+                result.verdict = "left out: it cannot be built here (see above), and QEMU stands in"
+            elif stage.lab and code == LAB_CANNOT_RUN and own_kernel_has_netkit():
                 result.verdict = "left out: the lab cannot run here (see above), and this kernel has netkit itself"
-            line = f"({shlex.join(command)}: exit code {code})\n"
-            output += line
-            if aloud:
-                print(line, end="", flush=True)
+            output.add(f"({shlex.join(command)}: exit code {code})\n")
     result.seconds = time.monotonic() - start
-    result.counts = pytest_counts(output)
-    if not aloud:
-        print(header + output, end="", flush=True)
+    result.counts = pytest_counts(output.text)
+    output.end()
     return result
+
+
+class Output:
+    """What a stage prints."""
+
+    def __init__(self, header: str, aloud: bool) -> None:
+        self.text = ""
+        self.aloud = aloud
+        self.add(header)
+
+    def add(self, text: str) -> None:
+        self.text += text
+        if self.aloud:
+            print(text, end="", flush=True)
+
+    def end(self) -> None:
+        if not self.aloud:
+            print(self.text, end="", flush=True)
+
+
+def call(command: Sequence[str], stage: Stage, output: Output) -> int:
+    """Runs a command, and returns its exit code."""
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env=os.environ | (witness() if stage.witness else {}),
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        output.add(line)
+    return process.wait()
 
 
 def witness() -> dict[str, str]:
@@ -226,7 +314,7 @@ def print_summary(results: Sequence[Result]) -> None:
     print("\n== summary")
     for result in results:
         counts = ", ".join(f"{number} {word}" for word, number in result.counts.items())
-        print(f"{result.stage.name:12} {result.seconds:7.1f} s  {result.verdict:8} {counts}".rstrip())
+        print(f"{result.stage.name:14} {result.seconds:7.1f} s  {result.verdict:8} {counts}".rstrip())
     total = {word: sum(result.counts.get(word, 0) for result in results) for word in ("passed", "failed", "skipped")}
     # An error in a fixture, or a run that broke off, is a failure too.
     total["failed"] += sum(r.counts.get("error", 0) + r.counts.get("errors", 0) for r in results)
