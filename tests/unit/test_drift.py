@@ -207,7 +207,7 @@ def test_since_of_chains() -> None:
 
 
 @given(specs("netkit", frozenset(FEATURES)))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_an_untouched_node_never_drifts(given_spec: dict[str, Any]) -> None:
     applied = loads(yaml.safe_dump(given_spec)).node
     features = {*FEATURES, *(f"sysctl:{k}" for d in applied.devices.values() for end in d.ends for k in end.sysctl)}

@@ -35,7 +35,7 @@ EMPTY = Node("random", {"": Namespace("")})
 
 
 @given(specs("netkit", frozenset(FEATURES)))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_nodes_and_actions_come_back(spec: dict[str, Any]) -> None:
     node = loads(yaml.safe_dump(spec)).node
     assert serial.read(Node, json.loads(serial.dumps(node))) == node

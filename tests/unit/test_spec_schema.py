@@ -127,7 +127,7 @@ def nearly_good(draw: st.DrawFn) -> object:
 
 
 @given(nearly_good())
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 def test_both_validators_judge_alike(data: object) -> None:
     assert valid(data) == REFEREE.is_valid(data)
 

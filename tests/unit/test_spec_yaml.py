@@ -152,7 +152,6 @@ TREES = st.recursive(
 
 
 @given(TREES)
-@settings(deadline=None)
 def test_what_is_dumped_is_read_back(data: object) -> None:
     """As JSON, which YAML includes; what PyYAML dumps means the same to us where YAML 1.1 and 1.2 agree."""
     import json
@@ -164,7 +163,6 @@ def test_what_is_dumped_is_read_back(data: object) -> None:
 
 
 @given(TREES)
-@settings(deadline=None)
 def test_the_place_of_everything_is_known(data: object) -> None:
     text = yaml.safe_dump(data, allow_unicode=True)
     parsed, placed = tree.parse(text), tree.parse(text, places=True)
@@ -192,7 +190,7 @@ PIECES = st.sampled_from(
 
 
 @given(st.lists(PIECES, max_size=24).map("".join))
-@settings(deadline=None, max_examples=1500)
+@settings(max_examples=1500)
 def test_both_ways_of_reading_find_the_same(text: str) -> None:
     """With places every event is dealt with by itself, without them most are dealt with on the way."""
     parsed, placed = tree.parse(text), tree.parse(text, places=True)

@@ -108,7 +108,7 @@ def test_no_kind_lets_a_text_through_that_could_be_more_than_a_word(kind: str, v
 
 
 @given(name=st.sampled_from(sorted(TEMPLATES)), data=st.data(), engine=st.sampled_from(ENGINES))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_whatever_a_spec_says_the_c_has_nothing_of_it_but_numbers_and_known_words(
     name: str, data: st.DataObject, engine: str
 ) -> None:
