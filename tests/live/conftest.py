@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from nkform.apply import expedite
 from tests.live import isolation
 from tests.live.support import Node
 from tests.sizes import EMULATED
@@ -34,6 +35,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if os.geteuid() == 0:
         isolation.isolate()
     config.stash[STARTED] = time.monotonic()
+
+
+def pytest_unconfigure() -> None:
+    """The switch for grace periods is the machine's: what killed runs left of it goes, as with any command."""
+    if os.geteuid() == 0:
+        expedite.put_back_if_idle("the tests")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
