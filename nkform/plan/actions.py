@@ -240,20 +240,23 @@ def end_of(device: str, endpoint: Endpoint) -> End:
     return End(device, endpoint.namespace, endpoint.name)
 
 
-def configure(device: str, endpoint: Endpoint) -> Iterator[Action]:
-    """All that an end needs after it was made or moved: addresses, sysctls, up, routes, in this order.
+def configure(device: str, endpoint: Endpoint, *, silent: bool = False) -> Iterator[Action]:
+    """All that an end needs after it was made or moved: sysctls, addresses, up, routes, in this order.
 
-    Routes need the link up; addresses and sysctls come first, so that the link never runs without them.
+    Routes need the link up; addresses and sysctls come first, so that the link never runs without them. `silent`: it
+    carries nothing yet, since the other end is down. Then IPv6 addresses come after up: for those that are there when
+    a link comes up the kernel needs memory that it does not wait for, and on a busy machine it drops some ("Failed to
+    add prefix route", addrconf_permanent_addr in net/ipv6/addrconf.c).
     """
-    end = end_of(device, endpoint)
+    end, up = end_of(device, endpoint), bool(endpoint.attrs.get("up"))
     if endpoint.sysctl:
         yield SetSysctls(end, endpoint.sysctl)
-    for address in endpoint.addresses:
-        yield AddAddress(end, address)
-    if endpoint.attrs.get("up"):
+    late = [address for address in endpoint.addresses if silent and up and ":" in address.text]
+    yield from (AddAddress(end, address) for address in endpoint.addresses if address not in late)
+    if up:
         yield SetUp(end, True)
-        for route in endpoint.routes:
-            yield AddRoute(end, route)
+        yield from (AddAddress(end, address) for address in late)
+        yield from (AddRoute(end, route) for route in endpoint.routes)
 
 
 def create(device: Device) -> Iterator[Action]:
@@ -262,8 +265,9 @@ def create(device: Device) -> Iterator[Action]:
     for hook, found in device.hooks.items():  # of a device that was there before, and comes back
         if found.ours:
             yield SetChain(device, hook, Hook(), chain_of(found), legacy=found.legacy)
-    for endpoint in reversed(device.ends):
-        yield from configure(device.name, endpoint)
+    if device.peer is not None:
+        yield from configure(device.name, device.peer, silent=True)
+    yield from configure(device.name, device.primary)
 
 
 def undo(action: Action) -> tuple[Action, ...]:
