@@ -36,9 +36,6 @@ from nkform.plan.actions import (
     end_of,
 )
 
-FILES_AT_MOST = 8
-"""So many sysctls are read from their files, which takes as long as asking for all that a link message has."""
-
 SETTLE_SECONDS = 4.0
 """How long a new end is waited for: looking for duplicates of a link-local address takes up to 2 s (RFC 4862, 5.4)."""
 SETTLE_PAUSE = 0.005
@@ -160,7 +157,7 @@ class Visit:
         """Looks twice: setting one may have changed another."""
         for _ in range(2):
             present: Mapping[str, str] = {}
-            if len(values) > FILES_AT_MOST:
+            if len(values) > devconf.FILES_AT_MOST:
                 outcomes, answers = self._socket.ask([links.get(name)])
                 raise_first(outcomes)
                 present = devconf.decode(answers[0][0], self._shared)

@@ -38,6 +38,9 @@ rpl_seg_enabled - ioam6_enabled - - ndisc_evict_nocarrier accept_untracked_na ac
 """
 """In the order of their numbers, by the names of their files; `-` for what is left out."""
 
+FILES_AT_MOST = 8
+"""So many sysctls are read from their files, which takes as long as asking for all that a link message has."""
+
 FAMILIES = ((AF_INET, IFLA_INET_CONF, "ipv4", _IPV4.split()), (AF_INET6, IFLA_INET6_CONF, "ipv6", _IPV6.split()))
 
 

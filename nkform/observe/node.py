@@ -6,12 +6,14 @@ Mirrors plan/ file by file: observe finds what is, plan says what should change.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
+from functools import partial
 
 from nkform.attributes import ATTRIBUTES
 from nkform.dataclass import dataclass, replace
-from nkform.kernel import bpffs, links, sysctl
-from nkform.kernel.netlink import KernelError, Socket
+from nkform.kernel import bpffs, devconf, links, sysctl
+from nkform.kernel.netlink import KernelError, Socket, whole
 from nkform.kernel.netns import Namespaces
 from nkform.kernel.qdiscs import FILTER_PREFIX, has_filter, with_clsact
 from nkform.model import ROOT, Attrs, Device, Endpoint, Namespace, Node, Room, mark, owner_of
@@ -21,6 +23,10 @@ PAIRS = ("netkit", "veth")
 TORN = (0.01, 0.02, 0.04)
 """Seconds between one look and the next while a pair lacks an end: it went between two of the dumps of one look."""
 _DEVICE_WIDE = frozenset(a.name for a in ATTRIBUTES if a.place == "device")
+
+
+Wanted = Mapping[str, Mapping[str, Mapping[str, str]]]
+"""The sysctls that a spec names, by namespace key and interface."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,13 +124,12 @@ def _named(desired: Node | None) -> set[str]:
     return {key for key in keys if key != ROOT and not key.startswith("nsid:")}
 
 
-def _sysctls(devices: Iterable[Device]) -> dict[str, dict[str, tuple[str, ...]]]:
-    """The sysctl keys that a spec names, by namespace key and interface."""
-    wanted: dict[str, dict[str, tuple[str, ...]]] = {}
+def _sysctls(devices: Iterable[Device]) -> Wanted:
+    wanted: dict[str, dict[str, Mapping[str, str]]] = {}
     for device in devices:
         for end in device.ends:
             if end.sysctl:
-                wanted.setdefault(end.namespace, {})[end.name] = tuple(end.sysctl)
+                wanted.setdefault(end.namespace, {})[end.name] = end.sysctl
     return wanted
 
 
@@ -132,8 +137,8 @@ def _read(
     namespaces: Namespaces,
     node: str,
     desired: Node | None,
-    wanted: Mapping[str, Mapping[str, tuple[str, ...]]],
-) -> tuple[_World, dict[tuple[str, str], dict[str, str]]]:
+    wanted: Wanted,
+) -> tuple[_World, dict[tuple[str, str], Mapping[str, str]]]:
     """Reads every namespace that matters, and the sysctls that are asked for there. Each is entered once."""
     decoder = links.Decoder()
     named = _named(desired)
@@ -148,15 +153,16 @@ def _read(
         return {link.index for link in some} | {link.link for link in some if link.nsid is None}
 
     root = read(decoder, ours)
-    values: dict[tuple[str, str], dict[str, str]] = {}
-    _read_sysctls(root, ROOT, wanted, values)
+    values: dict[tuple[str, str], Mapping[str, str]] = {}
+    shared = devconf.Shared()
+    values.update(_read_sysctls(root, ROOT, wanted, shared))
     contents = {ROOT: root}
     keys: dict[int | None, list[str]] = {None: [ROOT]}
 
     def look(key: str, is_root: bool) -> None:
         if is_root:
             keys[None].append(key)
-            _read_sysctls(root, key, wanted, values)
+            values.update(_read_sysctls(root, key, wanted, shared))
             return
         primaries: list[links.Link] = []
 
@@ -167,7 +173,7 @@ def _read(
 
         try:
             contents[key] = read(decoder, matters)
-            _read_sysctls(contents[key], key, wanted, values)
+            values.update(_read_sysctls(contents[key], key, wanted, shared))
         except KernelError:
             if key in named:
                 raise
@@ -201,23 +207,31 @@ def _primaries(
 
 
 def _read_sysctls(
-    contents: Contents,
-    key: str,
-    wanted: Mapping[str, Mapping[str, tuple[str, ...]]],
-    values: dict[tuple[str, str], dict[str, str]],
-) -> None:
+    contents: Contents, key: str, wanted: Wanted, shared: devconf.Shared
+) -> Iterator[tuple[tuple[str, str], Mapping[str, str]]]:
+    """The sysctls that are wanted of the namespace that the thread is in, by its key and the interface.
+
+    An end that was deleted is wanted back with all of them: the kernel tells those of all interfaces at once.
+    """
     if key not in wanted:
         return
-    there = {link.name for link in contents.links.values()}
-    for interface, names in wanted[key].items():
-        if interface not in there:
-            continue
-        found = values.setdefault((key, interface), {})
-        for name in names:
-            try:
-                found[name] = sysctl.read(interface, name)
-            except KernelError:
-                continue  # not there: the plan will say so
+    present = {link.name for link in contents.links.values()}
+    asked = {interface: names for interface, names in wanted[key].items() if interface in present}
+    many = {interface for interface, names in asked.items() if len(names) > devconf.FILES_AT_MOST}
+    told: dict[str, Mapping[str, str]] = {}
+    if many:
+        with Socket() as socket:
+            told = {name: some for _, name, some in whole(partial(devconf.dump, names=many, shared=shared), socket)}
+    for interface, names in asked.items():
+        known = told.get(interface, {})
+        alike = known.keys() == names.keys()
+        yield (key, interface), known if alike else dict(_each(interface, names, known))
+
+
+def _each(interface: str, names: Iterable[str], known: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    for name in names:
+        with suppress(KernelError):  # it is not there: the plan will say so
+            yield name, known[name] if name in known else sysctl.read(interface, name)
 
 
 def _device(world: _World, link: links.Link, declared: Device | None) -> Device:

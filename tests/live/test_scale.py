@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from nkform.apply import visit
 from nkform.kernel import devconf, netns
 from nkform.kernel.netlink import Socket, whole
 from nkform.kernel.netns import Namespaces
@@ -82,7 +81,7 @@ def test_interfaces_with_the_same_sysctls_share_them() -> None:
         values = {name: sysctls for _, name, sysctls in whole(dump, socket)}
     assert values["v0"] is values["v2"]
     assert values["v1"] == {**values["v0"], "ipv4.rp_filter": "2"}
-    assert len(values["v0"]) > visit.FILES_AT_MOST
+    assert len(values["v0"]) > devconf.FILES_AT_MOST
     assert values["lo"] == values["v3"] == {}
 
 
