@@ -83,11 +83,12 @@ def read(socket: Socket, key: str, names: Collection[str], known: Mapping[int, s
 
     `known` are the names of all its links by their ifindex. Raises KernelError.
     """
-    for index, address in whole(inet.dump_foreign_addresses, socket):
+    indexes = [index for index, name in known.items() if name in names]
+    for index, address in inet.of_links(inet.dump_foreign_addresses, socket, indexes):
         if known.get(index) in names:
             yield Belonging(key, known[index], False, address.hex())
     routes = whole(inet.dump_foreign_routes, socket)
-    present = whole(inet.dump_addresses, socket) if routes else ()
+    present = inet.of_links(inet.dump_addresses, socket, indexes) if routes else ()
     sources = {inet.packed(address.text) for index, address in present if known.get(index) in names}
     for route in routes:
         index, source = inet.leads(route)
@@ -118,7 +119,9 @@ def give_again(belongings: Sequence[Belonging], namespaces: Namespaces, *, besid
 
 
 def _addresses_lost(some: Sequence[Belonging], socket: Socket, indexes: Mapping[str, int]) -> Iterator[Lost]:
-    there = {(index, inet.address_key(address)) for index, address in whole(inet.dump_foreign_addresses, socket)}
+    ends = {indexes[each.name] for each in some if each.name in indexes}
+    dumped = inet.of_links(inet.dump_foreign_addresses, socket, ends)
+    there = {(index, inet.address_key(address)) for index, address in dumped}
     for each in some:
         index = indexes.get(each.name, 0)
         if each.route or not index or (index, inet.address_key(each.body)) in there:

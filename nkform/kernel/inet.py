@@ -6,10 +6,12 @@ Layouts: include/uapi/linux/if_addr.h, include/uapi/linux/rtnetlink.h.
 
 from __future__ import annotations
 
+import errno
 import struct
-from collections.abc import Collection, Iterator, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import lru_cache, partial
 from socket import AF_INET, AF_INET6, AF_UNSPEC, inet_ntop, inet_pton
+from typing import TypeVar
 
 from nkform.kernel.netlink import (
     NLM_F_APPEND,
@@ -19,14 +21,18 @@ from nkform.kernel.netlink import (
     S32,
     U16,
     U32,
+    KernelError,
     Request,
     Socket,
     attribute,
     nested,
     u32,
     walk,
+    whole,
 )
 from nkform.model import Address, Route
+
+T = TypeVar("T")
 
 PROTOCOL = 78
 """`N`: the protocol number on addresses and routes of ours; /etc/iproute2/rt_protos and rtnetlink.h leave it free."""
@@ -212,16 +218,41 @@ def _gateway(family: int, found: Mapping[int, bytes]) -> str | None:
     return None
 
 
-def dump_foreign_addresses(socket: Socket) -> Iterator[tuple[int, bytes]]:
-    """The addresses that others gave, as they are, with the index of their link; not those that the kernel makes."""
-    for message in socket.dump(
-        Request(RTM_GETADDR, 0, IFADDRMSG.pack(AF_UNSPEC, 0, 0, 0, 0), "list the addresses of others")
-    ):
+def dump_foreign_addresses(socket: Socket, index: int = 0) -> Iterator[tuple[int, bytes]]:
+    """The addresses that others gave, as they are, with the index of their link; not those that the kernel makes.
+
+    `index` asks for those of one link alone.
+    """
+    request = Request(RTM_GETADDR, 0, IFADDRMSG.pack(AF_UNSPEC, 0, 0, 0, index), "list the addresses of others")
+    for message in socket.fetch(request):
         family, _, _, _, index = IFADDRMSG.unpack_from(message.buffer, message.start)
         found = walk(message.buffer, message.start + IFADDRMSG.size, message.end)
         protocol = found[IFA_PROTO][0] if IFA_PROTO in found else 0
         if family in (AF_INET, AF_INET6) and protocol != PROTOCOL and protocol not in KERNEL_ADDRESSES:
             yield index, bytes(message.buffer[message.start : message.end])
+
+
+def of_links(
+    dump: Callable[..., Iterator[tuple[int, T]]], socket: Socket, indexes: Iterable[int]
+) -> list[tuple[int, T]]:
+    """A dump of addresses, of some links at least. Raises KernelError.
+
+    Links that came up a moment ago are still being given addresses by the kernel, which interrupts a dump of all of
+    them again and again. That of one link fits into one message, and nothing can come between.
+    """
+    try:
+        return list(dump(socket))
+    except KernelError as error:
+        if error.errno != errno.EINTR:
+            raise
+    addresses: list[tuple[int, T]] = []
+    for index in indexes:
+        try:
+            addresses += whole(partial(dump, index=index), socket)
+        except KernelError as error:
+            if error.errno != errno.ENODEV:  # it has gone since
+                raise
+    return addresses
 
 
 def add_foreign_address(address: bytes, index: int, name: str) -> Request:

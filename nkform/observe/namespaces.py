@@ -49,28 +49,8 @@ def read(decoder: links.Decoder, relevant: Relevant) -> Contents:
         indexes = relevant(known, socket)
         if not indexes:
             return Contents(known)
-        return Contents(known, _grouped(_addresses(socket, indexes)), _grouped(whole(inet.dump_routes, socket)))
-
-
-def _addresses(socket: Socket, indexes: Collection[int]) -> list[tuple[int, Address]]:
-    """The addresses of some links.
-
-    Links that came up a moment ago are still being given addresses by the kernel, which interrupts a dump of all of
-    them again and again. That of one link fits into one message, and nothing can come between.
-    """
-    try:
-        return list(inet.dump_addresses(socket, among=indexes))
-    except KernelError as error:
-        if error.errno != errno.EINTR:
-            raise
-    addresses: list[tuple[int, Address]] = []
-    for index in indexes:
-        try:
-            addresses += whole(partial(inet.dump_addresses, index=index), socket)
-        except KernelError as error:
-            if error.errno != errno.ENODEV:  # it has gone since
-                raise
-    return addresses
+        addresses = inet.of_links(partial(inet.dump_addresses, among=indexes), socket, indexes)
+        return Contents(known, _grouped(addresses), _grouped(whole(inet.dump_routes, socket)))
 
 
 def _grouped(pairs: Iterable[tuple[int, T]]) -> dict[int, tuple[T, ...]]:
