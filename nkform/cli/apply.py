@@ -28,7 +28,7 @@ from nkform.model import Node
 from nkform.plan.saved import check_live, check_plan
 from nkform.problem import NkformError, Problem
 from nkform.report.colour import Paint, wanted
-from nkform.report.plan_text import render
+from nkform.report.plan_text import lines
 
 if TYPE_CHECKING:
     from nkform.apply.guardian import Guardian
@@ -115,7 +115,7 @@ def destroy(options: argparse.Namespace) -> int:
 
 def show_plan(plan: Plan, options: argparse.Namespace, drift: Notes | None = None) -> None:
     paint = Paint(wanted(sys.stdout, options.no_color))
-    sys.stdout.write(render(plan, paint, summary_only=options.summary, drift=drift or {}))
+    sys.stdout.writelines(lines(plan, paint, summary_only=options.summary, drift=drift or {}))
     sys.stdout.flush()
 
 

@@ -41,10 +41,10 @@ def run(options: argparse.Namespace) -> int:
             sys.stdout.write(render_json(plan, drift))
         else:
             from nkform.report.colour import Paint, wanted
-            from nkform.report.plan_text import render
+            from nkform.report.plan_text import lines
 
             paint = Paint(wanted(sys.stdout, options.no_color))
-            sys.stdout.write(render(plan, paint, summary_only=options.summary, drift=drift))
+            sys.stdout.writelines(lines(plan, paint, summary_only=options.summary, drift=drift))
             if options.output:
                 print(f"\nSaved: `nkform apply {options.output}` carries out exactly this, or says what has changed.")
     return CHANGES if options.detailed_exitcode and not plan.empty else 0

@@ -32,21 +32,29 @@ NO_DRIFT: Notes = MappingProxyType({})
 
 
 def render(plan: Plan, paint: Paint, *, summary_only: bool = False, drift: Notes = NO_DRIFT) -> str:
-    """The whole plan, or only the lines that sum it up; `drift` says which of it is the node's change."""
+    """The text of `lines`."""
+    return "".join(lines(plan, paint, summary_only=summary_only, drift=drift))
+
+
+def lines(plan: Plan, paint: Paint, *, summary_only: bool = False, drift: Notes = NO_DRIFT) -> Iterator[str]:
+    """The whole plan, or only the lines that sum it up; `drift` says which of it is the node's change.
+
+    Line by line, each with its end: taken as they come, those of ten thousand devices take no memory.
+    """
     if plan.empty:
-        return f"No changes. The node matches the spec of {plan.node}.\n"
-    lines: list[str] = []
+        yield f"No changes. The node matches the spec of {plan.node}.\n"
+        return
     if not summary_only:
         used = [operation for operation in LEGEND if any(c.operation == operation for c in plan.changes)]
-        lines.append(f"nkform will perform these actions on {plan.node}:")
-        lines += [f"  {paint(f'{SIGN[operation]:>3}', TONE[operation])} {LEGEND[operation]}" for operation in used]
+        yield f"nkform will perform these actions on {plan.node}:\n"
+        yield from (f"  {paint(f'{SIGN[operation]:>3}', TONE[operation])} {LEGEND[operation]}\n" for operation in used)
         for change in plan.changes:
-            lines += ["", *_change(change, paint, drift)]
-        lines.append("")
-    lines.append(summary(plan))
+            yield "\n"
+            yield from (f"{line}\n" for line in _change(change, paint, drift))
+        yield "\n"
+    yield f"{summary(plan)}\n"
     if drifted := sum(each in drift for change in plan.changes for each in told(change)):
-        lines.append(drift_summary(drifted))
-    return "\n".join(lines) + "\n"
+        yield f"{drift_summary(drifted)}\n"
 
 
 def summary(plan: Plan) -> str:
