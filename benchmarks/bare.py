@@ -27,6 +27,8 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import sandbox
+from benchmarks.measure import Measurement
+from benchmarks.measure import call as call_program
 from benchmarks.scenario import ALIAS, GATEWAY4, GATEWAY6, MTU, PEER, ROUTE_PROTOCOL, Pair, Scenario
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
@@ -258,13 +260,31 @@ def inside(size: int, kind: str, outer: str) -> None:
     bare = Bare(Scenario(size, kind))
     phases: list[Callable[[], None]] = [bare.namespaces, bare.pairs, bare.inside, bare.up, bare.read]
     phases += [bare.delete_pairs, bare.delete_namespaces]
-    figures = {}
+    figures: dict[str, dict[str, float] | float] = {}
     for phase in phases:
         start, used = time.monotonic(), _cpu()
         phase()
         figures[phase.__name__] = {"wall": round(time.monotonic() - start, 3), "cpu": round(_cpu() - used, 3)}
+    figures["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6  # KiB; MB
     json.dump(figures, sys.stdout)
     print()
+
+
+MADE, UNMADE = "made and read by bare requests", "read and deleted by bare requests"
+"""Phases of `floor`: the kernel's part of an apply, and of a destroy."""
+_PARTS = {
+    MADE: ("namespaces", "pairs", "inside", "up", "read"),
+    UNMADE: ("read", "delete_pairs", "delete_namespaces"),
+}
+
+
+def floor(size: int, kind: str) -> Iterator[Measurement]:
+    """What the kernel alone takes for so many pairs, in namespaces of their own."""
+    said = call_program(sys.executable, "-I", __file__, str(size), kind)
+    figures = json.loads(said.splitlines()[-1])
+    for phase, parts in _PARTS.items():
+        wall, cpu = (sum(figures[part][unit] for part in parts) for unit in ("wall", "cpu"))
+        yield Measurement(phase, wall, cpu, figures["peak"])
 
 
 def _cpu() -> float:

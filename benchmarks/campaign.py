@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from benchmarks import baseline_ifstate, cycles, witness
+from benchmarks import bare, baseline_ifstate, cycles, witness
 from benchmarks.cycles import (
     IFSTATE,
     IPROUTE2,
@@ -65,6 +65,10 @@ class Campaign:
         if self.nkform and self.large:
             note(f"{self.large:,} pairs, {NKFORM} alone")
             self._cycle(NKFORM, self.large)
+            note(f"{self.large:,} pairs, the kernel alone")
+            for measurement in bare.floor(self.large, self.kind):
+                note(f"  {measurement.phase} {measurement.wall:.2f} s")
+                self.results.add(KERNEL, self.large, measurement)
         if self.kind != "veth":
             self.results.notes.append("IfState knows no netkit devices, so there is nothing to compare with.")
         return self.results
