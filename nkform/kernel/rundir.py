@@ -72,21 +72,18 @@ def _folder(node: str, base: Path, asked: str) -> Iterator[int]:
 
 def read(node: str, name: str, base: Path = RUN) -> str | None:
     """A file's text; None where there is none."""
-    if not os.path.lexists(base / node):
-        return None
-    asked = f"read {base / node / name}"
-    with _folder(node, base, asked) as folder:
-        try:
-            fd = os.open(name, os.O_RDONLY | _OPEN, dir_fd=folder)
-        except FileNotFoundError:
-            return None
-        with os.fdopen(fd, encoding="utf-8", errors="surrogateescape") as file:
-            _check(os.fstat(fd), asked)
-            return file.read()
+    file = _opened(node, name, base)
+    return None if file is None else "".join(_lines(file, f"read {base / node / name}"))
 
 
 def lines(node: str, name: str, base: Path = RUN) -> Iterator[str] | None:
     """A file's lines, each with its end, one at a time; None where there is none."""
+    file = _opened(node, name, base)
+    return None if file is None else _lines(file, f"read {base / node / name}")
+
+
+def _opened(node: str, name: str, base: Path) -> TextIO | None:
+    """A file that is there and ours."""
     if not os.path.lexists(base / node):
         return None
     asked = f"read {base / node / name}"
@@ -101,7 +98,7 @@ def lines(node: str, name: str, base: Path = RUN) -> Iterator[str] | None:
     except KernelError:
         file.close()
         raise
-    return _lines(file, asked)
+    return file
 
 
 def _lines(file: TextIO, asked: str) -> Iterator[str]:
