@@ -175,6 +175,14 @@ def only_node(namespaces: Namespaces, name: str | None) -> str:
     return found[0]
 
 
+def observe_meant(namespaces: Namespaces, name: str | None) -> Node:
+    """The live state of the node that is meant: the one named, or the only one. Raises NkformError, KernelError."""
+    from nkform.observe.node import observe, observe_only
+
+    live = observe_only(namespaces) if name is None else None
+    return live or observe(namespaces, only_node(namespaces, name))
+
+
 def warn_interrupted(node: str, options: argparse.Namespace) -> Begun | None:
     """Says so if a run on the node was killed, and returns what it began.
 

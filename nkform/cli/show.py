@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from nkform.cli.common import only_node, warn, warn_interrupted
+from nkform.cli.common import observe_meant, warn, warn_interrupted
 from nkform.dataclass import replace
 from nkform.model import Contents, Node
 from nkform.observe.explanations import Explanations
@@ -18,14 +18,13 @@ def run(options: argparse.Namespace) -> int:
     from nkform.kernel.netns import Namespaces
     from nkform.kernel.probe import require_root
     from nkform.observe import explanations
-    from nkform.observe.node import observe
     from nkform.observe.sysctls import with_sysctls
     from nkform.report.spec_text import as_spec, render, unexplained
 
     require_root()
     with Namespaces() as namespaces:
-        name = only_node(namespaces, options.node)
-        live = with_sysctls(namespaces, observe(namespaces, name))
+        live = with_sysctls(namespaces, observe_meant(namespaces, options.node))
+    name = live.name
     warn_interrupted(name, options)
     known = explanations.read(name)
     live = _with_contents(live, _filled_maps(known))

@@ -47,20 +47,47 @@ class Begun:
 
 def observe(namespaces: Namespaces, node: str, desired: Node | None = None, begun: Begun | None = None) -> Node:
     """The live state of a node, as far as it is ours, `begun` or declared. Raises KernelError."""
+    return _observe(namespaces, node, desired, begun)
+
+
+def observe_only(namespaces: Namespaces) -> Node | None:
+    """The live state of the only node that has marks here; None if there is none or more than one. Raises KernelError.
+
+    It takes one look, where to ask for the names of all nodes first (`nodes`) takes two.
+    """
+    with Socket() as socket:
+        marked = {owner_of(link.alias) for link in whole(links.dump, socket)} - {None}
+    if len(marked) != 1:
+        return None
+    name = str(*marked)
+    owners = set[str | None]()
+    live = _observe(namespaces, name, None, None, owners)
+    return live if owners - {None} == {name} else None
+
+
+def _observe(
+    namespaces: Namespaces, node: str, desired: Node | None, begun: Begun | None, owners: set[str | None] | None = None
+) -> Node:
+    """`owners` gets all whose mark is on a device or a namespace here."""
     for pause in TORN:
-        live = _look(namespaces, node, desired, begun)
+        live = _look(namespaces, node, desired, begun, owners)
         if all(device.peer for device in live.devices.values() if device.kind in PAIRS):
             return live
         time.sleep(pause)
-    return _look(namespaces, node, desired, begun)
+    return _look(namespaces, node, desired, begun, owners)
 
 
-def _look(namespaces: Namespaces, node: str, desired: Node | None, begun: Begun | None) -> Node:
+def _look(
+    namespaces: Namespaces, node: str, desired: Node | None, begun: Begun | None, owners: set[str | None] | None = None
+) -> Node:
     """The live state, out of one dump after the other."""
     declared = desired.devices if desired else {}
     wanted = _sysctls(declared.values())
     world, values = _read(namespaces, node, desired, wanted)
     root = world.contents[ROOT]
+    if owners is not None:
+        owners.update(owner_of(link.alias) for link in root.links.values())
+        owners.update(owner_of(contents.alias) for contents in world.contents.values())
     devices: dict[str, Device] = {}
     for link in (_marked(link, node, begun) for link in root.links.values()):
         owner = owner_of(link.alias)

@@ -76,6 +76,13 @@ def test_show_needs_a_name_where_there_are_several(node: Node) -> None:
     assert links() == {"x", "y"}
 
 
+def test_a_node_that_has_a_namespace_only_is_one_of_several(node: Node) -> None:
+    node.apply(veth())
+    node.apply({"version": 1, "node": "v", "namespaces": {"alone": {"create": True}}})
+    assert "NK0604" in node.run("show").err
+    assert "NK0604" in node.run("status").err
+
+
 def test_a_plan_right_after_many_devices_came_up(node: Node) -> None:
     """The kernel is still giving links their addresses then, and interrupts whoever lists them."""
     device = {"kind": "veth", "addresses": ["169.254.1.1/32", "fe80::1/64"]}
