@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from nkform.apply.maps import fill as set_entries
 from nkform.apply.ways import Filters, Links, Place, Way
@@ -29,10 +30,19 @@ from nkform.observe.chains import DIRECTIONS, TYPES, Pinned, entry_name, read_fi
 from nkform.plan import chains as plan
 from nkform.plan.actions import SetChain, SetMap
 
+if TYPE_CHECKING:
+    from nkform.apply.ahead import Ahead
+
 T = TypeVar("T")
 
 Loader = Callable[[bool], int]
 """Loads a program, alone or shared with other hooks; the file descriptor is the caller's."""
+
+Coming = tuple[str, str, str]
+"""A program that is to be attached: device, hook, name."""
+
+AHEAD_FROM = 8
+"""So many new programs are worth a thread that loads them ahead of their turn."""
 
 
 class Programs(Protocol):
@@ -49,6 +59,8 @@ class Programs(Protocol):
         alone: bool,
     ) -> Loaded: ...
 
+    def load_ahead(self, device: Device, hook: str, program: Program) -> Loaded | None: ...
+
     def templates(self) -> Mapping[str, tuple[str, bool]]: ...
 
 
@@ -63,6 +75,9 @@ class Chains:
         self._by_id: dict[int, int] = {}
         self._gone: set[str] = set()
         self._originals: dict[tuple[int, str], Hook] = {}
+        self._ahead: Ahead[Coming, int] | None = None
+        self._loading = threading.Lock()
+        """Programs are compiled and loaded by one thread at a time."""
         if not bpffs.is_mounted(base):
             bpffs.mount(base)
 
@@ -104,6 +119,38 @@ class Chains:
         for hook, found in hooks.items():
             for entry in found.ours:
                 self._hold(device, hook, entry)
+
+    @contextmanager
+    def loading(self, actions: Iterable[SetChain]) -> Iterator[None]:
+        """Within the block, programs of hooks that ran none of ours are loaded ahead of their turn."""
+        coming: dict[Coming, Callable[[], int | None]] = {}
+        for action in actions if self._programs and not self._originals else ():
+            device, hook = action.device, action.hook
+            if not (action.before.ours or action.heir_of.ours or device.name in self._gone):
+                for program in action.after.programs:
+                    if program.template:
+                        coming[device.name, hook, program.name] = partial(self._load_ahead, device, hook, program)
+        if len(coming) < AHEAD_FROM:
+            yield
+            return
+        from nkform.apply.ahead import Ahead
+
+        with Ahead(coming, os.close) as ahead:
+            self._ahead = ahead
+            try:
+                yield
+            finally:
+                self._ahead = None
+
+    def _load_ahead(self, device: Device, hook: str, program: Program) -> int | None:
+        """A file descriptor of a program that takes nothing over; None if it must know more of its device."""
+        assert self._programs is not None
+        with self._loading:
+            loaded = self._programs.load_ahead(device, hook, program)
+        if loaded is None:
+            return None
+        with loaded:
+            return os.dup(loaded.prog_fd)
 
     def sweep(self, live: Node | None = None) -> None:
         """Removes pins of links that hold nothing: their devices have gone without us, or they were detached.
@@ -371,7 +418,13 @@ class Chains:
         source = old.program_id if old else self._predecessor(device.name, hook, program.name)
         with ExitStack() as stack:
             maps = _maps_of(source, stack) if source else {}
-            with self._programs.load(device, hook, program, maps, indexes, alone=alone or old is not None) as loaded:
+            if self._ahead and not source and not alone:
+                fd = self._ahead.take((device.name, hook, program.name))
+                if fd is not None:
+                    return fd
+            with self._loading:
+                loaded = self._programs.load(device, hook, program, maps, indexes, alone=alone or old is not None)
+            with loaded:
                 return os.dup(loaded.prog_fd)
 
     def _explained(self, program: Program) -> Program:

@@ -7,8 +7,8 @@ ends before whatever must not happen then: raising a link, opening a policy.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from itertools import groupby
 from typing import Protocol
@@ -48,6 +48,8 @@ VISITS = ("visit", "move")
 class Chains(Protocol):
     """What attaches programs: nkform.apply.chains.Chains. It is not there where a plan has no programs."""
 
+    def loading(self, actions: Iterable[SetChain]) -> AbstractContextManager[object]: ...
+
     def set(self, action: SetChain, indexes: tuple[int, int]) -> None: ...
 
     def fill(self, action: SetMap, index: int) -> None: ...
@@ -78,7 +80,9 @@ class Executor:
         self._decoder = links.Decoder()
 
     def run(self, actions: Sequence[Action]) -> None:
-        with self._namespaces.away() as enter:
+        chains = [action for action in actions if isinstance(action, SetChain)]
+        loading = self._chains.loading(chains) if self._chains and chains else nullcontext()
+        with loading, self._namespaces.away() as enter:
             self._run(actions, enter)
 
     def _run(self, actions: Sequence[Action], enter: Callable[[int, str], None]) -> None:

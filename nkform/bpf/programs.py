@@ -39,6 +39,8 @@ class Programs:
         self._engine: Engine | None = None
         self._templates = catalogue(source.folders)
         self._renderer = Renderer()
+        self._ready: dict[tuple[str, str, str, str], Rendered] = {}
+        """What was rendered for a plan and is complete, by device, hook, name and digest. Loading takes it."""
         self._loader = Loader()
 
     def close(self) -> None:
@@ -107,6 +109,8 @@ class Programs:
                 if why is None:
                     rendered = self._render(program, facts)
                     kept.append(replace(program, digest=digest(rendered), contents=rendered.contents))
+                    if not rendered.unknown:
+                        self._ready[device.name, hook, program.name, kept[-1].digest] = rendered
                     notes += _overfull(program, rendered)
                 else:
                     path: SpecPath = ("devices", device.name, "programs", hook)
@@ -159,9 +163,22 @@ class Programs:
         rendered = self._render(program, facts)
         if rendered.unknown:
             rendered = self._render(program, _with_macs(facts, indexes))
+        return self._load(rendered, maps, program.contents, alone=alone)
+
+    def load_ahead(self, device: Device, hook: str, program: Program) -> Loaded | None:
+        """Loads a program for a device that need not exist yet; None if the program must know more of it.
+
+        Raises NkformError, KernelError.
+        """
+        rendered = self._ready.pop((device.name, hook, program.name, program.digest), None)
+        if rendered is None:
+            rendered = self._render(program, facts_of(device, hook))
+        return None if rendered.unknown else self._load(rendered, {}, program.contents, alone=False)
+
+    def _load(self, rendered: Rendered, maps: Mapping[str, int], contents: Contents, *, alone: bool) -> Loaded:
         if self._engine is None:
             self._engine = make(self._source.engine, objects=self._source.objects)
-        return self._loader.load(self._engine.build(rendered), rendered, maps, alone=alone, contents=program.contents)
+        return self._loader.load(self._engine.build(rendered), rendered, maps, alone=alone, contents=contents)
 
 
 def _overfull(program: Program, rendered: Rendered) -> Iterator[Problem]:
