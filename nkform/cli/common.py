@@ -110,10 +110,12 @@ def drift_of(found: Look) -> Notes:
     from nkform.observe import record
     from nkform.plan.drift import against, notes
 
-    known = record.read(found.plan.node)
+    changed = {change.name for change in found.plan.changes if change.kind == "device"}
+    known = record.read(found.plan.node, only=changed)
     if known is None:
         return {}
-    back, _ = against(known.node, known.node.devices, found.live, known.features)
+    live = found.live.with_devices({name: found.live.devices[name] for name in found.live.devices if name in changed})
+    back, _ = against(known.node, known.node.devices, live, known.features)
     return notes(found.plan, back, known.since)
 
 
@@ -177,9 +179,11 @@ def only_node(namespaces: Namespaces, name: str | None) -> str:
 
 def observe_meant(namespaces: Namespaces, name: str | None) -> Node:
     """The live state of the node that is meant: the one named, or the only one. Raises NkformError, KernelError."""
+    from nkform.kernel import rundir
     from nkform.observe.node import observe, observe_only
 
-    live = observe_only(namespaces) if name is None else None
+    on_record = rundir.nodes() if name is None else []
+    live = observe_only(namespaces, on_record[0]) if len(on_record) == 1 else None
     return live or observe(namespaces, only_node(namespaces, name))
 
 

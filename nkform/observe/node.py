@@ -50,19 +50,14 @@ def observe(namespaces: Namespaces, node: str, desired: Node | None = None, begu
     return _observe(namespaces, node, desired, begun)
 
 
-def observe_only(namespaces: Namespaces) -> Node | None:
-    """The live state of the only node that has marks here; None if there is none or more than one. Raises KernelError.
+def observe_only(namespaces: Namespaces, likely: str) -> Node | None:
+    """The live state of a node, if it is the only one that has marks here, and has some. Raises KernelError.
 
     It takes one look, where to ask for the names of all nodes first (`nodes`) takes two.
     """
-    with Socket() as socket:
-        marked = {owner_of(link.alias) for link in whole(links.dump, socket)} - {None}
-    if len(marked) != 1:
-        return None
-    name = str(*marked)
     owners = set[str | None]()
-    live = _observe(namespaces, name, None, None, owners)
-    return live if owners - {None} == {name} else None
+    live = _observe(namespaces, likely, None, None, owners)
+    return live if owners - {None} == {likely} else None
 
 
 def _observe(

@@ -6,7 +6,7 @@ Explanations only: a plan compares the spec with the kernel and never looks here
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from nkform import serial
 from nkform.dataclass import dataclass, field
@@ -33,12 +33,19 @@ class Record:
     since: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
-def read(node: str) -> Record | None:
-    """The last apply of a node in this network namespace. Raises KernelError where the folder cannot be trusted."""
+def read(node: str, only: Collection[str] | None = None) -> Record | None:
+    """The last apply of a node in this network namespace; with `only`, as if these devices had been all of it.
+
+    Raises KernelError where the folder cannot be trusted.
+    """
     text = rundir.read(node, FILE)
     try:
-        found = serial.read(Record, json.loads(text)) if text else None
-    except ValueError:
+        data = json.loads(text) if text else None
+        if data and only is not None:  # to make objects of all that is in the file takes long
+            devices = data["node"]["devices"]
+            data["node"]["devices"] = {name: devices[name] for name in devices if name in only}
+        found = serial.read(Record, data) if data else None
+    except (ValueError, LookupError, TypeError):
         return None  # written by another version
     return found if found and found.place == place() else None
 
