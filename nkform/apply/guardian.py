@@ -1,6 +1,8 @@
 """A process beside a run that must be confirmed: it goes back if nobody does, whatever becomes of the run itself.
 
-It belongs to no terminal, no process group and no control group of the caller, so that it outlives them.
+It belongs to no terminal, no process group and no control group of the caller, so that it outlives them. For as long as
+it lives it has the lock of a file that says which run it guards and until when: where the file is there and the lock is
+free, the guardian was killed, and whoever finds that takes its place (`look_after`).
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ from nkform.apply.lock import take
 from nkform.apply.recovery import revert
 from nkform.dataclass import dataclass
 from nkform.kernel import rundir
-from nkform.problem import NkformError, Problem
+from nkform.kernel.rundir import GUARDIAN, Lock
+from nkform.problem import NkformError, Problem, fail
 
 PAUSE = 0.2
 """Seconds between two looks."""
@@ -31,9 +34,11 @@ PAUSE = 0.2
 STALLED = 30.0
 """Seconds without progress after which a run counts as stuck, if it has to be confirmed within fewer."""
 
-TRIES = 5
+LONGEST_PAUSE = 60.0
+"""Seconds between two tries to go back, at most; the first pause is one second, and each is twice the one before."""
 FOREVER = 1e9
 
+PENDING = "`nkform confirm` keeps it, `nkform rollback` takes it back"
 NAME = b"nkform-guardian"
 PR_SET_NAME = 15
 """include/uapi/linux/prctl.h; at most 15 bytes, which `ps` shows."""
@@ -49,15 +54,27 @@ class Outcome:
     problems: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Guarded:
+    """The run of that token, until a time of CLOCK_BOOTTIME; None: the run is not done."""
+
+    token: str
+    until: float | None
+
+
 class Guardian:
     """The run's end of the line to its guardian."""
 
-    def __init__(self, token: str, line: int) -> None:
+    def __init__(self, node: str, token: str, seconds: float, line: int) -> None:
         self.token = token
+        self._node = node
+        self._seconds = seconds
         self._line = line
 
     def applied(self) -> None:
         """The run is done; the time to confirm begins."""
+        with contextlib.suppress(OSError):  # somebody has confirmed it already, or the guardian counts for itself
+            rundir.rewrite(self._node, GUARDIAN, _written(Guarded(self.token, now() + self._seconds)))
         self._say(APPLIED)
 
     def dismiss(self) -> None:
@@ -73,17 +90,40 @@ class Guardian:
             os.write(self._line, word)
 
 
-def start(node: str, token: str, seconds: float, leave: Callable[[], None]) -> Guardian:
-    """Starts a guardian for the run with that token. `leave` closes what the guardian must not keep. Raises OSError."""
+def now() -> float:
+    """Seconds since boot, those asleep among them."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def is_alive(node: str) -> bool:
+    """Whether a guardian watches over a run of the node. Raises KernelError."""
+    return rundir.is_held(node, GUARDIAN)
+
+
+def start(node: str, token: str, seconds: float, leave: Callable[[], None], until: float | None = None) -> Guardian:
+    """Starts a guardian for the run with that token. `leave` closes what the guardian must not keep.
+
+    `until`: the run is done, and is to be confirmed until then. Raises OSError, KernelError.
+    """
+    held = rundir.hold(node, GUARDIAN, _written(Guarded(token, until)))
+    if not isinstance(held, Lock):
+        raise fail("NK0611", f"an apply of {node} is guarded already, and may be going back", hint=PENDING)
     ours, its = os.pipe2(os.O_CLOEXEC)
     run = os.getpid()
     sys.stdout.flush()
     sys.stderr.flush()
-    child = os.fork()
+    try:
+        child = os.fork()
+    except OSError:
+        held.release()
+        os.close(ours)
+        os.close(its)
+        raise
     if child:
         os.close(ours)
+        held.leave()
         os.waitpid(child, 0)
-        return Guardian(token, its)
+        return Guardian(node, token, seconds, its)
     try:
         os.setsid()
         if os.fork():
@@ -91,9 +131,9 @@ def start(node: str, token: str, seconds: float, leave: Callable[[], None]) -> G
         os.close(its)
         leave()
         _detach()
-        _guard(node, token, seconds, ours, run)
+        _guard(node, token, seconds, ours, run, until)
     except BaseException as error:
-        syslog.syslog(syslog.LOG_ERR, f"nkform: the guardian of {node} failed: {error!r}")
+        _log(syslog.LOG_ERR, f"the guardian of {node} failed: {error!r}")
     finally:
         os._exit(0)
 
@@ -103,6 +143,25 @@ def outcome(node: str, token: str) -> Outcome | None:
     text = rundir.read(node, OUTCOME)
     found = json.loads(text) if text else {}
     return Outcome(token, tuple(found["problems"])) if found.get("token") == token else None
+
+
+def guarded_by_last(node: str) -> Guarded | None:
+    """What the last guardian of a node guards or guarded; None where there was none. Raises KernelError."""
+    text = rundir.read(node, GUARDIAN)
+    try:
+        said = json.loads(text) if text else None
+        return Guarded(str(said["token"]), said["until"]) if said else None
+    except (ValueError, LookupError, TypeError):
+        return Guarded("", None)
+
+
+def _written(guarded: Guarded) -> str:
+    return json.dumps({"token": guarded.token, "until": guarded.until})
+
+
+def _log(priority: int, text: str) -> None:
+    with contextlib.suppress(Exception):
+        syslog.syslog(priority, f"nkform: {text}")
 
 
 def _detach() -> None:
@@ -120,39 +179,48 @@ def _detach() -> None:
             Path(root, "cgroup.procs").write_text(str(os.getpid()))
 
 
-def _guard(node: str, token: str, seconds: float, line: int, run: int) -> None:
-    """Waits for what the run says, and for what becomes of its record."""
-    deadline: float | None = None
-    record: tuple[int, int] | None = None
+def _guard(node: str, token: str, seconds: float, line: int, run: int, until: float | None) -> None:
+    """Goes back if the run is not confirmed in time, also where waiting for that fails in a way nobody thought of."""
+    try:
+        is_over = _wait(node, seconds, line, run, until)
+    except Exception as error:
+        _log(syslog.LOG_ERR, f"the guardian of {node} goes back early: {error!r}")
+        is_over = True
+    if is_over:
+        _go_back_at_last(node, token)
+
+
+def _wait(node: str, seconds: float, line: int, run: int, until: float | None) -> bool:
+    """Waits for what the run says, and for what becomes of its record; whether it is to be taken back."""
+    record = rundir.stamp(node, UNCONFIRMED) if until is not None else None
     moved = time.monotonic()
     listening = [line]
     while True:
         ready, _, _ = select.select(listening, [], [], PAUSE)
         word = os.read(line, 1) if ready else None
-        now = time.monotonic()
         if word == DISMISSED:
-            return
+            return False
         if word == APPLIED:
-            deadline, record = now + seconds, rundir.stamp(node, UNCONFIRMED)
+            guarded, record = guarded_by_last(node), rundir.stamp(node, UNCONFIRMED)
+            until = (guarded and guarded.until) or now() + seconds
             if record is None:
-                return  # somebody was faster, and has confirmed it or taken it back
-        elif word == REVERT or (word == b"" and deadline is None):
-            break  # the run was killed before it was done
+                return False  # somebody was faster, and has confirmed it or taken it back
+        elif word == REVERT or (word == b"" and until is None):
+            return True  # the run was killed before it was done
         elif word == b"":
             listening = []  # whoever ran it is gone; somebody may still confirm
-        if deadline is not None:
+        if until is not None:
             if rundir.stamp(node, UNCONFIRMED) != record:
-                return  # confirmed, or taken back
-            if now >= deadline:
-                break
+                return False  # confirmed, or taken back
+            if now() >= until:
+                return True
             continue
         progress = rundir.stamp(node, JOURNAL)
         if progress != record:
-            moved, record = now, progress
-        if now - moved > max(seconds, STALLED):
+            moved, record = time.monotonic(), progress
+        if time.monotonic() - moved > max(seconds, STALLED):
             os.kill(run, signal.SIGKILL)  # it holds the lock, and may wait for a terminal that is gone
-            break
-    _go_back(node, token)
+            return True
 
 
 def _state(node: str, token: str) -> tuple[State, Found] | None:
@@ -164,23 +232,57 @@ def _state(node: str, token: str) -> tuple[State, Found] | None:
     return None
 
 
-def _go_back(node: str, token: str) -> None:
+def _go_back_at_last(node: str, token: str) -> None:
+    """Goes back, and tries again until all of it is done, or the record is not ours any more."""
+    pause = 0.0
+    while go_back(node, token) not in (None, ()):
+        pause = min(max(1.0, 2 * pause), LONGEST_PAUSE)
+        time.sleep(pause)
+
+
+def go_back(node: str, token: str) -> tuple[Problem, ...] | None:
+    """Goes back to before the run of that token, as far as that can be, and puts on record what came of it.
+
+    Returns why something could not; None where the run is on record no more. Raises nothing.
+    """
     problems: tuple[Problem, ...] = ()
-    for turn in range(TRIES):
-        time.sleep(turn)
-        problems = ()
-        try:
-            with take("confirm", FOREVER, lambda _: None) as lock:
-                current = _state(node, token)
-                if current is None:
-                    return
-                revert(node, *current, lock, Interrupts(lambda _: None))
-        except NkformError as error:
-            problems = error.problems
-        except OSError as error:
-            problems = (Problem("NK0503", f"could not {error}"),)
-        if not problems:
-            break
-    said = "nobody confirmed: the node is as before" if not problems else "nobody confirmed, and it cannot go back"
-    syslog.syslog(syslog.LOG_WARNING, f"nkform: {node}: {said} {'; '.join(p.message for p in problems)}")
-    rundir.write(node, OUTCOME, json.dumps({"token": token, "problems": [p.message for p in problems]}))
+    try:
+        with take("confirm", FOREVER, lambda _: None, first=True) as lock:
+            current = _state(node, token)
+            if current is None:
+                return None
+            revert(node, *current, lock, Interrupts(lambda _: None))
+    except NkformError as error:
+        problems = error.problems
+    except OSError as error:
+        problems = (Problem("NK0503", f"could not {error}"),)
+    except Exception as error:
+        problems = (Problem("NK0900", f"internal error, {type(error).__name__}: {error}"),)
+    said = "nobody confirmed: the node is as before" if not problems else "nobody confirmed, and not all goes back:"
+    _log(syslog.LOG_WARNING, f"{node}: {said} {'; '.join(problem.message for problem in problems)}")
+    with contextlib.suppress(OSError):
+        text = json.dumps({"token": token, "problems": [problem.message for problem in problems]})
+        rundir.write(node, OUTCOME, text)
+    return problems
+
+
+def look_after(node: str, told: Callable[[str], None]) -> tuple[Problem, ...]:
+    """Takes the place of a guardian that was killed: starts another one while there is time, or goes back.
+
+    Does nothing where one is alive, or where a run is at work; a record that nobody waits for is removed. Returns what
+    could not go back. Raises KernelError, NkformError.
+    """
+    guarded = guarded_by_last(node)
+    if guarded is None or is_alive(node) or rundir.is_locked():
+        return ()
+    current = _state(node, guarded.token)
+    if current is None:
+        rundir.remove(node, GUARDIAN)
+        return ()
+    state, found = current
+    if state == UNCONFIRMED and guarded.until is not None and now() < guarded.until:
+        start(node, guarded.token, found.entry.confirm, lambda: None, guarded.until)
+        told(f"the guardian of {node} was killed: another one waits for `nkform confirm` now")
+        return ()
+    told(f"nobody confirmed what was done to {node}, and its guardian was killed: going back")
+    return go_back(node, guarded.token) or ()

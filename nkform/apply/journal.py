@@ -53,7 +53,8 @@ class Entry:
     clsact qdisc. `group`: the link group (IFLA_GROUP) that devices of this run are in until they carry the node's mark,
     and those that are about to go. `when` in seconds since 1970. `token` tells the runs of a node apart. `others`: what
     others had that the run, or the interrupted one before it, may have taken away.
-    `expedite`: whether grace periods may be expedited, also on the way back (apply/expedite.py).
+    `expedite`: whether grace periods may be expedited, also on the way back (apply/expedite.py). `confirm`: within how
+    many seconds after it the run must be confirmed, else it goes back; 0: it is for good.
     """
 
     nkform: str
@@ -70,6 +71,7 @@ class Entry:
     filtered: tuple[str, ...]
     others: tuple[Belonging, ...] = ()
     expedite: bool = True
+    confirm: float = 0
 
     @property
     def made(self) -> frozenset[str]:
@@ -127,7 +129,7 @@ class Journal:
             self._fd = -1
 
     def undone(self) -> None:
-        """The node is as before the run, which may be what an interrupted run left."""
+        """What is on record is what was on record before the run, which may be an interrupted run."""
         self.close()
         if self._earlier:
             rundir.write(self.entry.before.name, JOURNAL, _text(self._earlier))
@@ -159,6 +161,7 @@ def begin(
     earlier: Found | None,
     *,
     expedite: bool,
+    confirm: float = 0,
 ) -> Journal:
     """The journal of a new run, not written yet. `before` is what its way back leads to."""
     group = random.randrange(1 << 20, 1 << 31)
@@ -179,6 +182,7 @@ def begin(
         filtered=tuple(dict.fromkeys(a.device.name for a in actions if _gives_clsact(a))),
         others=others,
         expedite=expedite,
+        confirm=confirm,
     )
     return Journal(entry, earlier)
 
@@ -221,12 +225,13 @@ def forget(node: str, *states: State) -> None:
 
 def forget_all(node: str) -> None:
     """No run of a node is on record any more. Raises KernelError."""
-    rundir.remove(node, *STATES, OUTCOME)
+    rundir.remove(node, *STATES, OUTCOME, rundir.GUARDIAN)
 
 
 def confirm(node: str) -> None:
     """What waits to be confirmed becomes the way back. Raises KernelError (ENOENT)."""
     rundir.rename(node, UNCONFIRMED, PREVIOUS)
+    rundir.remove(node, rundir.GUARDIAN)
 
 
 def complete(node: str) -> None:

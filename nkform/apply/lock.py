@@ -10,34 +10,49 @@ from contextlib import suppress
 from nkform.apply import expedite
 from nkform.kernel import rundir
 from nkform.kernel.netlink import KernelError
-from nkform.kernel.rundir import Lock
+from nkform.kernel.rundir import GOING_BACK, MACHINE, Lock
 from nkform.problem import fail
 
 PAUSE = 0.05
 """Seconds between two tries."""
 
 
-def take(command: str, seconds: float, told: Callable[[str], None]) -> Lock:
+def take(command: str, seconds: float, told: Callable[[str], None], *, first: bool = False) -> Lock:
     """Takes the lock, for which it waits at most so many seconds; `told` gets what it waits for, once.
 
-    What a run that was killed had borrowed of the machine is put back, and that is told. Raises NkformError (another
-    run goes on), KernelError (the folder cannot be trusted).
+    `first`: ahead of all others who wait; it is for going back when nobody confirmed. What a run that was killed had
+    borrowed of the machine is put back, and that is told. Raises NkformError (another run goes on), KernelError (the
+    folder cannot be trusted).
     """
     words = f"nkform {command} (process {os.getpid()})"
     until = time.monotonic() + seconds
     waited = False
-    while isinstance(found := rundir.lock(words), str):
-        if time.monotonic() >= until:
-            raise fail(
-                "NK0610",
-                f"{found} is changing this machine",
-                hint="try again when it is done, or wait longer: --lock-timeout 10m",
-            )
-        if not waited:
-            told(f"waiting for {found}")
-            waited = True
-        time.sleep(PAUSE)
+    turn = rundir.hold(MACHINE, GOING_BACK, words) if first else None
+    try:
+        while isinstance(lock := _try(words, first=first), str):
+            if time.monotonic() >= until:
+                raise fail(
+                    "NK0610",
+                    f"{lock} is changing this machine",
+                    hint="try again when it is done, or wait longer: --lock-timeout 10m",
+                )
+            if not waited:
+                told(f"waiting for {lock}")
+                waited = True
+            time.sleep(PAUSE)
+    finally:
+        if isinstance(turn, Lock):
+            with suppress(KernelError):
+                rundir.remove(MACHINE, GOING_BACK)
+            turn.release()
     with suppress(KernelError):  # it stays on record, and `nkform doctor` shows it
         if expedite.put_back():
             told(expedite.PUT_BACK)
-    return found
+    return lock
+
+
+def _try(words: str, *, first: bool) -> Lock | str:
+    """The lock, or who has it, or is to have it next."""
+    if not first and rundir.is_held(MACHINE, GOING_BACK):
+        return rundir.read(MACHINE, GOING_BACK) or "a run that goes back"
+    return rundir.lock(words)

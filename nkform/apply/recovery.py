@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nkform.apply.belongings import Belonging, give_again
+from nkform.apply import parts
+from nkform.apply.belongings import give_again
 from nkform.apply.interrupt import Interrupts
 from nkform.apply.journal import JOURNAL, PREVIOUS, Entry, Found, State, forget, new_token
+from nkform.apply.parts import Look
 from nkform.apply.transaction import Means, Run, apply, release
 from nkform.apply.visit import give_back
-from nkform.dataclass import dataclass
-from nkform.kernel import bpffs, links
+from nkform.dataclass import dataclass, replace
+from nkform.kernel import bpffs, links, rundir
 from nkform.kernel.netlink import Socket, whole
 from nkform.kernel.netns import Namespaces
 from nkform.kernel.probe import probe
@@ -23,7 +25,9 @@ from nkform.observe import explanations, record
 from nkform.observe.namespaces import identify
 from nkform.observe.node import observe
 from nkform.plan import restore
+from nkform.plan.parts import NOTHING, Without
 from nkform.plan.plan import Plan
+from nkform.plan.saved import check_agreed
 from nkform.plan.unlike import unlike
 from nkform.problem import NkformError, Problem
 
@@ -40,6 +44,7 @@ class WayBack:
     desired: Node
     plan: Plan
     features: frozenset[str]
+    look: Look
 
 
 def tidy(found: Found, namespaces: Namespaces) -> None:
@@ -93,23 +98,74 @@ def _release_qdiscs(entry: Entry) -> None:
                 tc.release(link.index)
 
 
-def way_back(before: Node, namespaces: Namespaces) -> WayBack:
-    """Raises KernelError, NkformError (something of others is in the way)."""
+def way_back(before: Node, namespaces: Namespaces, without: Without = NOTHING) -> WayBack:
+    """The way back, as far as nothing of others is in the way. Raises KernelError, NkformError."""
     features = probe(namespaces, {"tcx"})
     live = observe(namespaces, before.name, before)
     desired = restore.declared(before, live)
-    return WayBack(before, live, desired, restore.plan(before, live, features), features)
+    look = parts.planned(desired, live, lambda left: restore.plan(before, live, features, left), without)
+    return WayBack(before, live, look.desired, look.plan, features, look)
 
 
-def go_back(way: WayBack, others: Sequence[Belonging], run: Run, means: Means) -> None:
-    """Takes the way back, whole or not at all, and compares with what was. Raises NkformError, KernelError.
+class _Return:
+    """Going back, as work that can be done in parts (apply/parts.py)."""
 
-    `others`: what others had before, and get again where that can be.
+    def __init__(self, way: WayBack, run: Run, means: Means) -> None:
+        self._way = way
+        self._run = run
+        self._means = means
+
+    def look(self, without: Without) -> Look:
+        self._way = way_back(self._way.before, self._means.namespaces, without)
+        return self._way.look
+
+    def carry_out(self, look: Look, *, whole: bool) -> None:
+        if look.plan.actions:
+            run = self._run if whole else replace(self._run, in_parts=True)
+            apply(look.plan, look.desired, look.live, run, self._means, without=look.without)
+
+
+def revert(
+    node: str,
+    state: State,
+    found: Found,
+    lock: Lock,
+    interrupts: Interrupts,
+    *,
+    expedite: bool = True,
+    shown: WayBack | None = None,
+) -> None:
+    """Goes back to before a run: as a whole, or where something is in the way of that, as much as can be.
+
+    Until all is done the run's record stays, so that it can be tried again. `expedite`: whether grace periods may be
+    expedited, if the run itself could do so. `shown`: the way that somebody has agreed to; another one is not taken.
+    Raises NkformError with all that could not go back, KernelError.
     """
-    if way.plan.actions:
-        apply(way.plan, way.desired, way.live, run, means)
-    give_again(others, means.namespaces, beside=False)
-    left = unlike(way.before, observe(means.namespaces, way.before.name, way.before), losses=False)
+    before = found.entry.before
+    with Namespaces() as namespaces, programs(node) as loading:
+        if state == JOURNAL:
+            tidy(found, namespaces)
+        way = way_back(before, namespaces)
+        if shown is not None:
+            check_agreed(shown.live, way.live, shown.plan, way.plan)
+        expedite = expedite and found.entry.expedite
+        means = Means(lock, namespaces, way.features, interrupts, loading, expedite=expedite)
+        problems = parts.carry_out(_Return(way, _returning(state, found), means), way.look)
+        give_again(found.entry.others, namespaces, beside=False)
+        if problems:
+            raise NkformError(*problems)
+        _compare(before, namespaces)
+        if state != PREVIOUS:
+            forget(node, state)
+            rundir.remove(node, rundir.GUARDIAN)
+        if state != JOURNAL:
+            record.forget(node)  # what was applied last is gone; before it, there was something else
+        release(node)
+
+
+def _compare(before: Node, namespaces: Namespaces) -> None:
+    """Raises NkformError where not all is as before."""
+    left = unlike(before, observe(namespaces, before.name, before), losses=False)
     if left:
         raise NkformError(
             Problem(
@@ -118,27 +174,6 @@ def go_back(way: WayBack, others: Sequence[Belonging], run: Run, means: Means) -
                 hint="it was changed by others, or cannot be had again; `nkform plan` shows what differs from the spec",
             )
         )
-
-
-def revert(node: str, state: State, found: Found, lock: Lock, interrupts: Interrupts, *, expedite: bool = True) -> None:
-    """Goes back to before a run. Raises NkformError, KernelError.
-
-    Until it is done the run's record stays, so that it can be tried again. `expedite`: whether grace periods may be
-    expedited, if the run itself could do so.
-    """
-    with Namespaces() as namespaces, programs(node) as loading:
-        if state == JOURNAL:
-            tidy(found, namespaces)
-        way = way_back(found.entry.before, namespaces)
-        run = _returning(state, found)
-        expedite = expedite and found.entry.expedite
-        means = Means(lock, namespaces, way.features, interrupts, loading, expedite=expedite)
-        go_back(way, found.entry.others, run, means)
-        if state != PREVIOUS:
-            forget(node, state)
-        if state != JOURNAL:
-            record.forget(node)  # what was applied last is gone; before it, there was something else
-        release(node)
 
 
 def _returning(state: State, found: Found) -> Run:

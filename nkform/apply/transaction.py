@@ -25,6 +25,7 @@ from nkform.observe.node import observe
 from nkform.plan import restore
 from nkform.plan.actions import Action, CreatePair, DeletePair, SetChain, SetMap, undo
 from nkform.plan.grace import are_worth_it
+from nkform.plan.parts import NOTHING, Without
 from nkform.plan.plan import Change, Plan, build
 from nkform.plan.unlike import unlike
 from nkform.problem import NkformError, Problem
@@ -60,6 +61,8 @@ class Run:
     `origin` is what its way back leads to, None for the node as it is now. `earlier` is an interrupted run that this
     one follows, which a failure leaves as it was. `settles` is what the journal becomes once the run is done; None: it
     goes, and the way back stays what it was. `returns`: the run goes back, to programs that earlier runs held.
+    `confirm`: within how many seconds it is to be confirmed, 0 if it is for good. `in_parts`: it is a part of what is
+    to be done, so the record of the interrupted run stays.
     """
 
     command: str
@@ -68,6 +71,8 @@ class Run:
     earlier: Found | None = None
     settles: State | None = "previous"
     returns: bool = False
+    confirm: float = 0
+    in_parts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,16 +137,32 @@ class _Back:
         self._journal.lend(namespace, interface, key, value)
 
 
-def apply(plan: Plan, desired: Node, before: Node, run: Run, means: Means, targets: Collection[str] = ()) -> Node:
+def apply(
+    plan: Plan,
+    desired: Node,
+    before: Node,
+    run: Run,
+    means: Means,
+    targets: Collection[str] = (),
+    without: Without = NOTHING,
+) -> Node:
     """Carries a plan out and returns the live node after it; what is held only for the way back is to be released.
 
+    `targets` and `without` are those that the plan was made with.
     Raises NkformError when the kernel refuses an action or does not keep what it accepted, and when somebody asked to
     stop; the node is then as before, or the error says what is not and the journal stays. Stopped when somebody
     asked again: the node is then in between, and the journal stays.
     """
     complete, origin, others = noted(plan, before, means.namespaces)
     journal = begin(
-        run.command, run.origin or origin, complete.actions, others, run.token, run.earlier, expedite=means.expedite
+        run.command,
+        run.origin or origin,
+        complete.actions,
+        others,
+        run.token,
+        run.earlier,
+        expedite=means.expedite,
+        confirm=run.confirm,
     )
     journal.write()
     steps = _Steps(means, journal, len(plan.actions))
@@ -153,11 +174,15 @@ def apply(plan: Plan, desired: Node, before: Node, run: Run, means: Means, targe
             Executor(means.namespaces, plan.node, steps, chains, means.expedited).run(complete.actions)
             give_again(journal.entry.others, means.namespaces, beside=False)  # what can be had with the spec
             live = observe(means.namespaces, plan.node, desired)
-            _verify(build(desired, live, features=means.features, targets=targets, resolved=plan.devices))
+            shall, there = without.trim(desired, live)
+            _verify(build(shall, there, features=means.features, targets=targets, resolved=plan.devices))
             means.interrupts.check()
             if chains is not None:
                 chains.sweep(live)
-            journal.settle(run.settles)
+            if run.in_parts:
+                journal.undone()
+            else:
+                journal.settle(run.settles)
         except (KernelError, MemoryError, NkformError, Interrupted) as error:
             undone = _undone(steps, before, others, desired, journal, means, chains)
             raise NkformError(*_told(error), *undone) from error

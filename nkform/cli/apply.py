@@ -22,11 +22,12 @@ from nkform.cli.common import (
     remember,
     timed,
     warn,
+    warn_interrupted,
 )
-from nkform.cli.writing import Writer, seconds, stopped, writing
+from nkform.cli.writing import Writer, refuse_pending, seconds, stopped, writing
 from nkform.model import Node
-from nkform.plan.saved import check_live, check_plan
-from nkform.problem import NkformError, Problem
+from nkform.plan.saved import check_agreed, check_live, check_plan
+from nkform.problem import NkformError, Problem, fail
 from nkform.report.colour import Paint, wanted
 from nkform.report.plan_text import lines
 
@@ -35,8 +36,10 @@ if TYPE_CHECKING:
     from nkform.apply.journal import State
     from nkform.bpf.programs import Programs
     from nkform.kernel.netns import Namespaces
+    from nkform.observe.node import Begun
     from nkform.plan.drift import Notes
     from nkform.plan.plan import Plan
+    from nkform.spec import Spec
 
 PROGRESS_SECONDS = 1.0
 
@@ -51,42 +54,66 @@ def run(options: argparse.Namespace) -> int:
         options.adopt, options.target = kept.basis.adopt, list(kept.basis.targets)
         options.objects = Path(kept.basis.objects) if kept.basis.objects else None
     node = spec.node.name
-    confirm = seconds(options.confirm, "--confirm") if options.confirm else 0.0
-    with (
-        Namespaces() as namespaces,
-        placed(spec),
-        programs_of(spec, options) as programs,
-        writing(options, "apply", node, namespaces) as writer,
-    ):
-        found = look(
+    trial = _trial(options)
+
+    def see(*, begun: Begun | None = None) -> Look:
+        return look(
             namespaces,
             spec.node,
             programs=programs,
             adopt=options.adopt,
             targets=options.target,
+            begun=begun,
             seen=partial(check_live, kept.basis) if kept else lambda _: None,
         )
-        if kept:
-            check_plan(kept, found.plan)
-        warn(place_all(found.plan.warnings, spec), options)
-        show_plan(found.plan, options, drift_of(found))
-        if found.plan.empty:
-            nothing_to_do(node, writer)
-            remember(found, found.live, spec, options, programs)
-            return 0
-        if not kept and not agreed(options, "apply"):
-            return 1
-        live, guardian = carry_out(
-            found, found.desired, namespaces, writer, programs, options.target, expedite=spec.expedite, trial=confirm
-        )
-        remember(found, live, spec, options, programs)
+
+    with Namespaces() as namespaces, placed(spec), programs_of(spec, options) as programs:
+        shown = None
+        if not kept and not options.yes:
+            shown = see(begun=ahead_of_question(node, options))
+            _show(shown, spec, options)
+            if not shown.plan.empty and not agreed("apply"):
+                return 1
+        with writing(options, "apply", node, namespaces) as writer:
+            found = see()
+            if kept:
+                check_plan(kept, found.plan)
+            if shown:
+                check_agreed(shown.live, found.live, shown.plan, found.plan)
+            else:
+                _show(found, spec, options)
+            if found.plan.empty:
+                nothing_to_do(node, writer)
+                remember(found, found.live, spec, options, programs)
+                return 0
+            live, guardian = carry_out(
+                found, found.desired, namespaces, writer, programs, options.target, expedite=spec.expedite, trial=trial
+            )
+            remember(found, live, spec, options, programs)
     added, changed, destroyed = found.plan.count()
     print(f"\nApply complete! Objects: {added} added, {changed} changed, {destroyed} destroyed.", flush=True)
     if guardian is None:
         return 0
     from nkform.cli.confirm import wait
 
-    return wait(node, guardian, confirm, detach=options.detach)
+    return wait(node, guardian, trial, detach=options.detach)
+
+
+def _trial(options: argparse.Namespace) -> float:
+    """Within how many seconds the run is to be confirmed; 0: it is for good. Raises NkformError."""
+    if options.confirm is None:
+        if options.detach:
+            raise fail("NK0602", "--detach goes with --confirm TIME: without it, there is nothing to wait for")
+        return 0
+    trial = seconds(options.confirm, "--confirm")
+    if trial <= 0:
+        raise fail("NK0602", f"--confirm {options.confirm}: nobody can confirm within no time", hint="try 60s, or 5m")
+    return trial
+
+
+def _show(found: Look, spec: Spec, options: argparse.Namespace) -> None:
+    warn(place_all(found.plan.warnings, spec), options)
+    show_plan(found.plan, options, drift_of(found))
 
 
 def destroy(options: argparse.Namespace) -> int:
@@ -96,21 +123,37 @@ def destroy(options: argparse.Namespace) -> int:
         raise NkformError(Problem("NK0602", "destroy takes spec files or --node NAME, one of them"))
     spec = read_spec(options) if options.spec else None
     empty = Node(spec.node.name if spec else options.node)
-    with Namespaces() as namespaces, writing(options, "destroy", empty.name, namespaces) as writer:
-        found = look(namespaces, empty)
-        warn(found.plan.warnings, options)
-        show_plan(found.plan, options)
-        if found.plan.empty:
-            _forget(empty.name)
-            return 0
-        if not agreed(options, "destroy"):
-            return 1
-        expedite = spec.expedite if spec else _last_said(empty.name)
-        carry_out(found, empty, namespaces, writer, expedite=expedite, settles=None)
-        with afterwards(options):
-            _forget(empty.name)
+    with Namespaces() as namespaces:
+        shown = None
+        if not options.yes:
+            shown = look(namespaces, empty, begun=ahead_of_question(empty.name, options))
+            warn(shown.plan.warnings, options)
+            show_plan(shown.plan, options)
+            if not shown.plan.empty and not agreed("destroy"):
+                return 1
+        with writing(options, "destroy", empty.name, namespaces) as writer:
+            found = look(namespaces, empty)
+            if shown:
+                check_agreed(shown.live, found.live, shown.plan, found.plan)
+            else:
+                warn(found.plan.warnings, options)
+                show_plan(found.plan, options)
+            if found.plan.empty:
+                _forget(empty.name)
+                return 0
+            expedite = spec.expedite if spec else _last_said(empty.name)
+            carry_out(found, empty, namespaces, writer, expedite=expedite, settles=None)
+            with afterwards(options):
+                _forget(empty.name)
     print(f"\nDestroy complete! Objects: {found.plan.count()[2]} destroyed.")
     return 0
+
+
+def ahead_of_question(node: str, options: argparse.Namespace) -> Begun | None:
+    """What a run that was killed left. Raises NkformError where no answer could count: a run waits to be confirmed."""
+    begun = warn_interrupted(node, options)
+    refuse_pending()
+    return begun
 
 
 def show_plan(plan: Plan, options: argparse.Namespace, drift: Notes | None = None) -> None:
@@ -119,15 +162,15 @@ def show_plan(plan: Plan, options: argparse.Namespace, drift: Notes | None = Non
     sys.stdout.flush()
 
 
-def agreed(options: argparse.Namespace, verb: str) -> bool:
-    """Asks, where somebody can answer."""
-    if options.yes:
-        return True
-    if not sys.stdin.isatty():
-        raise NkformError(
-            Problem("NK0603", f"nobody is here to be asked: run `nkform {verb} -y` to go ahead without a question")
-        )
-    answer = input(f"\nDo you want nkform to {verb} this? Only 'yes' goes ahead: ")
+def agreed(verb: str) -> bool:
+    """Asks, where somebody can answer. The machine's lock is not held meanwhile. Raises NkformError."""
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise fail("NK0603", f"nobody is here to be asked: run `nkform {verb} -y` to go ahead without a question")
+    try:
+        answer = input(f"\nDo you want nkform to {verb} this? Only 'yes' goes ahead: ")
+    except (EOFError, KeyboardInterrupt):
+        print(file=sys.stderr)
+        answer = ""
     if answer.strip() != "yes":
         print(f"{verb.capitalize()} cancelled, nothing was changed.", file=sys.stderr)
         return False
@@ -153,10 +196,12 @@ def carry_out(
     from nkform.apply import journal
     from nkform.apply.interrupt import Stopped
     from nkform.apply.transaction import Means, Run, apply, release
+    from nkform.kernel import rundir
 
     token = journal.new_token()
     origin = writer.earlier.entry.before if writer.earlier else None
-    run = Run("apply", token, origin, writer.earlier, journal.UNCONFIRMED if trial else settles)
+    settles = journal.UNCONFIRMED if trial else settles
+    run = Run("apply", token, origin, writer.earlier, settles, confirm=trial)
     expedite = expedite and not writer.options.no_expedite
     means = Means(writer.lock, namespaces, found.features, writer.interrupts, programs, Progress(), expedite)
     guardian = _guardian(desired.name, token, trial, writer) if trial else None
@@ -168,6 +213,7 @@ def carry_out(
     except NkformError:
         if guardian and not journal.find(desired.name, journal.JOURNAL):
             guardian.dismiss()
+            rundir.remove(desired.name, rundir.GUARDIAN)
         raise
     if guardian:
         guardian.applied()

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nkform.dataclass import dataclass
+from nkform.dataclass import dataclass, replace
 from nkform.model import Node
 from nkform.problem import NkformError, Problem, fail
 
@@ -187,6 +187,20 @@ def observe_meant(namespaces: Namespaces, name: str | None) -> Node:
     return live or observe(namespaces, only_node(namespaces, name))
 
 
+def look_after(options: argparse.Namespace) -> None:
+    """Takes the place of guardians that were killed: what nobody can confirm any more goes back."""
+    from nkform.kernel import rundir
+
+    if os.geteuid() != 0:
+        return
+    for node in rundir.nodes():
+        if rundir.stamp(node, rundir.GUARDIAN) is not None:
+            from nkform.apply import guardian
+
+            problems = guardian.look_after(node, lambda text: print(text, file=sys.stderr))
+            warn([replace(problem, severity="warning") for problem in problems], options)
+
+
 def warn_interrupted(node: str, options: argparse.Namespace) -> Begun | None:
     """Says so if a run on the node was killed, and returns what it began.
 
@@ -195,6 +209,7 @@ def warn_interrupted(node: str, options: argparse.Namespace) -> Begun | None:
     from nkform.apply import expedite
     from nkform.kernel import rundir
 
+    look_after(options)
     if expedite.put_back_if_idle(f"nkform (process {os.getpid()}), which puts {expedite.RECORD} back"):
         print(expedite.PUT_BACK, file=sys.stderr)
     if rundir.read(node, rundir.JOURNAL) is None:
@@ -203,7 +218,7 @@ def warn_interrupted(node: str, options: argparse.Namespace) -> Begun | None:
     from nkform.observe.node import Begun
 
     found = journal.find(node, journal.JOURNAL)
-    if not found or Path(f"/proc/{found.entry.pid}").exists():
+    if not found or rundir.is_locked() or journal.find(node, journal.JOURNAL) is None:  # it has ended meanwhile
         return None
     warn([interrupted(found, "`nkform recover` takes back what it did, `nkform apply` goes on")], options)
     return Begun(found.entry.group, found.entry.made)

@@ -11,8 +11,8 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from nkform.apply import journal
-from nkform.apply.guardian import outcome
-from nkform.cli.common import chosen_node
+from nkform.apply.guardian import go_back, is_alive, now, outcome, start
+from nkform.cli.common import chosen_node, look_after
 from nkform.cli.writing import locked, say
 from nkform.kernel import rundir
 from nkform.problem import NkformError, Problem, fail
@@ -25,26 +25,43 @@ PAUSE = 0.2
 
 
 def run(options: argparse.Namespace) -> int:
+    look_after(options)
     with locked(options, "confirm"):
         waiting = [name for name in rundir.nodes() if journal.find(name, journal.UNCONFIRMED)]
         if not waiting:
             raise fail("NK0612", "nothing waits to be confirmed", hint="it may have gone back already: `nkform plan`")
         node = chosen_node(waiting, options.node)
+        refuse_late(node)
         journal.confirm(node)
     print(f"Confirmed: {node} stays as it is.")
     return 0
 
 
+def refuse_late(node: str) -> None:
+    """Raises NkformError where the run that waits to be confirmed has begun to go back."""
+    found = journal.find(node, journal.UNCONFIRMED)
+    if found and outcome(node, found.entry.token) is not None:
+        raise fail(
+            "NK0509",
+            f"too late: {node} goes back to what it was, as far as it can",
+            hint="`nkform recover` tells what is in the way",
+        )
+
+
 def wait(node: str, guardian: Guardian, seconds: float, *, detach: bool) -> int:
     """Waits until somebody confirms, here or elsewhere, or the guardian has gone back. Raises NkformError."""
     record = rundir.stamp(node, journal.UNCONFIRMED)
-    here = sys.stdin.isatty() and not detach
+    until = now() + seconds
+    here = sys.stdin is not None and sys.stdin.isatty() and not detach
     ways = "press Enter, or run `nkform confirm`" if here else "run `nkform confirm`"
     with _Regret() as regret:
         say(f"To keep this, {ways} within {seconds:g} s; otherwise {node} goes back to what it was.")
-        while not detach and rundir.stamp(node, journal.UNCONFIRMED) == record:
+        while rundir.stamp(node, journal.UNCONFIRMED) == record:
             if (found := outcome(node, guardian.token)) is not None:
                 raise _stuck(found)
+            guardian = _guarded(node, guardian, seconds, until)
+            if detach:
+                return 0
             if regret.take():
                 say("going back")
                 guardian.revert()
@@ -55,12 +72,26 @@ def wait(node: str, guardian: Guardian, seconds: float, *, detach: bool) -> int:
                 if os.read(sys.stdin.fileno(), 4096):
                     return _confirm(node, record)
                 here = False  # the terminal is gone
-    if detach:
-        return 0
-    if rundir.stamp(node, journal.PREVIOUS) == record:
+    if detach or rundir.stamp(node, journal.PREVIOUS) == record:
         print("Confirmed.")
         return 0
     raise fail("NK0509", f"nobody confirmed: {node} is as it was before")
+
+
+def _guarded(node: str, guardian: Guardian, seconds: float, until: float) -> Guardian:
+    """The guardian, or another one in its place if it was killed, or this process itself where none can be had."""
+    if is_alive(node) or rundir.stamp(node, journal.UNCONFIRMED) is None:
+        return guardian
+    try:
+        again = start(node, guardian.token, seconds, lambda: None, until)
+    except OSError:
+        if now() >= until:
+            go_back(node, guardian.token)
+        return guardian
+    except NkformError:  # somebody else has just done so
+        return guardian
+    say(f"the guardian of {node} was killed: another one waits for the confirmation now")
+    return again
 
 
 class _Regret:
@@ -91,6 +122,7 @@ def _confirm(node: str, record: tuple[int, int] | None) -> int:
 
     with take("confirm", 60, say):
         if rundir.stamp(node, journal.UNCONFIRMED) == record:
+            refuse_late(node)
             journal.confirm(node)
             print("Confirmed.")
             return 0
@@ -99,6 +131,10 @@ def _confirm(node: str, record: tuple[int, int] | None) -> int:
 
 def _stuck(found: Outcome) -> NkformError:
     return NkformError(
-        Problem("NK0513", "nobody confirmed, and the node cannot go back", hint="`nkform recover` tries again"),
+        Problem(
+            "NK0513",
+            "nobody confirmed, and not all of the node could go back",
+            hint="it is tried again for as long as it takes; `nkform recover` tries at once",
+        ),
         *(Problem("NK0503", text) for text in found.problems),
     )

@@ -6,11 +6,13 @@ import argparse
 import os
 import sys
 
+from nkform.cli.common import look_after
 from nkform.features import FEATURES
 from nkform.report.state_text import Finding, render, render_json
 
 
 def run(options: argparse.Namespace) -> int:
+    look_after(options)
     findings = [_kernel(), _privileges(), *_features(), _grace_periods(), *_engines(), *_programs()]
     if options.json:
         sys.stdout.write(render_json(findings))

@@ -4,16 +4,33 @@ from __future__ import annotations
 
 import argparse
 import time
+from typing import TYPE_CHECKING
 
 from nkform.apply import journal
+from nkform.apply.interrupt import Stopped
 from nkform.apply.journal import Found, State
-from nkform.apply.recovery import revert, tidy, way_back
+from nkform.apply.recovery import WayBack, revert, tidy, way_back
 from nkform.cli.apply import agreed, show_plan
 from nkform.cli.common import chosen_node, interrupted, warn
 from nkform.cli.writing import locked, stopped
+from nkform.dataclass import dataclass, replace
 from nkform.kernel import rundir
 from nkform.kernel.netns import Namespaces
 from nkform.problem import fail
+
+if TYPE_CHECKING:
+    from nkform.apply.interrupt import Interrupts
+    from nkform.kernel.rundir import Lock
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """The run that is to be taken back, and the way."""
+
+    node: str
+    state: State
+    found: Found
+    way: WayBack
 
 
 def run(options: argparse.Namespace) -> int:
@@ -27,28 +44,48 @@ def rollback(options: argparse.Namespace) -> int:
 
 
 def _back(options: argparse.Namespace, command: str, states: tuple[State, State]) -> int:
-    from nkform.apply.interrupt import Stopped
-
+    """Others need not wait while somebody is asked: what was shown is compared with what is to be done after it."""
     with locked(options, command) as (lock, interrupts):
-        nodes = [name for name in rundir.nodes() if any(journal.find(name, state) for state in states)]
-        if not nodes:
+        chosen = _choose(options, command, states)
+        if chosen is None:
             return _nothing(command)
-        node = chosen_node(nodes, options.node)
-        if command == "rollback" and journal.find(node, journal.JOURNAL):
-            raise fail("NK0514", f"a run on {node} was killed and comes first", hint="`nkform recover` takes it back")
-        state, found = next((state, found) for state in states if (found := journal.find(node, state)))
-        _tell(found, state, options)
-        with Namespaces() as namespaces:
-            if state == journal.JOURNAL:
-                tidy(found, namespaces)
-            way = way_back(found.entry.before, namespaces)
+        if options.yes or not chosen.way.plan.actions:
+            return _go(options, chosen, lock, interrupts)
+    if not agreed(command):
+        return 1
+    with locked(options, command) as (lock, interrupts):
+        return _go(options, chosen, lock, interrupts)
+
+
+def _choose(options: argparse.Namespace, command: str, states: tuple[State, State]) -> _Chosen | None:
+    """Finds the run and shows the way back; None where there is no such run. Raises NkformError, KernelError."""
+    nodes = [name for name in rundir.nodes() if any(journal.find(name, state) for state in states)]
+    if not nodes:
+        return None
+    node = chosen_node(nodes, options.node)
+    if command == "rollback" and journal.find(node, journal.JOURNAL):
+        raise fail("NK0514", f"a run on {node} was killed and comes first", hint="`nkform recover` takes it back")
+    state, found = next((state, found) for state in states if (found := journal.find(node, state)))
+    _tell(found, state, options)
+    with Namespaces() as namespaces:
+        if state == journal.JOURNAL:
+            tidy(found, namespaces)
+        way = way_back(found.entry.before, namespaces)
+    warn([replace(problem, severity="warning") for problem in way.look.problems], options)
+    if not (way.plan.empty and way.look.problems):
         show_plan(way.plan, options)
-        if way.plan.actions and not agreed(options, command):
-            return 1
-        try:
-            revert(node, state, found, lock, interrupts, expedite=not options.no_expedite)
-        except Stopped as error:
-            raise stopped(node) from error
+    return _Chosen(node, state, found, way)
+
+
+def _go(options: argparse.Namespace, chosen: _Chosen, lock: Lock, interrupts: Interrupts) -> int:
+    node, state = chosen.node, chosen.state
+    found = journal.find(node, state)
+    if found is None or found.entry.token != chosen.found.entry.token:
+        raise fail("NK0517", f"the run on {node} is not on record any more: nothing was done", hint="run it again")
+    try:
+        revert(node, state, found, lock, interrupts, expedite=not options.no_expedite, shown=chosen.way)
+    except Stopped as error:
+        raise stopped(node) from error
     print(f"\n{node} is as it was before.")
     return 0
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from nkform.cli.common import interrupted, warn
+from nkform.cli.common import interrupted, look_after, warn
 from nkform.dataclass import dataclass
 from nkform.problem import NkformError, fail
 
@@ -61,23 +61,30 @@ def locked(options: argparse.Namespace, command: str) -> Iterator[tuple[Lock, In
 def writing(options: argparse.Namespace, command: str, node: str, namespaces: Namespaces) -> Iterator[Writer]:
     """The right to change a node, once what an earlier run left is fit to be planned against.
 
-    Raises NkformError (NK0611: an earlier run waits to be confirmed), KernelError.
+    Nobody is to be asked anything within the block: others wait. Raises NkformError (NK0611: an earlier run waits to be
+    confirmed), KernelError.
     """
     from nkform.apply import journal
     from nkform.apply.recovery import tidy
 
+    look_after(options)
     with locked(options, command) as (lock, interrupts):
-        if journal.find(node, journal.UNCONFIRMED):
-            raise fail(
-                "NK0611",
-                f"an apply of {node} waits to be confirmed",
-                hint="`nkform confirm` keeps it, `nkform rollback` takes it back",
-            )
+        refuse_pending()
         earlier = journal.find(node, journal.JOURNAL)
         if earlier:
             warn([interrupted(earlier, f"this {command} goes on from there")], options)
             tidy(earlier, namespaces)
         yield Writer(options, lock, interrupts, earlier)
+
+
+def refuse_pending() -> None:
+    """Raises NkformError (NK0611) where a run waits to be confirmed, whichever node's it is: it may yet go back."""
+    from nkform.apply import guardian, journal
+    from nkform.kernel import rundir
+
+    for name in rundir.nodes():
+        if journal.find(name, journal.UNCONFIRMED) or guardian.is_alive(name):
+            raise fail("NK0611", f"an apply of {name} waits to be confirmed, or goes back", hint=guardian.PENDING)
 
 
 def _asked(name: str) -> None:

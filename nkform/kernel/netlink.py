@@ -107,8 +107,8 @@ def nested(number: int, *attributes: bytes) -> bytes:
 
 
 def text(number: int, value: str) -> bytes:
-    """A NUL-terminated string."""
-    return attribute(number, value.encode() + b"\0")
+    """A NUL-terminated string, out of text as `string` makes it."""
+    return attribute(number, value.encode(errors="surrogateescape") + b"\0")
 
 
 def u32(number: int, value: int) -> bytes:

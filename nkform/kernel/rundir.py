@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import stat
+import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TextIO
@@ -22,6 +23,10 @@ FOLDER_MODE = 0o700
 FILE_MODE = 0o600
 JOURNAL = "journal"
 """The file of a run under way, or of one that was killed (apply/journal.py)."""
+GUARDIAN = "guardian"
+"""The file that the guardian of a run that waits to be confirmed has the lock of (apply/guardian.py)."""
+GOING_BACK = "going-back"
+"""The file that a guardian has the lock of, in the machine's folder, while it goes back or waits for its turn."""
 LOCK = "@lock"
 MACHINE = "@machine"
 """The folder of what is the machine's and not a node's. No node has these names: theirs have no @."""
@@ -138,6 +143,17 @@ def append(node: str, name: str, base: Path = RUN) -> int:
         return os.open(name, os.O_WRONLY | os.O_APPEND | _OPEN, dir_fd=folder)
 
 
+def rewrite(node: str, name: str, text: str, base: Path = RUN) -> None:
+    """Puts a short text in place of what a file says; the file stays the same one, with whoever has its lock."""
+    with _folder(node, base, f"write {base / node / name}") as folder:
+        fd = os.open(name, os.O_WRONLY | _OPEN, dir_fd=folder)
+        try:
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, text.encode(errors="surrogateescape"), 0)
+        finally:
+            os.close(fd)
+
+
 def stamp(node: str, name: str, base: Path = RUN) -> tuple[int, int] | None:
     """A file's inode and when it was last written (ns); None where there is none."""
     try:
@@ -175,7 +191,10 @@ def nodes(base: Path = RUN) -> list[str]:
 
 
 class Lock:
-    """The right to change this machine: one process has it at a time. Release it, or let the process end."""
+    """Something that one process has at a time, by a lock on a file. Release it, or let the process end.
+
+    The lock belongs to the open file (F_OFD_SETLK, fcntl(2)): forked children have it too, until all have closed it.
+    """
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -186,8 +205,8 @@ class Lock:
             self._fd = -1
 
     def leave(self) -> None:
-        """For a forked child, which has not got the lock: closes its copy without giving up its parent's."""
-        self.release()  # the lock belongs to the open file, which lives as long as the parent has it
+        """Closes this process's copy; a process that was forked from this one, or that forked this one, keeps it."""
+        self.release()
 
     def __enter__(self) -> Lock:
         return self
@@ -198,18 +217,44 @@ class Lock:
 
 def lock(words: str, base: Path = RUN) -> Lock | str:
     """Takes the machine's lock, or tells who has it: `words` say so of us."""
-    asked = f"lock {base / LOCK}"
-    folder = _open_folder(base)
+    os.close(_open_folder(base))
+    return _take(base, LOCK, words)
+
+
+def is_locked(base: Path = RUN) -> bool:
+    """Whether a run is changing this machine; takes nothing."""
+    return _is_taken(base / LOCK)
+
+
+def hold(node: str, name: str, words: str, base: Path = RUN) -> Lock | str:
+    """Takes the lock of a file in the folder of a node, or tells what it says."""
+    os.close(_open_folder(base))
+    os.close(_open_folder(base / node))
+    return _take(base / node, name, words)
+
+
+def is_held(node: str, name: str, base: Path = RUN) -> bool:
+    """Whether a process has the lock of a file in the folder of a node; takes nothing."""
+    return _is_taken(base / node / name)
+
+
+_FLOCK = struct.Struct("@hhqqi0q")
+"""struct flock, fcntl(2): type, whence, start, length and pid; a length of 0 is the whole file."""
+
+
+def _take(path: Path, name: str, words: str) -> Lock | str:
+    asked = f"lock {path / name}"
+    folder = _open_folder(path)
     try:
-        fd = os.open(LOCK, os.O_RDWR | os.O_CREAT | _OPEN, FILE_MODE, dir_fd=folder)
+        fd = os.open(name, os.O_RDWR | os.O_CREAT | _OPEN, FILE_MODE, dir_fd=folder)
     except OSError as error:
         raise KernelError(error.errno or errno.EIO, asked) from error
     finally:
         os.close(folder)
     try:
         _check(os.fstat(fd), asked)
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+    except (BlockingIOError, PermissionError):  # EAGAIN or EACCES: somebody has it
         holder = os.pread(fd, 500, 0).decode(errors="replace").strip()
         os.close(fd)
         return holder or "another process"
@@ -219,3 +264,17 @@ def lock(words: str, base: Path = RUN) -> Lock | str:
     os.ftruncate(fd, 0)
     os.pwrite(fd, words.encode(errors="surrogateescape"), 0)
     return Lock(fd)
+
+
+def _is_taken(path: Path) -> bool:
+    try:
+        fd = os.open(path, os.O_RDWR | _OPEN)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise KernelError(error.errno or errno.EIO, f"see who has the lock {path}") from error
+    try:
+        answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+    finally:
+        os.close(fd)
+    return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)

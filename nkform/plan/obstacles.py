@@ -85,7 +85,8 @@ def _device_obstacles(node: str, device: Device, live: Node, adopt: bool) -> Ite
             where = device.peer.namespace or "this namespace"
             yield Problem(
                 "NK0415",
-                f"the peer's name {device.peer.name} is taken in {where} by a device that is not nkform's",
+                f"the peer of {device.name} cannot be {device.peer.name} in {where}: a device that is not nkform's has"
+                " that name",
                 path=(*path, "peer", "name"),
                 hint="use another name for the peer",
             )

@@ -12,6 +12,7 @@ from nkform.dataclass import replace
 from nkform.model import ROOT, After, Device, Endpoint, First, Hook, Last, Namespace, Node, Position
 from nkform.plan.actions import Action, SetMark, chain_of
 from nkform.plan.compare import FieldChange, reorder
+from nkform.plan.parts import NOTHING, Without
 from nkform.plan.plan import Change, Plan, build
 
 
@@ -30,9 +31,9 @@ def declared(before: Node, live: Node) -> Node:
     return Node(before.name, namespaces, devices)
 
 
-def plan(before: Node, live: Node, features: Collection[str]) -> Plan:
-    """What leads back. Raises NkformError where something of others is in the way."""
-    desired = declared(before, live)
+def plan(before: Node, live: Node, features: Collection[str], without: Without = NOTHING) -> Plan:
+    """What leads back, but for what is to be left alone. Raises NkformError where something of others is in the way."""
+    desired, live = without.trim(declared(before, live), live)
     found = build(desired, live, features=features, resolved=desired.devices)
     freed = [
         name

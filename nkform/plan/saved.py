@@ -112,6 +112,21 @@ def check_live(basis: Basis, live: Node) -> None:
     raise NkformError(*told)
 
 
+def check_agreed(before: Node, after: Node, shown: Plan, now: Plan) -> None:
+    """Raises NkformError if a plan is not the one that was shown and agreed to, saying what changed meanwhile."""
+    if shown.actions == now.actions:
+        return
+    found = list(differences(relevant(before), relevant(after)))
+    told = [
+        Problem("NK0517", f"{'.'.join(path)} was {_said(old)} when the plan was shown, and is {_said(new)}")
+        for path, old, new in found[:SHOWN]
+    ]
+    if len(found) > SHOWN:
+        told.append(Problem("NK0517", f"{len(found) - SHOWN} more differences"))
+    refusal = "the node changed after its plan was shown: nothing was done"
+    raise NkformError(Problem("NK0517", refusal, hint="run the same command again, and look at its plan"), *told)
+
+
 def check_plan(saved: Saved, plan: Plan) -> None:
     """Raises NkformError if the same spec and node now give another plan."""
     if saved.actions != plan.actions:

@@ -46,6 +46,7 @@ def alone(*words: str) -> NoReturn:
     with contextlib.suppress(BaseException):
         for number in SIGNALS:  # whoever runs the tests in the background may have had them ignored
             signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # as Python begins
         sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w")
         code = main(list(words))
         sys.stdout.flush()
