@@ -214,7 +214,7 @@ class Device:
     `chains` are declared: the programs of each hook that the spec names; of the others nothing is managed but what is
     ours. `attach` is `tc` where legacy tc is asked for. `owner`, `enslaved` and `hooks` are observed: whose mark it
     carries, whether it is a port of a bridge or the like (whose driver may raise its headroom), and what its hooks run.
-    `index` is the primary's ifindex when observed.
+    `index` is the primary's ifindex when observed. `optional`: an external device may be absent.
     """
 
     name: str
@@ -228,6 +228,7 @@ class Device:
     enslaved: bool = False
     index: int = 0
     hooks: Mapping[str, Hook] = field(default_factory=dict)
+    optional: bool = False
 
     @property
     def hooks_legacy(self) -> bool:
@@ -244,14 +245,15 @@ class Device:
 class Namespace:
     """A network namespace by its key.
 
-    Desired: `create` says that nkform makes and owns it. Observed: `owner` is the node whose mark its `lo` carries,
-    `links` maps the names of all devices in it to whether they belong to that node.
+    Desired: `create` says that nkform makes and owns it, `optional` that it may be absent. Observed: `owner` is the
+    node whose mark its `lo` carries, `links` maps the names of all devices in it to whether they belong to that node.
     """
 
     name: str
     create: bool = False
     owner: str | None = None
     links: Mapping[str, bool] = field(default_factory=dict)
+    optional: bool = False
 
 
 @dataclass(frozen=True, slots=True)

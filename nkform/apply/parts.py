@@ -8,17 +8,40 @@ that depend on them.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from nkform.dataclass import dataclass
 from nkform.kernel.netlink import KernelError
 from nkform.model import Node
-from nkform.plan.parts import NOTHING, Name, Without, groups, possible
+from nkform.plan.parts import NOTHING, Name, Without, possible
+from nkform.plan.parts import parts as parts_of
 from nkform.plan.plan import Plan
 from nkform.problem import NkformError, Problem
 
 STOPPED = "NK0507"
 """The code of a run that somebody stopped: no further part is tried then."""
+
+
+class Planned(Protocol):
+    """What was planned in one look at the kernel, and what was left alone, and why."""
+
+    @property
+    def desired(self) -> Node: ...
+
+    @property
+    def live(self) -> Node: ...
+
+    @property
+    def plan(self) -> Plan: ...
+
+    @property
+    def without(self) -> Without: ...
+
+    @property
+    def problems(self) -> tuple[Problem, ...]: ...
+
+
+L = TypeVar("L", bound=Planned)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +58,13 @@ class Look:
     problems: tuple[Problem, ...]
 
 
-class Work(Protocol):
+class Work(Protocol[L]):
     """What is to be done, and how."""
 
-    def look(self, without: Without) -> Look:
+    def look(self, without: Without) -> L:
         """Looks at the kernel, and plans. Raises NkformError where nothing can be planned, KernelError."""
 
-    def carry_out(self, look: Look, *, whole: bool) -> None:
+    def carry_out(self, look: L, *, whole: bool) -> None:
         """Carries a plan out. `whole`: it is all that there is to do. Raises NkformError, KernelError."""
 
 
@@ -51,21 +74,21 @@ def planned(desired: Node, live: Node, build: Callable[[Without], Plan], without
     return Look(desired, live, plan, alone, problems)
 
 
-def carry_out(work: Work, look: Look) -> tuple[Problem, ...]:
+def carry_out(work: Work[L], look: L) -> tuple[Problem, ...]:
     """Carries out what can be, and returns why the rest could not. Raises NkformError if somebody stopped it."""
     problems = list(look.problems)
     try:
         work.carry_out(look, whole=not look.without)
     except (NkformError, KernelError) as error:
         failed = _problems(error)
-        parts = groups(look.plan, (look.desired, look.live))
+        parts = parts_of(look.plan, (look.desired, look.live))
         if len(parts) < 2:
             return tuple(dict.fromkeys([*problems, *failed]))
         problems += _parts(work, look.without, parts)
     return tuple(dict.fromkeys(problems))
 
 
-def _parts(work: Work, without: Without, parts: Sequence[frozenset[Name]]) -> list[Problem]:
+def _parts(work: Work[L], without: Without, parts: Sequence[frozenset[Name]]) -> list[Problem]:
     """Carries out parts until none of those that are left can be; what was in the way of one may have gone by then."""
     left = list(parts)
     while True:
@@ -77,7 +100,7 @@ def _parts(work: Work, without: Without, parts: Sequence[frozenset[Name]]) -> li
 
 
 def _halves(
-    work: Work,
+    work: Work[L],
     without: Without,
     all_parts: Collection[frozenset[Name]],
     parts: Sequence[frozenset[Name]],
@@ -87,7 +110,7 @@ def _halves(
     for half in (parts[:middle], parts[middle:]):
         if not half:
             continue
-        others = frozenset[Name]().union(*(part for part in all_parts if part not in half))
+        others = frozenset[Name]().union(*(part for part in all_parts if part not in half)).difference(*half)
         try:
             look = work.look(without | others)
             if look.problems:

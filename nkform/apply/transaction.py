@@ -62,7 +62,7 @@ class Run:
     one follows, which a failure leaves as it was. `settles` is what the journal becomes once the run is done; None: it
     goes, and the way back stays what it was. `returns`: the run goes back, to programs that earlier runs held.
     `confirm`: within how many seconds it is to be confirmed, 0 if it is for good. `in_parts`: it is a part of what is
-    to be done, so the record of the interrupted run stays.
+    to be done, so the record of the interrupted run stays. `others`: what others had before the parts that came first.
     """
 
     command: str
@@ -73,6 +73,7 @@ class Run:
     returns: bool = False
     confirm: float = 0
     in_parts: bool = False
+    others: tuple[Belonging, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +155,7 @@ def apply(
     asked again: the node is then in between, and the journal stays.
     """
     complete, origin, others = noted(plan, before, means.namespaces)
+    others = tuple(dict.fromkeys((*run.others, *others)))
     journal = begin(
         run.command,
         run.origin or origin,

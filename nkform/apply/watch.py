@@ -24,6 +24,7 @@ from nkform.model import Device, Node, RoomFor
 from nkform.observe.node import observe
 from nkform.observe.pulse import Pulse, Scope, matters, scope, take
 from nkform.plan.drift import WHOLE, Difference, against, differences
+from nkform.plan.parts import Without, concerned
 from nkform.plan.plan import Programs, meaning
 from nkform.plan.watch import Drifted, Event, Failed, Healed, Recovered, Reread, Settled, Stopped, Trouble, Watching
 from nkform.problem import NkformError, Problem
@@ -47,14 +48,14 @@ Tell = Callable[[Event], None]
 class Subject:
     """What is watched: a spec's node, what the kernel can do for it, and its programs.
 
-    `heal` makes the node as the spec says, as `nkform apply` does, and returns how many actions that took; None: the
-    watch only tells. It raises NkformError or KernelError.
+    `heal` makes the node as the spec says, as `nkform apply --keep-going` does, and returns how many actions that took,
+    and what was in the way of the rest; None: the watch only tells. It raises NkformError or KernelError.
     """
 
     node: Node
     features: Collection[str]
     programs: Programs | None = None
-    heal: Callable[[], int] | None = None
+    heal: Callable[[], tuple[int, tuple[Problem, ...]]] | None = None
 
 
 class Watch:
@@ -77,7 +78,7 @@ class Watch:
         self._found: tuple[Difference, ...] = ()
         self._told: tuple[Difference, ...] = ()
         self._trouble = Trouble()
-        self._resolved: tuple[object, Mapping[str, Device]] | None = None
+        self._resolved: tuple[object, Mapping[str, Device], tuple[Problem, ...]] | None = None
 
     def run(self, subject: Subject, reread: Callable[[], Subject], ready: Callable[[], None]) -> None:
         """Watches until a signal ends it. The first look raises NkformError or KernelError if it fails; no later one.
@@ -116,26 +117,34 @@ class Watch:
             before = self._scope
             self._pulse = take(self._namespaces, before)
             live = observe(self._namespaces, subject.node.name, subject.node)
-            desired = subject.node.with_devices(self._meaning(subject, live))
+            devices, wrong = self._meaning(subject, live)
+            left = Without(frozenset(concerned(wrong)))
+            desired, live = left.trim(subject.node.with_devices(devices), live)
             self._scope = scope(self._namespaces, live, desired)
             if self._scope == before:
                 break
         plan, problems = against(desired, desired.devices, live, subject.features)
-        self._found = tuple(differences(plan, problems))
+        self._found = tuple(differences(plan, (*wrong, *problems)))
         return self._found
 
-    def _meaning(self, subject: Subject, live: Node) -> Mapping[str, Device]:
-        """What the spec means here. It is worked out anew only where the devices changed that it makes room for."""
+    def _meaning(self, subject: Subject, live: Node) -> tuple[Mapping[str, Device], tuple[Problem, ...]]:
+        """What the spec means here, but for devices that it can mean nothing for here, and why.
+
+        It is worked out anew only where the devices changed that it makes room for. Raises NkformError for what is
+        wrong with no device in particular.
+        """
         values = [value for device in subject.node.devices.values() for value in device.attrs.values()]
         needy = {name for value in values if isinstance(value, RoomFor) for name in value.devices}
         basis = (subject, {name: live.rooms.get(name) for name in needy})
         if self._resolved is None or self._resolved[0] != basis:
             devices, problems = meaning(subject.node, live, features=subject.features, programs=subject.programs)
-            errors = [problem for problem in problems if problem.severity == "error"]
-            if errors:
-                raise NkformError(*errors)
-            self._resolved = (basis, devices)
-        return self._resolved[1]
+            errors = tuple(problem for problem in problems if problem.severity == "error")
+            wrong = {name for _, name in concerned(errors)}
+            if nowhere := [problem for problem in errors if not any(concerned([problem]))]:
+                raise NkformError(*nowhere)
+            fit = {name: device for name, device in devices.items() if name not in wrong}
+            self._resolved = (basis, fit, errors)
+        return self._resolved[1:]
 
     def _report(self) -> None:
         """Tells what is new and what is over.
@@ -151,7 +160,7 @@ class Watch:
                 self._tell(Settled(each))
         self._told = self._found
 
-    def _mend(self, subject: Subject, heal: Callable[[], int]) -> None:
+    def _mend(self, subject: Subject, heal: Callable[[], tuple[int, tuple[Problem, ...]]]) -> None:
         """Brings the node back to the spec, unless it is too early to try that again, and looks what came of it."""
         now = time.monotonic()
         if self._trouble.early(self._found, now):
@@ -160,12 +169,16 @@ class Watch:
             self._fail((Problem("NK0520", "what was mended has been changed back: something else sets it"),))
             return
         asked = self._found
-        actions = self._try(heal)
-        if actions is None:
+        done = self._try(heal)
+        if done is None:
             return
+        actions, problems = done
         if actions:
             self._tell(Healed(actions))
-        self._trouble.mended(asked, time.monotonic())
+        if problems:
+            self._fail(problems)
+        else:
+            self._trouble.mended(asked, time.monotonic())
         self._hear(0)  # our own changes, which the look is about to see
         if self._try(partial(self._look, subject)) is not None:
             self._report()

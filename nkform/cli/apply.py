@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,13 +25,16 @@ from nkform.cli.common import (
     warn_interrupted,
 )
 from nkform.cli.writing import Writer, refuse_pending, seconds, stopped, writing
+from nkform.dataclass import dataclass, replace
 from nkform.model import Node
+from nkform.plan.parts import NOTHING, Without
 from nkform.plan.saved import check_agreed, check_live, check_plan
 from nkform.problem import NkformError, Problem, fail
 from nkform.report.colour import Paint, wanted
 from nkform.report.plan_text import lines
 
 if TYPE_CHECKING:
+    from nkform.apply.belongings import Belonging
     from nkform.apply.guardian import Guardian
     from nkform.apply.journal import State
     from nkform.bpf.programs import Programs
@@ -50,13 +53,15 @@ def run(options: argparse.Namespace) -> int:
 
     kept = load(options)
     spec = as_spec(kept.basis) if kept else read_spec(options)
+    if kept and options.keep_going:
+        raise fail("NK0602", "--keep-going: a saved plan is carried out as a whole", hint="apply the spec instead")
     if kept:
         options.adopt, options.target = kept.basis.adopt, list(kept.basis.targets)
         options.objects = Path(kept.basis.objects) if kept.basis.objects else None
     node = spec.node.name
     trial = _trial(options)
 
-    def see(*, begun: Begun | None = None) -> Look:
+    def see(without: Without | None = None, *, begun: Begun | None = None) -> Look:
         return look(
             namespaces,
             spec.node,
@@ -65,6 +70,7 @@ def run(options: argparse.Namespace) -> int:
             targets=options.target,
             begun=begun,
             seen=partial(check_live, kept.basis) if kept else lambda _: None,
+            without=NOTHING if options.keep_going and without is None else without,
         )
 
     with Namespaces() as namespaces, placed(spec), programs_of(spec, options) as programs:
@@ -83,20 +89,37 @@ def run(options: argparse.Namespace) -> int:
             else:
                 _show(found, spec, options)
             if found.plan.empty:
-                nothing_to_do(node, writer)
+                if not found.problems:
+                    nothing_to_do(node, writer)
                 remember(found, found.live, spec, options, programs)
+                if found.problems:
+                    raise NkformError(*found.problems)
                 return 0
-            live, guardian = carry_out(
-                found, found.desired, namespaces, writer, programs, options.target, expedite=spec.expedite, trial=trial
-            )
-            remember(found, live, spec, options, programs)
-    added, changed, destroyed = found.plan.count()
-    print(f"\nApply complete! Objects: {added} added, {changed} changed, {destroyed} destroyed.", flush=True)
+            order = Order(namespaces, writer, programs, options.target, spec.expedite, trial=trial)
+            done = carry_out_parts(found, see, order) if options.keep_going else carry_out(found, order)
+            if done.live is not None:
+                remember(_converged(see(found.without)) if done.problems else found, done.live, spec, options, programs)
+            added, changed, destroyed = done.counts
+            said = "Apply complete, but for what is in the way." if done.problems else "Apply complete!"
+            print(f"\n{said} Objects: {added} added, {changed} changed, {destroyed} destroyed.", flush=True)
+            if done.problems and done.guardian is None:
+                raise NkformError(*done.problems)
+    guardian = done.guardian
+    if done.problems:
+        warn(place_all([replace(problem, severity="warning") for problem in done.problems], spec), options)
     if guardian is None:
         return 0
     from nkform.cli.confirm import wait
 
-    return wait(node, guardian, trial, detach=options.detach)
+    return wait(node, guardian, trial, detach=options.detach) or int(bool(done.problems))
+
+
+def _converged(found: Look) -> Look:
+    """A look after a run, as one at the devices that are as the spec says."""
+    differing = {change.name for change in found.plan.changes if change.kind == "device"}
+    devices = {name: device for name, device in found.plan.devices.items() if name not in differing}
+    left = found.without | {("device", name) for name in differing}
+    return replace(found, plan=replace(found.plan, devices=devices), without=left)
 
 
 def _trial(options: argparse.Namespace) -> float:
@@ -112,7 +135,8 @@ def _trial(options: argparse.Namespace) -> float:
 
 
 def _show(found: Look, spec: Spec, options: argparse.Namespace) -> None:
-    warn(place_all(found.plan.warnings, spec), options)
+    in_the_way = [replace(problem, severity="warning") for problem in found.problems]
+    warn(place_all([*found.plan.warnings, *in_the_way], spec), options)
     show_plan(found.plan, options, drift_of(found))
 
 
@@ -142,7 +166,7 @@ def destroy(options: argparse.Namespace) -> int:
                 _forget(empty.name)
                 return 0
             expedite = spec.expedite if spec else _last_said(empty.name)
-            carry_out(found, empty, namespaces, writer, expedite=expedite, settles=None)
+            carry_out(found, Order(namespaces, writer, expedite=expedite, settles=None))
             with afterwards(options):
                 _forget(empty.name)
     print(f"\nDestroy complete! Objects: {found.plan.count()[2]} destroyed.")
@@ -177,49 +201,132 @@ def agreed(verb: str) -> bool:
     return True
 
 
-def carry_out(
-    found: Look,
-    desired: Node,
-    namespaces: Namespaces,
-    writer: Writer,
-    programs: Programs | None = None,
-    targets: Sequence[str] = (),
-    *,
-    expedite: bool,
-    settles: State | None = "previous",
-    trial: float = 0,
-) -> tuple[Node, Guardian | None]:
-    """Carries a plan out; returns the live node after it. `trial`: seconds until it goes back if nobody confirms it, 0
-    if it is for good; then a guardian sees to that. `expedite`: whether the spec, or what was applied last, lets grace
-    periods be expedited; the command line may forbid it. Raises NkformError, KernelError.
+@dataclass(frozen=True, slots=True)
+class Order:
+    """How plans are to be carried out.
+
+    `trial`: seconds until it goes back if nobody confirms it, 0 if it is for good; then a guardian sees to that.
+    `expedite`: whether the spec, or what was applied last, lets grace periods be expedited; the command line may forbid
+    it. `settles`: what the journal becomes (apply/transaction.py).
     """
+
+    namespaces: Namespaces
+    writer: Writer
+    programs: Programs | None = None
+    targets: Sequence[str] = ()
+    expedite: bool = True
+    settles: State | None = "previous"
+    trial: float = 0
+
+
+@dataclass(slots=True)
+class Done:
+    """What came of it: the live node after it (None: nothing was done), how many actions that took, objects added,
+    changed and destroyed, and why some could not be."""
+
+    live: Node | None = None
+    actions: int = 0
+    counts: tuple[int, int, int] = (0, 0, 0)
+    problems: tuple[Problem, ...] = ()
+    guardian: Guardian | None = None
+
+
+def carry_out(found: Look, order: Order) -> Done:
+    """Carries a plan out, whole or not at all. Raises NkformError, KernelError."""
+
+    def work(carrier: _Carrier) -> tuple[Problem, ...]:
+        carrier.carry_out(found, whole=True)
+        return ()
+
+    return _guarded(order, _Carrier(found, order), work)
+
+
+def carry_out_parts(found: Look, see: Callable[[Without], Look], order: Order) -> Done:
+    """Carries out what can be. Raises NkformError (stopped), KernelError."""
+    from nkform.apply.parts import carry_out
+
+    carrier = _Carrier(found, order, see)
+    return _guarded(order, carrier, lambda carrier: carry_out(carrier, found))
+
+
+class _Carrier:
+    """Carries out plans, one or several of which make the order's run. Work of apply/parts.py."""
+
+    def __init__(self, found: Look, order: Order, see: Callable[[Without], Look] | None = None) -> None:
+        from nkform.apply import journal
+        from nkform.apply.transaction import Means
+
+        writer = order.writer
+        expedite = order.expedite and not writer.options.no_expedite
+        self.node = found.desired.name
+        self.token = journal.new_token()
+        self.done = Done()
+        self._order = order
+        self._see = see
+        self._earlier = writer.earlier
+        self._origin = writer.earlier.entry.before if writer.earlier else None
+        self._others: tuple[Belonging, ...] = ()
+        self._first = found
+        self._means = Means(
+            writer.lock, order.namespaces, found.features, writer.interrupts, order.programs, Progress(), expedite
+        )
+
+    def look(self, without: Without) -> Look:
+        """Another look, once the whole could not be had: the way back leads to before all of it."""
+        from nkform.apply.before import noted
+
+        assert self._see is not None
+        if self._origin is None:
+            _, self._origin, self._others = noted(self._first.plan, self._first.live, self._order.namespaces)
+        return self._see(without)
+
+    def carry_out(self, look: Look, *, whole: bool) -> None:  # noqa: ARG002 - all parts are one run's
+        from nkform.apply import journal
+        from nkform.apply.transaction import Run, apply
+
+        order = self._order
+        settles = journal.UNCONFIRMED if order.trial else order.settles
+        run = Run(
+            "apply", self.token, self._origin, self._earlier, settles, confirm=order.trial, others=self._others
+        )  # fmt: skip
+        if look.plan.actions or self._see is None:
+            self.done.live = apply(
+                look.plan, look.desired, look.live, run, self._means, order.targets, look.without
+            )  # fmt: skip
+            self._earlier = None
+        self.done.actions += len(look.plan.actions)
+        counts = zip(self.done.counts, look.plan.count(), strict=True)
+        self.done.counts = tuple(map(sum, counts))  # type: ignore[assignment]  # three of them
+
+
+def _guarded(order: Order, carrier: _Carrier, work: Callable[[_Carrier], tuple[Problem, ...]]) -> Done:
+    """Has a run watched by a guardian, if it is to be confirmed."""
     from nkform.apply import journal
     from nkform.apply.interrupt import Stopped
-    from nkform.apply.transaction import Means, Run, apply, release
+    from nkform.apply.transaction import release
     from nkform.kernel import rundir
 
-    token = journal.new_token()
-    origin = writer.earlier.entry.before if writer.earlier else None
-    settles = journal.UNCONFIRMED if trial else settles
-    run = Run("apply", token, origin, writer.earlier, settles, confirm=trial)
-    expedite = expedite and not writer.options.no_expedite
-    means = Means(writer.lock, namespaces, found.features, writer.interrupts, programs, Progress(), expedite)
-    guardian = _guardian(desired.name, token, trial, writer) if trial else None
+    node, done = carrier.node, carrier.done
+    guardian = _guardian(node, carrier.token, order.trial, order.writer) if order.trial else None
     try:
         with timed("apply"):
-            live = apply(found.plan, desired, found.live, run, means, targets)
+            done.problems = work(carrier)
     except Stopped as error:
-        raise stopped(desired.name) from error
+        raise stopped(node) from error
     except NkformError:
-        if guardian and not journal.find(desired.name, journal.JOURNAL):
+        if guardian and not journal.find(node, journal.JOURNAL):
             guardian.dismiss()
-            rundir.remove(desired.name, rundir.GUARDIAN)
+            rundir.remove(node, rundir.GUARDIAN)
         raise
-    if guardian:
+    if guardian and done.live is None:
+        guardian.dismiss()
+        rundir.remove(node, rundir.GUARDIAN)
+    elif guardian:
         guardian.applied()
-    with afterwards(writer.options):
-        release(desired.name)
-    return live, guardian
+        done.guardian = guardian
+    with afterwards(order.writer.options):
+        release(node)
+    return done
 
 
 def _guardian(node: str, token: str, seconds: float, writer: Writer) -> Guardian:

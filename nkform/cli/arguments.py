@@ -101,7 +101,7 @@ def _from_specs(command: Command) -> None:
     )  # fmt: skip
     command(
         "apply", "make the node as the spec says, or leave it as it was", "apply",
-        *planning, _short, _locking, _unasked, _on_trial, _waiting,
+        *planning, _short, _locking, _unasked, _in_parts, _on_trial, _waiting,
     )  # fmt: skip
     command(
         "watch", "say how the node drifts from the spec, as it does; and mend it", "watch",
@@ -211,6 +211,14 @@ def _on_trial(sub: Parser) -> None:
     )
     sub.add_argument(
         "--detach", action="store_true", help="with --confirm: do not wait here, `nkform confirm` will be run"
+    )
+
+
+def _in_parts(sub: Parser) -> None:
+    sub.add_argument(
+        "--keep-going",
+        action="store_true",
+        help="apply what can be applied, where something is in the way of the rest; exit 1 and name the rest",
     )
 
 

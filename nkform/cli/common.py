@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from nkform.kernel.netns import Namespaces
     from nkform.observe.node import Begun
     from nkform.plan.drift import Notes
+    from nkform.plan.parts import Without
     from nkform.plan.plan import Plan
     from nkform.spec import Spec
 
@@ -63,12 +64,17 @@ def warn(problems: Sequence[Problem], options: argparse.Namespace) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One look at the kernel, and the plan that came of it. `desired` says what to look for in the maps of programs."""
+    """One look at the kernel, and the plan that came of it. `desired` says what to look for in the maps of programs.
+
+    `without`: what the plan leaves alone, because of `problems`.
+    """
 
     desired: Node
     live: Node
     features: frozenset[str]
     plan: Plan
+    without: Without
+    problems: tuple[Problem, ...] = ()
 
 
 def look(
@@ -80,13 +86,16 @@ def look(
     targets: Collection[str] = (),
     begun: Begun | None = None,
     seen: Callable[[Node], None] = lambda _: None,
+    without: Without | None = None,
 ) -> Look:
     """Observes and plans; `begun` is what a run that was killed left, `seen` gets the live node between the two.
 
-    Raises NkformError with paths into the spec, KernelError.
+    `without`: what stands in the way of some objects keeps only these from being planned, and those named are left
+    alone as well; None: all is planned, or nothing. Raises NkformError with paths into the spec, KernelError.
     """
     from nkform.kernel.probe import probe, require_root
     from nkform.observe.node import observe
+    from nkform.plan.parts import NOTHING, possible
     from nkform.plan.plan import build
     from nkform.plan.resolve import needed_features
 
@@ -98,9 +107,15 @@ def look(
     with timed("observe"):
         live = observe(namespaces, desired.name, desired, begun)
     seen(live)
+
+    def plan(left: Without) -> Plan:
+        shall, there = left.trim(desired, live)
+        return build(shall, there, features=features, programs=programs, adopt=adopt, targets=targets)
+
     with timed("plan"):
-        plan = build(desired, live, features=features, programs=programs, adopt=adopt, targets=targets)
-    return Look(desired, live, features, plan)
+        if without is None:
+            return Look(desired, live, features, plan(NOTHING), NOTHING)
+        return Look(desired, live, features, *possible(plan, (desired, live), without))
 
 
 def drift_of(found: Look) -> Notes:
@@ -128,7 +143,7 @@ def remember(found: Look, live: Node, spec: Spec, options: argparse.Namespace, p
         if programs is not None:
             explanations.note(live, found.plan.devices, programs.templates())
         files = [source.name for source in spec.sources]
-        targets = getattr(options, "target", ())
+        targets = getattr(options, "target", ()) or (tuple(found.plan.devices) if found.without else ())
         record.note(found.plan, spec.node, features=found.features, files=files, targets=targets)
 
 

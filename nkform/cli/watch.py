@@ -10,7 +10,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from nkform.cli.common import look, placed, programs_of, read_spec, remember
+from nkform.cli.common import Look, look, placed, programs_of, read_spec, remember
+from nkform.plan.parts import NOTHING, Without
 from nkform.problem import NkformError, Problem
 
 if TYPE_CHECKING:
@@ -68,24 +69,28 @@ def _subject(options: argparse.Namespace, namespaces: Namespaces, stack: ExitSta
 
 def _healer(
     spec: Spec, namespaces: Namespaces, programs: Programs | None, options: argparse.Namespace
-) -> Callable[[], int]:
-    """What `nkform apply -y` would do now; returns how many actions it took."""
-    from nkform.cli.apply import carry_out, nothing_to_do
+) -> Callable[[], tuple[int, tuple[Problem, ...]]]:
+    """What `nkform apply -y --keep-going` would do now; returns how many actions it took, and what was in the way."""
+    from nkform.cli.apply import Order, carry_out_parts, nothing_to_do
     from nkform.cli.writing import writing
 
-    def heal() -> int:
+    def see(without: Without = NOTHING) -> Look:
+        return look(namespaces, spec.node, programs=programs, without=without)
+
+    def heal() -> tuple[int, tuple[Problem, ...]]:
         """The way back stays what it was: to before the last apply, and not to what drifted."""
         with placed(spec), writing(options, "watch", spec.node.name, namespaces) as writer:
-            found = look(namespaces, spec.node, programs=programs)
-            live = found.live
+            found = see()
             if found.plan.empty:
-                nothing_to_do(spec.node.name, writer)
-            else:
-                live, _ = carry_out(
-                    found, found.desired, namespaces, writer, programs, expedite=spec.expedite, settles=None
-                )
-            remember(found, live, spec, options, programs)
-        return len(found.plan.actions)
+                if not found.problems:
+                    nothing_to_do(spec.node.name, writer)
+                    remember(found, found.live, spec, options, programs)
+                return 0, found.problems
+            order = Order(namespaces, writer, programs, expedite=spec.expedite, settles=None)
+            done = carry_out_parts(found, see, order)
+            if done.live is not None and not done.problems:
+                remember(found, done.live, spec, options, programs)
+        return done.actions, done.problems
 
     return heal
 

@@ -7,11 +7,14 @@ if the object were in neither the spec nor the kernel.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from nkform.dataclass import dataclass, replace
 from nkform.model import ROOT, Device, Namespace, Node
-from nkform.plan.plan import Plan
 from nkform.problem import NkformError, Problem
+
+if TYPE_CHECKING:
+    from nkform.plan.plan import Plan
 
 Name = tuple[str, str]
 """An object: "device" or "namespace", and its name."""
@@ -48,6 +51,24 @@ class Without:
 
 
 NOTHING = Without()
+
+
+def absent(desired: Node, live: Node) -> tuple[Without, tuple[Problem, ...]]:
+    """What may be absent and is, with the devices that need it; and what to tell of that."""
+    spaces = [n for n, space in desired.namespaces.items() if space.optional and n not in live.namespaces]
+    devices = [n for n, device in desired.devices.items() if device.optional and n not in live.devices]
+    if not spaces and not devices:
+        return NOTHING, ()
+    names: list[Name] = [*(("namespace", name) for name in spaces), *(("device", name) for name in devices)]
+    left = NOTHING | dependent(names, (desired,))
+    others = sorted(name for kind, name in left.names if kind == "device" and name not in devices)
+    told = [(("namespaces", name), f"namespace {name} is not there") for name in spaces]
+    told += [(("devices", name), f"device {name} is not there") for name in devices]
+    tail = f"; left out with it: {', '.join(others)}" if others else ""
+    return left, tuple(
+        Problem("NK0430", f"{text}, which is no error (`optional`){tail}", path=path, severity="note")
+        for path, text in told
+    )
 
 
 def possible(
@@ -89,27 +110,25 @@ def dependent(names: Iterable[Name], nodes: Collection[Node]) -> frozenset[Name]
     return frozenset(found)
 
 
-def groups(plan: Plan, nodes: Collection[Node]) -> list[frozenset[Name]]:
-    """The objects that a plan changes, those together that depend on one another, in the order of the plan."""
+def parts(plan: Plan, nodes: Collection[Node]) -> list[frozenset[Name]]:
+    """The parts that a plan can be carried out in: each device with the namespaces that change and that it is in.
+
+    A namespace may be of several parts: it is made with the first of them, and goes with the last.
+    """
     changed: list[Name] = [(change.kind, change.name) for change in plan.changes]
-    leader = {name: name for name in changed}
-
-    def head(name: Name) -> Name:
-        while leader[name] != name:
-            leader[name] = leader[leader[name]]
-            name = leader[name]
-        return name
-
+    keys: dict[str, set[str]] = {}
     for node in nodes:
         for device in node.devices.values():
-            for key in _keys(device):
-                some = [name for name in (("device", device.name), ("namespace", key)) if name in leader]
-                if len(some) == 2:
-                    leader[head(some[1])] = head(some[0])
-    found: dict[Name, set[Name]] = {}
-    for name in changed:
-        found.setdefault(head(name), set()).add(name)
-    return [frozenset(names) for names in found.values()]
+            keys.setdefault(device.name, set()).update(_keys(device))
+    found: dict[Name, frozenset[Name]] = {}
+    taken: set[Name] = set()
+    for kind, name in changed:
+        if kind == "device":
+            spaces = {("namespace", key) for key in keys.get(name, ())}.intersection(changed)
+            found[kind, name] = frozenset({(kind, name), *spaces})
+            taken |= spaces
+    alone = {name: frozenset({name}) for name in changed if name[0] == "namespace" and name not in taken}
+    return [*alone.values(), *found.values()]
 
 
 def _keys(device: Device) -> set[str]:

@@ -33,6 +33,7 @@ from nkform.plan.actions import (
 )
 from nkform.plan.compare import FieldChange, device_fields, end_actions, end_fields
 from nkform.plan.obstacles import obstacles
+from nkform.plan.parts import absent
 from nkform.plan.resolve import resolve
 from nkform.problem import NkformError, Problem
 
@@ -135,10 +136,12 @@ def build(
     spec's meaning has been worked out already.
     """
     problems: list[Problem] = []
+    spared, notes = absent(desired, live)
+    desired, live = spared.trim(desired, live)
     if resolved is None:
         devices, problems = meaning(desired, live, features=features, programs=programs, targets=targets)
     else:
-        devices = dict(resolved)
+        devices = {name: device for name, device in resolved.items() if ("device", name) not in spared.names}
     for name, device in devices.items():
         if device.chains:
             legacy = is_legacy(device, features)
@@ -146,7 +149,7 @@ def build(
             if live.covered and not legacy:
                 problems += chains.unpinned(device, live.devices.get(name, device))
     errors = [p for p in problems if p.severity == "error"]
-    warnings = [p for p in problems if p.severity != "error"]
+    warnings = [*notes, *(p for p in problems if p.severity != "error")]
     errors += _unknown_targets(targets, desired, live)
     wanted = _wanted_namespaces(desired, devices, bool(targets))
     errors += obstacles(desired.name, wanted, devices, live, adopt)

@@ -82,7 +82,16 @@ def decode(data: Data, broken: Collection[Path], where: Where, *, complete: bool
 def _namespace(name: str, given: Mapping[str, Any], context: Context) -> Namespace:
     if fault := names.netns_fault(name):
         context.report("NK0302", f"{quoted(name)} {fault}", ("namespaces", name), names.NETNS_RULE)
-    return Namespace(name, create=given.get("create", False))
+    create, optional = given.get("create", False), given.get("optional", False)
+    if create and optional:
+        hint = "leave out one of the two"
+        context.report(
+            "NK0324",
+            f"namespace {quoted(name)} is made by nkform: it cannot be absent",
+            ("namespaces", name, "optional"),
+            hint,
+        )
+    return Namespace(name, create=create, optional=optional)
 
 
 def _device(name: str, kind: Kind, data: Data, context: Context) -> Device:
@@ -93,7 +102,13 @@ def _device(name: str, kind: Kind, data: Data, context: Context) -> Device:
     chains = context.programs.chains(kind, data.get("programs") or {}, (*path, "programs"))
     attach = data.get("attach", "auto")
     if kind == "external":
-        return Device(name, kind, {}, Endpoint(name), chains=chains, attach=attach)
+        optional = data.get("optional", False)
+        return Device(name, kind, {}, Endpoint(name), chains=chains, attach=attach, optional=optional)
+    if data.get("optional"):
+        hint = "only devices of others (`kind: external`) may be absent; for a pair, say so of its namespace"
+        context.report(
+            "NK0324", f"the pair {quoted(name)} is made by nkform: it cannot be absent", (*path, "optional"), hint
+        )
 
     own: dict[str, Value] = {}
     near: dict[str, Value] = {}

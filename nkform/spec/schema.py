@@ -247,7 +247,11 @@ def _definitions() -> Json:
                 "create": _or_variable(
                     "Whether nkform makes and owns it; otherwise it must exist. Default: false.",
                     {"type": "boolean"}, True,
-                )
+                ),
+                "optional": _or_variable(
+                    "Whether it may be absent: its devices are then left out, and that is no error. Default: false.",
+                    {"type": "boolean"}, True,
+                ),
             },
         },
         "device": {
@@ -255,12 +259,18 @@ def _definitions() -> Json:
             "examples": [{"peer": {"name": "eth0"}}, _EXAMPLE["devices"]["lxc-web"]],
             "type": "object",
             "additionalProperties": False,
-            "properties": _device_properties("netkit", "veth", "auto", "external"),
+            "properties": {
+                **_device_properties("netkit", "veth", "auto", "external"),
+                "optional": _or_variable(
+                    "With `kind: external`: whether the device may be absent, which is then no error. Default: false.",
+                    {"type": "boolean"}, True,
+                ),
+            },
             "if": {"required": ["kind"], "properties": {"kind": {"const": "external"}}},
             "then": {
                 "title": "external",
                 "additionalProperties": False,
-                "properties": {"kind": {}, **{key: {} for key in schema_programs.device_properties()}},
+                "properties": {"kind": {}, "optional": {}, **{key: {} for key in schema_programs.device_properties()}},
             },
         },
         **schema_programs.definitions(),

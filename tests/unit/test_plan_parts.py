@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nkform.model import Device, Endpoint, Namespace, Node
-from nkform.plan.parts import NOTHING, Without, groups, possible
+from nkform.plan.parts import NOTHING, Without, parts, possible
 from nkform.plan.plan import Plan, build
 from nkform.problem import NkformError, fail
 
@@ -57,12 +57,14 @@ def test_other_devices_of_the_namespace_are_planned() -> None:
     assert [change.name for change in build(shall, there, resolved=shall.devices).changes] == ["v2"]
 
 
-def test_what_depends_on_one_another_stays_together() -> None:
-    desired = node(pair("v0", "a"), pair("v1", "b"), pair("v2", "a"), create=True)
+def test_a_part_is_a_device_with_its_namespaces() -> None:
+    desired = node(pair("v0", "a"), pair("v1", "b"), pair("v2", "a"), spaces={"c": None}, create=True)
     plan = build(desired, Node("w"), resolved=desired.devices)
-    assert {frozenset(name for _, name in group) for group in groups(plan, (desired, Node("w")))} == {
-        frozenset({"v0", "v2", "a"}),
+    assert {frozenset(name for _, name in part) for part in parts(plan, (desired, Node("w")))} == {
+        frozenset({"v0", "a"}),
+        frozenset({"v2", "a"}),
         frozenset({"v1", "b"}),
+        frozenset({"c"}),
     }
 
 

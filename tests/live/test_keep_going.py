@@ -1,0 +1,155 @@
+"""What is in the way of one object keeps no other from being applied or mended, where that is asked for."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+import pytest
+
+from tests.live.processes import Process, end_all, until
+from tests.live.support import Node, ip, link, links, needs
+from tests.live.whole import differences, whole
+
+
+def pair(name: str, namespace: str = "", **more: Any) -> dict[str, Any]:
+    return {"kind": "veth", "mtu": 1400, "peer": {"name": f"p-{name}", "namespace": namespace}, **more}
+
+
+def spec(**devices: dict[str, Any]) -> dict[str, Any]:
+    good = {"v0": pair("v0", "a"), "v1": pair("v1", "b")}
+    for device in good.values():
+        if not device["peer"]["namespace"]:
+            del device["peer"]["namespace"]
+    namespaces = {"a": {"create": True}, "b": {"create": True}, "gone": {}}
+    return {"version": 1, "node": "w", "namespaces": namespaces, "devices": {**good, **devices}}
+
+
+ABSENT = {
+    "a namespace": {"x": pair("x", "gone")},
+    "a device": {"absent0": {"kind": "external", "programs": {"ingress": []}}},
+    "a process": {"x": {**pair("x"), "peer": {"name": "p-x", "namespace": {"pid": 4194303}}}},
+    "a route's gateway": {
+        "x": pair("x", "b", addresses=["10.0.0.1/32"], routes=[{"to": "192.0.2.0/24", "via": "203.0.113.1"}])
+    },
+    "room for a device": {"x": {**pair("x", "b"), "kind": "netkit", "headroom": {"for": ["absent0"]}}},
+}
+
+
+def applied(node: Node, *words: str) -> tuple[int, str]:
+    outcome = node.run("apply", "-y", *words, str(node.path))
+    return outcome.code, outcome.out + outcome.err
+
+
+@pytest.mark.parametrize(
+    "absent", [*list(ABSENT)[:-1], pytest.param("room for a device", marks=needs("netkit", "netkit_room"))]
+)
+def test_what_can_be_applied_is_applied_and_the_rest_is_named(node: Node, absent: str) -> None:
+    some = spec(**ABSENT[absent])
+    if absent != "a namespace":
+        del some["namespaces"]["gone"]
+    node.write(some)
+    before = whole()
+    code, _ = applied(node)
+    assert code == 1
+    assert differences(before, whole()) == []
+    code, said = applied(node, "--keep-going")
+    assert code == 1
+    assert {"v0", "v1"} <= links()
+    assert link("p-v0", "a")["mtu"] == 1400
+    assert "error[" in said
+    again, said = applied(node, "--keep-going")
+    assert again == 1
+    assert "error[" in said
+    assert node.run("rollback", "-y").code == 0
+    assert differences(before, whole()) == []
+
+
+def test_nothing_in_the_way_is_an_apply_like_any_other(node: Node) -> None:
+    some = spec()
+    del some["namespaces"]["gone"]
+    node.write(some)
+    assert applied(node, "--keep-going")[0] == 0
+    assert node.changes() == []
+    assert applied(node, "--keep-going")[0] == 0
+    node.destroy()
+
+
+def test_it_goes_on_once_nothing_is_in_the_way_any_more(node: Node) -> None:
+    node.write(spec(**ABSENT["a namespace"]))
+    assert applied(node, "--keep-going")[0] == 1
+    ip("netns", "add", "gone")
+    assert applied(node, "--keep-going")[0] == 0
+    assert node.changes() == []
+
+
+def test_a_trial_in_parts_goes_back_as_a_whole(node: Node) -> None:
+    from tests.live.test_confirm import guardians
+
+    before = whole()
+    node.write(spec(**ABSENT["a route's gateway"]))
+    outcome = node.run("apply", "-y", "--keep-going", "--confirm", "1s", str(node.path))
+    assert outcome.code == 1
+    until(lambda: not guardians())
+    assert differences(before, whole()) == []
+
+
+def test_a_saved_plan_is_whole_or_not_at_all(node: Node) -> None:
+    some = spec()
+    del some["namespaces"]["gone"]
+    node.write(some)
+    kept = node.folder / "plan"
+    assert node.run("plan", str(node.path), "-o", str(kept)).code == 0
+    assert "NK0602" in node.run("apply", "-y", "--keep-going", str(kept)).err
+
+
+def test_the_watch_mends_what_can_be_mended(node: Node) -> None:
+    some = spec(x=pair("x", "gone"), absent0={"kind": "external", "programs": {"ingress": []}})
+    ip("netns", "add", "gone")
+    ip("link", "add", "absent0", "type", "veth", "peer", "name", "other0")
+    node.apply(some)
+    ip("link", "del", "absent0")
+    ip("netns", "del", "gone")
+    until(lambda: "x" not in links())
+    run = Process("watch", "--heal", "--interval", "0.2", str(node.path))
+    try:
+        run.hears("watching")
+        ip("link", "set", "v0", "mtu", "1300")
+        until(lambda: link("v0")["mtu"] == 1400)
+        ip("netns", "exec", "b", "ip", "link", "set", "p-v1", "mtu", "1300")
+        until(lambda: link("p-v1", "b")["mtu"] == 1400)
+        ip("netns", "add", "gone")
+        until(lambda: "x" in links())
+    finally:
+        os.kill(run.pid, signal.SIGTERM)
+        run.ended()
+        end_all()
+
+
+def test_what_may_be_absent_is_no_error(node: Node) -> None:
+    some = spec(x=pair("x", "gone"), absent0={"kind": "external", "optional": True, "programs": {"ingress": []}})
+    some["namespaces"]["gone"] = {"optional": True}
+    outcome = node.apply(some)
+    assert "NK0430" in outcome.err
+    assert links() == {"v0", "v1"}
+    ip("netns", "add", "gone")
+    ip("link", "add", "absent0", "type", "veth", "peer", "name", "other0")
+    outcome = node.apply()
+    assert "NK0430" not in outcome.err
+    assert "x" in links()
+    ip("netns", "del", "gone")
+    until(lambda: "x" not in links())
+    assert node.changes() == []
+    node.destroy()
+
+
+@pytest.mark.parametrize("made", ["namespace", "device"])
+def test_what_nkform_makes_itself_cannot_be_absent(node: Node, made: str) -> None:
+    some = spec()
+    del some["namespaces"]["gone"]
+    if made == "namespace":
+        some["namespaces"]["a"]["optional"] = True
+    else:
+        some["devices"]["v0"]["optional"] = True
+    assert "NK0324" in node.refused(some)
