@@ -51,6 +51,10 @@ class Address:
     ours: bool = field(default=True, compare=False)
 
 
+RouteKey = tuple[int, str, int]
+"""A route's table, destination and metric."""
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """A unicast route out of an endpoint.
@@ -58,6 +62,10 @@ class Route:
     `to` is a canonical prefix (`default` is spelled `0.0.0.0/0` or `::/0` here), `table` a number (254 is main).
     `metric` is what the kernel will report: 0 for IPv4 and 1024 for IPv6 where the spec says nothing.
     `mtu` in bytes, 0 where the route has none of its own.
+
+    Observed only: `message` is the kernel's, in hexadecimal digits, of a route that no declared one is like (it has a
+    tos, other metrics, another protocol …): by it, it is removed and given again. `ours` is False for a next hop of an
+    IPv6 route that others share, where the kernel does not tell whose it is: nothing but its gateway is known.
     """
 
     to: str
@@ -67,6 +75,50 @@ class Route:
     metric: int = 0
     table: int = 254
     mtu: int = 0
+    message: str = ""
+    ours: bool = field(default=True, compare=False)
+
+    @property
+    def key(self) -> RouteKey:
+        """What lets routes stand side by side in the kernel, but for their tos."""
+        return self.table, self.to, self.metric
+
+    @property
+    def text(self) -> str:
+        """As `ip route` would say it, without its device."""
+        parts = [self.to]
+        if self.via:
+            parts.append(f"via {self.via}")
+        if self.onlink:
+            parts.append("onlink")
+        if self.src:
+            parts.append(f"src {self.src}")
+        if self.metric not in (0, 1024 if ":" in self.to else 0):
+            parts.append(f"metric {self.metric}")
+        if self.table != 254:
+            parts.append(f"table {self.table}")
+        if self.mtu:
+            parts.append(f"mtu {self.mtu}")
+        if self.message:
+            parts.append("and more that nkform does not set")
+        return " ".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What others have in the place of an address or a route that an end shall have. Observed only.
+
+    `address` or `route` is the declared one. `holder` says what is there and whose it is, as a message shows it.
+    `gone` is what can be taken over for it, None where nothing can. `ahead`: their route comes before ours.
+    `blocking`: it is an obstacle; else ours has its place beside it.
+    """
+
+    holder: str
+    address: Address | None = None
+    route: Route | None = None
+    gone: Address | Route | None = None
+    ahead: bool = False
+    blocking: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +128,7 @@ class Endpoint:
     `namespace` is a namespace key: ROOT, a name under /run/netns, `pid:N`, or `path:P`. A key `nsid:N` is only ever
     observed: a namespace that has no name we know.
     `sysctl` maps `ipv4.KEY` and `ipv6.KEY` to values, as text as the kernel prints them.
+    `taken`, observed: what of others stands where the spec wants something of ours.
     """
 
     name: str
@@ -84,6 +137,7 @@ class Endpoint:
     addresses: tuple[Address, ...] = ()
     routes: tuple[Route, ...] = ()
     sysctl: Mapping[str, str] = field(default_factory=dict)
+    taken: tuple[Taken, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,7 +324,7 @@ class Node:
     """Everything that one spec declares, or that one look at the kernel found.
 
     Observed only: `rooms`, by name, for all devices of the root namespace; `covered`, whether the file system that our
-    pins are in may be out of sight.
+    pins are in may be out of sight; `taken`, by device, what others have where one of its ends is still to come.
     """
 
     name: str
@@ -278,6 +332,7 @@ class Node:
     devices: Mapping[str, Device] = field(default_factory=dict)
     rooms: Mapping[str, Room] = field(default_factory=dict)
     covered: bool = False
+    taken: Mapping[str, tuple[Taken, ...]] = field(default_factory=dict, compare=False)
 
     def with_devices(self, devices: Mapping[str, Device]) -> Node:
         return replace(self, devices=devices)

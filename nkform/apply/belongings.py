@@ -15,7 +15,17 @@ from nkform.kernel import inet, links
 from nkform.kernel.netlink import KernelError, Request, Socket, whole
 from nkform.kernel.netns import Namespaces
 from nkform.model import Node
-from nkform.plan.actions import Action, DeleteAddress, DeletePair, MoveEnd, SetLink, SetSysctl, SetUp
+from nkform.plan.actions import (
+    Action,
+    AddAddress,
+    DeleteAddress,
+    DeletePair,
+    DeleteRoute,
+    MoveEnd,
+    SetLink,
+    SetSysctl,
+    SetUp,
+)
 
 IPV6_MIN_MTU = 1280
 """Below it the kernel takes IPv6 off a link (RFC 8200, 5; include/net/if_inet6.h)."""
@@ -64,7 +74,9 @@ def _shaken(action: Action, names: Mapping[int, str]) -> Iterator[str]:
             yield names.get(device.index, device.name)
         case MoveEnd(_, _, device):
             yield device
-        case SetUp(end, False) | DeleteAddress(end):
+        case SetUp(end, False) | DeleteAddress(end) | AddAddress(end, again=True):
+            yield end.device
+        case DeleteRoute(end, route) if route.message:
             yield end.device
         case SetLink(end, _, after) if _small(after.get("mtu")):
             yield end.device
@@ -72,6 +84,16 @@ def _shaken(action: Action, names: Mapping[int, str]) -> Iterator[str]:
             yield end.device
         case _:
             return
+
+
+def left_alone(others: Iterable[Belonging], actions: Iterable[Action]) -> list[Belonging]:
+    """What others had, without the routes that a plan takes over."""
+    over = {
+        (action.end.namespace, inet.through(bytes.fromhex(action.route.message), 0))
+        for action in actions
+        if isinstance(action, DeleteRoute) and action.route.message
+    }
+    return [each for each in others if not each.route or (each.namespace, inet.through(each.body, 0)) not in over]
 
 
 def _small(mtu: object) -> bool:

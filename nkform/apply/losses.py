@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from nkform.dataclass import replace
 from nkform.model import Device, Endpoint, Node
-from nkform.plan.actions import Action, DeletePair, MoveEnd, SetSysctl
+from nkform.plan.actions import Action, DeletePair, DeleteRoute, MoveEnd, SetSysctl
 from nkform.plan.plan import Plan
 
 Interfaces = Mapping[str, Mapping[str, str]]
@@ -29,6 +29,7 @@ def going(plan: Plan, live: Node) -> dict[str, set[str]]:
 
 def noted(plan: Plan, live: Node, ends: Mapping[str, Collection[str]], values: Values) -> tuple[Plan, Node]:
     """The plan and the live node, with all sysctls of those ends."""
+    live = _with_doubtful(plan, live)
     if not ends:
         return plan, live
     devices = {name: _with_sysctls(device, values, ends) for name, device in live.devices.items()}
@@ -40,6 +41,24 @@ def noted(plan: Plan, live: Node, ends: Mapping[str, Collection[str]], values: V
     }
     actions = tuple(_completed(action, now, complete, values, renamed) for action in plan.actions)
     return replace(plan, actions=actions), live.with_devices(devices)
+
+
+def _with_doubtful(plan: Plan, live: Node) -> Node:
+    """The live node as going back shall find it: of next hops that may be others', those that the plan may remove."""
+    ends = [end for device in live.devices.values() for end in device.ends]
+    if all(route.ours for end in ends for route in end.routes):
+        return live
+    removed = {(a.end.device, a.end.name, a.route) for a in plan.actions if isinstance(a, DeleteRoute)}
+
+    def kept(device: Device, end: Endpoint) -> Endpoint:
+        routes = (route for route in end.routes if route.ours or (device.name, end.name, route) in removed)
+        return replace(end, routes=tuple(routes))
+
+    devices = {
+        name: replace(device, primary=kept(device, device.primary), peer=device.peer and kept(device, device.peer))
+        for name, device in live.devices.items()
+    }
+    return live.with_devices(devices)
 
 
 def _by_index(devices: Mapping[str, Device]) -> dict[int, Device]:

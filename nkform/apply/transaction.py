@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from nkform.apply.before import noted
-from nkform.apply.belongings import Belonging, give_again
+from nkform.apply.belongings import Belonging, give_again, left_alone
 from nkform.apply.executor import Executor
 from nkform.apply.expedite import Expedited
 from nkform.apply.interrupt import Interrupted, Interrupts
@@ -174,7 +174,8 @@ def apply(
         try:
             chains = _chains(complete, run, means, stack)
             Executor(means.namespaces, plan.node, steps, chains, means.expedited).run(complete.actions)
-            give_again(journal.entry.others, means.namespaces, beside=False)  # what can be had with the spec
+            kept = left_alone(journal.entry.others, complete.actions)
+            give_again(kept, means.namespaces, beside=False)  # what can be had with the spec
             live = observe(means.namespaces, plan.node, desired)
             shall, there = without.trim(desired, live)
             _verify(build(shall, there, features=means.features, targets=targets, resolved=plan.devices))

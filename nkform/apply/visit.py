@@ -25,7 +25,6 @@ from nkform.plan.actions import (
     DeleteRoute,
     End,
     MoveEnd,
-    ReplaceRoute,
     SetLink,
     SetMark,
     SetPolicy,
@@ -90,7 +89,11 @@ class Visit:
     def _flush(self) -> None:
         pending, self._pending = self._pending, []
         outcomes, _ = self._socket.ask([request for _, request in pending])
-        for (action, _), outcome in zip(pending, outcomes, strict=True):
+        for place, (action, _) in enumerate(pending):
+            outcome = outcomes[place]
+            if outcome is not None and _is_so_already(action, outcome):
+                outcomes[place] = None
+                continue
             # A change of a link can fail half-way: it counts as done, so that undoing it restores all of it.
             if outcome is None or isinstance(action, SetLink | SetPolicy):
                 self._done(action)
@@ -113,10 +116,9 @@ class Visit:
                 with _SiblingsKept(end.name, address.text, partial(self._steps.lent, self._key)):
                     self._send(action, inet.delete_address(self._indexes[end.name], end.name, address))
                     self._flush()
-            case AddRoute(end, route, beside):
-                self._send(action, inet.add_route(self._indexes[end.name], end.name, route, beside=beside))
-            case ReplaceRoute(end, _, route):
-                self._send(action, inet.replace_route(self._indexes[end.name], end.name, route))
+            case AddRoute(end, route, beside, first):
+                index = self._indexes[end.name]
+                self._send(action, inet.add_route(index, end.name, route, beside=beside, first=first))
             case DeleteRoute(end, route):
                 self._send(action, inet.delete_route(self._indexes[end.name], end.name, route))
             case CarryRoutes(before, after):
@@ -206,10 +208,11 @@ class Visit:
         )
         end = end_of(action.device, replace(before, name=after.name))
         index = self._indexes[before.name]
+        routes = sorted(before.routes, key=lambda route: route.via is not None)
         check(
             self._socket,
             [inet.add_address(index, end.name, address, replace=True) for address in before.addresses if address.ours]
-            + [inet.add_route(index, end.name, route) for route in before.routes],
+            + [inet.add_route(index, end.name, route) for route in routes if route.ours],
         )
 
 
@@ -226,7 +229,7 @@ def _names_at_first(actions: Sequence[Action]) -> list[str]:
 
 def _need_indexes(action: Action) -> tuple[str, ...]:
     match action:
-        case AddAddress(end) | DeleteAddress(end) | AddRoute(end) | ReplaceRoute(end) | DeleteRoute(end) | Settle(end):
+        case AddAddress(end) | DeleteAddress(end) | AddRoute(end) | DeleteRoute(end) | Settle(end):
             return (end.name,)
         case CarryRoutes(before, after):
             return before.name, after.name
@@ -239,6 +242,17 @@ def _need_indexes(action: Action) -> tuple[str, ...]:
 def _opens(action: object) -> bool:
     """Whether an action may let packets through, and so must not happen after one that failed."""
     return isinstance(action, SetPolicy) or (isinstance(action, SetUp) and action.up)
+
+
+def _is_so_already(action: Action, error: KernelError) -> bool:
+    """Whether an action was refused because what it is for has come about by itself; then there is nothing to undo."""
+    match action:
+        case AddRoute(again=True):
+            return error.errno == errno.EEXIST
+        case DeleteRoute():
+            return error.errno == errno.ESRCH
+        case _:
+            return False
 
 
 def _after(values: Mapping[str, tuple[Value | None, Value]]) -> Attrs:

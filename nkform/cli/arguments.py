@@ -178,7 +178,9 @@ def _keeping(sub: Parser) -> None:
 
 
 def _part(sub: Parser) -> None:
-    sub.add_argument("--adopt", action="store_true", help="take over devices and namespaces that exist unmarked")
+    sub.add_argument(
+        "--adopt", action="store_true", help="take over devices, namespaces, addresses and routes that exist unmarked"
+    )
     sub.add_argument(
         "--target", action="append", default=[], metavar="DEVICE", help="only this device (may be repeated)"
     )

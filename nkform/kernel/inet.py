@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import lru_cache, partial
 from socket import AF_INET, AF_INET6, AF_UNSPEC, inet_ntop, inet_pton
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from nkform.kernel.netlink import (
     NLM_F_APPEND,
@@ -30,7 +30,7 @@ from nkform.kernel.netlink import (
     walk,
     whole,
 )
-from nkform.model import Address, Route
+from nkform.model import Address, Route, RouteKey
 
 T = TypeVar("T")
 
@@ -75,7 +75,13 @@ RTA_EXPIRES_AT = 8
 RTA_TABLE = 15
 RTA_VIA = 18
 RTA_NH_ID = 30
+RTA_PREF = 20
 RTAX_MTU = 2
+KNOWN = frozenset(
+    {RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_METRICS, RTA_MULTIPATH, RTA_CACHEINFO, RTA_TABLE,
+     RTA_VIA, RTA_PREF}
+)  # fmt: skip
+"""What the model has of a route, or need not have: all routes have the other attributes alike, or not at all."""
 RTN_UNICAST = 1
 RTPROT_KERNEL = 2
 RTPROT_RA = 9
@@ -159,41 +165,64 @@ def delete_address(index: int, name: str, address: Address) -> Request:
     return Request(RTM_DELADDR, 0, body, f"remove address {address.text} from {name}")
 
 
-def dump_routes(socket: Socket, family: int = AF_UNSPEC) -> Iterator[tuple[int, Route]]:
-    """Our unicast routes of the socket's namespace, with the index of their link.
+def dump_routes(socket: Socket, index: int = 0) -> Iterator[tuple[int, Route]]:
+    """Our unicast routes of the socket's namespace, with the index of their link; through one link, if `index` is said.
 
-    The kernel itself leaves out the routes of others (strict checking), so a full routing table costs nothing here.
-    IPv6 reports routes that differ in their gateway alone as one with several hops; here each is one of its own.
+    The kernel itself leaves out the routes of others (strict checking), so a full routing table costs nothing here. Of
+    one link alone it tells those of others as well: only so are next hops of ours seen behind theirs (`decode_routes`).
     """
-    body = RTMSG.pack(family, 0, 0, 0, 0, PROTOCOL, 0, 0, 0)
+    protocol, link = (0, u32(RTA_OIF, index)) if index else (PROTOCOL, b"")
+    body = RTMSG.pack(AF_UNSPEC, 0, 0, 0, 0, protocol, 0, RTN_UNICAST, 0) + link
     for message in socket.dump(Request(RTM_GETROUTE, 0, body, "list the routes")):
-        yield from _decode_routes(message.buffer[message.start : message.end])
+        for found in decode_routes(message.buffer[message.start : message.end]):
+            if not index or found[0] == index:
+                yield found
 
 
 @lru_cache(ALIKE)
-def _decode_routes(body: bytes) -> tuple[tuple[int, Route], ...]:
-    """The unicast routes that a message tells of, if they are ours. Where all is alike, one object serves for all."""
-    family, length, _, _, table, protocol, _, kind, flags = RTMSG.unpack_from(body)
-    if protocol != PROTOCOL or kind != RTN_UNICAST or flags & RTM_F_CLONED:
+def decode_routes(body: bytes) -> tuple[tuple[int, Route], ...]:
+    """The unicast routes that a message tells of, if they are ours. Where all is alike, one object serves for all.
+
+    IPv6 reports routes that differ in their gateway alone as one with several next hops, whosever they are, with all
+    that the first one has, its protocol too (net/ipv6/route.c, rt6_fill_node). Here each is one of its own, and it is
+    not known of any but the first whose it is.
+    """
+    family, length, _, tos, table, protocol, scope, kind, flags = RTMSG.unpack_from(body)
+    if kind != RTN_UNICAST or flags & RTM_F_CLONED or (protocol != PROTOCOL and family != AF_INET6):
         return ()
     parts = walk(body, RTMSG.size, len(body))
+    shared = family == AF_INET6 and RTA_MULTIPATH in parts
+    if protocol != PROTOCOL and not shared:
+        return ()
     destination = parts.get(RTA_DST, b"\0" * (16 if family == AF_INET6 else 4))
     metrics = walk(parts[RTA_METRICS], 0, len(parts[RTA_METRICS])) if RTA_METRICS in parts else {}
-    return tuple(
-        (
-            index,
-            Route(
-                to=f"{inet_ntop(family, destination)}/{length}",
-                via=via,
-                onlink=bool(flagged & RTNH_F_ONLINK),
-                src=inet_ntop(family, parts[RTA_PREFSRC]) if RTA_PREFSRC in parts else None,
-                metric=U32.unpack_from(parts[RTA_PRIORITY])[0] if RTA_PRIORITY in parts else 0,
-                table=U32.unpack_from(parts[RTA_TABLE])[0] if RTA_TABLE in parts else table,
-                mtu=U32.unpack_from(metrics[RTAX_MTU])[0] if RTAX_MTU in metrics else 0,
-            ),
-        )
-        for index, via, flagged in _hops(family, flags, parts)
-    )
+    strange = tos or not parts.keys() <= KNOWN or not metrics.keys() <= {RTAX_MTU} or _passing(parts)
+    if family == AF_INET:
+        strange = strange or RTA_MULTIPATH in parts or scope != _scope(parts.keys().isdisjoint((RTA_GATEWAY, RTA_VIA)))
+    table = U32.unpack_from(parts[RTA_TABLE])[0] if RTA_TABLE in parts else table
+    metric = U32.unpack_from(parts[RTA_PRIORITY])[0] if RTA_PRIORITY in parts else 0
+    source = inet_ntop(family, parts[RTA_PREFSRC]) if RTA_PREFSRC in parts else None
+    mtu = U32.unpack_from(metrics[RTAX_MTU])[0] if RTAX_MTU in metrics else 0
+    to, message = f"{inet_ntop(family, destination)}/{length}", body.hex() if strange and not shared else ""
+    routes: list[tuple[int, Route]] = []
+    for index, via, flagged in _hops(family, flags, parts):
+        onlink = bool(flagged & RTNH_F_ONLINK)
+        if shared and (routes or protocol != PROTOCOL):
+            route = Route(to, via, onlink, metric=metric, table=table, ours=False)
+        else:
+            route = Route(to, via, onlink, source, metric, table, mtu, message)
+        routes.append((index, route))
+    return tuple(routes)
+
+
+def _passing(parts: Mapping[int, bytes]) -> bool:
+    """Whether a route is there for some time only."""
+    return RTA_CACHEINFO in parts and S32.unpack_from(parts[RTA_CACHEINFO], RTA_EXPIRES_AT)[0] != 0
+
+
+def _scope(direct: bool) -> int:
+    """The scope that our IPv4 routes have, with a gateway and without."""
+    return RT_SCOPE_LINK if direct else RT_SCOPE_UNIVERSE
 
 
 def _hops(family: int, flags: int, found: Mapping[int, bytes]) -> Iterator[tuple[int, str | None, int]]:
@@ -230,6 +259,29 @@ def dump_foreign_addresses(socket: Socket, index: int = 0) -> Iterator[tuple[int
         protocol = found[IFA_PROTO][0] if IFA_PROTO in found else 0
         if family in (AF_INET, AF_INET6) and protocol != PROTOCOL and protocol not in KERNEL_ADDRESSES:
             yield index, bytes(message.buffer[message.start : message.end])
+
+
+def dump_any_addresses(socket: Socket, index: int = 0) -> Iterator[tuple[int, bytes]]:
+    """All addresses, as they are, whosever they are and however long they are there, with the index of their link."""
+    request = Request(RTM_GETADDR, 0, IFADDRMSG.pack(AF_UNSPEC, 0, 0, 0, index), "list all addresses")
+    for message in socket.fetch(request):
+        family, _, _, _, index = IFADDRMSG.unpack_from(message.buffer, message.start)
+        if family in (AF_INET, AF_INET6):
+            yield index, bytes(message.buffer[message.start : message.end])
+
+
+def decode_address(address: bytes) -> tuple[str, int, bool]:
+    """A dumped address with its prefix length, its protocol, and whether it is there for some time only."""
+    family, length, flags, _, _ = IFADDRMSG.unpack_from(address)
+    found = walk(address, IFADDRMSG.size, len(address))
+    text = f"{inet_ntop(family, bytes(found.get(IFA_LOCAL) or found[IFA_ADDRESS]))}/{length}"
+    return text, found[IFA_PROTO][0] if IFA_PROTO in found else 0, not flags & IFA_F_PERMANENT
+
+
+def address_protocol(number: int) -> str:
+    """Whose an address is, as a message shows it."""
+    known = {0: "without a protocol", 2: "of a router's advertisement"} | dict.fromkeys((1, 3), "the kernel's own")
+    return known.get(number, f"protocol {number}")
 
 
 def of_links(
@@ -287,9 +339,58 @@ def dump_foreign_routes(socket: Socket, index: int = 0) -> Iterator[bytes]:
         if kind != RTN_UNICAST or flags & RTM_F_CLONED or protocol in (PROTOCOL, RTPROT_KERNEL, RTPROT_RA):
             continue
         found = walk(message.buffer, message.start + RTMSG.size, message.end)
-        passing = RTA_CACHEINFO in found and S32.unpack_from(found[RTA_CACHEINFO], RTA_EXPIRES_AT)[0]
-        if family in (AF_INET, AF_INET6) and RTA_OIF in found and RTA_NH_ID not in found and not passing:
+        if family in (AF_INET, AF_INET6) and RTA_OIF in found and RTA_NH_ID not in found and not _passing(found):
             yield bytes(message.buffer[message.start : message.end])
+
+
+class AnyRoute(NamedTuple):
+    """A unicast route, whosever it is: its protocol, its source address, its next hops with the index of their links.
+
+    `shared`: an IPv6 route with several next hops, which may be of several owners. `body` is the kernel's message.
+    """
+
+    key: RouteKey
+    protocol: int
+    source: str | None
+    hops: tuple[tuple[int, Route], ...]
+    shared: bool
+    body: bytes
+
+
+def dump_any_routes(socket: Socket, lengths: Collection[tuple[bool, int]]) -> Iterator[AnyRoute]:
+    """All unicast routes whose destinations have one of these prefix lengths, told by whether they are IPv6."""
+    body = RTMSG.pack(AF_UNSPEC, 0, 0, 0, 0, 0, 0, RTN_UNICAST, 0)
+    for message in socket.dump(Request(RTM_GETROUTE, 0, body, "list all routes")):
+        family, length, _, tos, table, protocol, _, kind, flags = RTMSG.unpack_from(message.buffer, message.start)
+        if (family == AF_INET6, length) not in lengths or tos or kind != RTN_UNICAST or flags & RTM_F_CLONED:
+            continue
+        if family not in (AF_INET, AF_INET6):
+            continue
+        route = bytes(message.buffer[message.start : message.end])
+        parts = walk(route, RTMSG.size, len(route))
+        destination = parts.get(RTA_DST, b"\0" * (16 if family == AF_INET6 else 4))
+        to = f"{inet_ntop(family, destination)}/{length}"
+        metric = U32.unpack_from(parts[RTA_PRIORITY])[0] if RTA_PRIORITY in parts else 0
+        table = U32.unpack_from(parts[RTA_TABLE])[0] if RTA_TABLE in parts else table
+        source = inet_ntop(family, parts[RTA_PREFSRC]) if RTA_PREFSRC in parts else None
+        hops = tuple(
+            (index, Route(to, via, bool(flagged & RTNH_F_ONLINK), source, metric, table))
+            for index, via, flagged in _hops(family, flags, parts)
+        )
+        shared = family == AF_INET6 and RTA_MULTIPATH in parts
+        yield AnyRoute((table, to, metric), protocol, source, hops, shared, route)
+
+
+ROUTE_PROTOCOLS = {
+    1: "redirect", RTPROT_KERNEL: "kernel", 3: "boot", 4: "static", RTPROT_RA: "ra", 11: "zebra", 12: "bird",
+    16: "dhcp", 186: "bgp", 187: "isis", 188: "ospf", 189: "rip",
+}  # fmt: skip
+"""RTPROT_* of include/uapi/linux/rtnetlink.h, by the names of iproute2 (etc/iproute2/rt_protos)."""
+
+
+def route_protocol(number: int) -> str:
+    """Whose a route is, as a message shows it."""
+    return f"proto {ROUTE_PROTOCOLS.get(number, number)}"
 
 
 def route_key(route: bytes) -> tuple[object, ...]:
@@ -314,14 +415,15 @@ def leads(route: bytes) -> tuple[int, bytes | None]:
 def through(route: bytes, index: int, *, sourceless: bool = False) -> bytes:
     """A route as it was dumped, through another link, to be sent back: what the kernel only reports is left out.
 
-    `sourceless`: without the source address that it names.
+    `sourceless`: without the source address that it names. One through several links is sent as it was.
     """
     *head, flags = RTMSG.unpack_from(route)
     body = RTMSG.pack(*head, flags & RTNH_F_ONLINK)
-    for number, payload in walk(route, RTMSG.size, len(route)).items():
+    parts = walk(route, RTMSG.size, len(route))
+    for number, payload in parts.items():
         if number not in (RTA_OIF, RTA_CACHEINFO) and not (sourceless and number == RTA_PREFSRC):
             body += attribute(number, bytes(payload))
-    return body + u32(RTA_OIF, index)
+    return body if RTA_MULTIPATH in parts else body + u32(RTA_OIF, index)
 
 
 def add_foreign_route(route: bytes, index: int, name: str, *, instead: bool = False) -> Request:
@@ -336,7 +438,7 @@ def delete_foreign_route(route: bytes, index: int, name: str) -> Request:
 
 def _route(index: int, route: Route) -> bytes:
     family, packed, length = _prefix(route.to)
-    scope = RT_SCOPE_LINK if family == AF_INET and route.via is None else RT_SCOPE_UNIVERSE
+    scope = _scope(route.via is None) if family == AF_INET else RT_SCOPE_UNIVERSE
     table = route.table if route.table < 256 else RT_TABLE_COMPAT
     flags = RTNH_F_ONLINK if route.onlink else 0
     body = RTMSG.pack(family, length, 0, 0, table, PROTOCOL, scope, RTN_UNICAST, flags)
@@ -354,18 +456,24 @@ def _route(index: int, route: Route) -> bytes:
     return body
 
 
-def add_route(index: int, name: str, route: Route, *, beside: bool = False) -> Request:
-    """Adds a route; `beside` one of the same destination, table and metric, behind which it comes, if there is one."""
-    flags = NLM_F_CREATE | (NLM_F_APPEND if beside else NLM_F_EXCL)
-    return Request(RTM_NEWROUTE, flags, _route(index, route), f"add route {route.to} to {name}")
-
-
-def replace_route(index: int, name: str, route: Route) -> Request:
-    """Puts a route in the place of the one with the same destination, table and metric, without a gap."""
-    return Request(
-        RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, _route(index, route), f"change route {route.to} of {name}"
-    )
+def add_route(index: int, name: str, route: Route, *, beside: bool = False, first: bool = False) -> Request:
+    """Adds a route; `beside` others of the same destination, table and metric, behind or (IPv4 alone) before which it
+    comes."""
+    flags = NLM_F_CREATE | (0 if beside and first else NLM_F_APPEND if beside else NLM_F_EXCL)
+    body = _route(index, route) if not route.message else through(bytes.fromhex(route.message), index)
+    return Request(RTM_NEWROUTE, flags, body, f"add route {route.to} to {name}")
 
 
 def delete_route(index: int, name: str, route: Route) -> Request:
-    return Request(RTM_DELROUTE, 0, _route(index, route), f"remove route {route.to} from {name}")
+    """Removes a route of exactly this protocol, gateway and link.
+
+    Without a source address, or in IPv6 without a gateway, the kernel takes the first one that is as the rest says
+    (net/ipv4/fib_trie.c, fib_table_delete; net/ipv6/route.c, ip6_route_del): `kernel_takes` in plan/routes.py.
+    """
+    if route.message:
+        body = through(bytes.fromhex(route.message), index)
+    else:
+        body = _route(index, route)
+        if not route.mtu and ":" not in route.to:  # no metric at all would be any
+            body += nested(RTA_METRICS, u32(RTAX_MTU, 0))
+    return Request(RTM_DELROUTE, 0, body, f"remove route {route.to} from {name}")

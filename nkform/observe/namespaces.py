@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import TypeVar
@@ -12,11 +12,14 @@ from nkform.dataclass import dataclass, field
 from nkform.kernel import inet, links
 from nkform.kernel.netlink import KernelError, Socket, whole
 from nkform.kernel.netns import Namespaces, get_nsid, nsid_of
-from nkform.model import Address, Route
+from nkform.model import Address, Route, Taken
+from nkform.observe.taken import Place, Slot, look, with_hops
 
 LOOPBACK = 1
 """The ifindex of `lo` in every namespace (include/linux/netdevice.h, LOOPBACK_IFINDEX)."""
 OPEN_AT_ONCE = 256
+LINKS_ONE_BY_ONE = 2
+"""Routes of so many links are asked for link by link: each time the kernel goes through all routes there."""
 LEADS_NOWHERE = (errno.ENOENT, errno.ESRCH, errno.ENOTDIR, errno.EINVAL)
 """No such file or process; or a file that is no network namespace (setns(2))."""
 
@@ -25,11 +28,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """Links by ifindex; addresses and routes by the ifindex of their link."""
+    """Links by ifindex; addresses and routes by the ifindex of their link; by end, what others have in its place."""
 
     links: Mapping[int, links.Link] = field(default_factory=dict)
     addresses: Mapping[int, tuple[Address, ...]] = field(default_factory=dict)
     routes: Mapping[int, tuple[Route, ...]] = field(default_factory=dict)
+    taken: Mapping[Slot, Sequence[Taken]] = field(default_factory=dict)
 
     @property
     def alias(self) -> str:
@@ -38,19 +42,33 @@ class Contents:
         return loopback.alias if loopback else ""
 
 
-Relevant = Callable[[Mapping[int, links.Link], Socket], Collection[int]]
-"""Says of a namespace's links (and may ask more on the socket there) whose addresses and routes matter."""
+Relevant = Callable[[Mapping[int, links.Link], Socket], tuple[Collection[int], Sequence[Place]]]
+"""Says of a namespace's links (and may ask more on the socket there) whose addresses and routes matter, and which ends
+a spec has there."""
 
 
 def read(decoder: links.Decoder, relevant: Relevant) -> Contents:
     """Reads the namespace that the thread is in. Addresses and routes are not read where they matter of no link."""
     with Socket() as socket:
         known = {link.index: link for link in whole(partial(links.dump, decoder=decoder), socket)}
-        indexes = relevant(known, socket)
-        if not indexes:
-            return Contents(known)
-        addresses = inet.of_links(partial(inet.dump_addresses, among=indexes), socket, indexes)
-        return Contents(known, _grouped(addresses), _grouped(whole(inet.dump_routes, socket)))
+        indexes, places = relevant(known, socket)
+        addresses: dict[int, tuple[Address, ...]] = {}
+        routes: dict[int, tuple[Route, ...]] = {}
+        if indexes:
+            addresses = _grouped(inet.of_links(partial(inet.dump_addresses, among=indexes), socket, indexes))
+            routes = _grouped(_routes(socket, indexes))
+        if not places:
+            return Contents(known, addresses, routes)
+        seen = look(socket, places, addresses, routes, {link.index: link.name for link in known.values()})
+        return Contents(known, addresses, with_hops(routes, seen) if seen.hops else routes, seen.taken)
+
+
+def _routes(socket: Socket, indexes: Collection[int]) -> list[tuple[int, Route]]:
+    """Our routes through some links. Of a workload's few, the kernel passes over what else it has there, with whatever
+    number."""
+    if len(indexes) > LINKS_ONE_BY_ONE:
+        return [each for each in whole(inet.dump_routes, socket) if each[0] in indexes]
+    return [each for index in indexes for each in whole(partial(inet.dump_routes, index=index), socket)]
 
 
 def _grouped(pairs: Iterable[tuple[int, T]]) -> dict[int, tuple[T, ...]]:

@@ -16,8 +16,9 @@ from nkform.kernel import bpffs, devconf, links, sysctl
 from nkform.kernel.netlink import KernelError, Socket, whole
 from nkform.kernel.netns import Namespaces
 from nkform.kernel.qdiscs import FILTER_PREFIX, has_filter, with_clsact
-from nkform.model import ROOT, Attrs, Device, Endpoint, Namespace, Node, Room, mark, owner_of
-from nkform.observe.namespaces import LOOPBACK, Contents, read, visit
+from nkform.model import ROOT, Attrs, Device, Endpoint, Namespace, Node, Room, Taken, mark, owner_of
+from nkform.observe.namespaces import Contents, read, visit
+from nkform.observe.taken import Place, Slot
 
 PAIRS = ("netkit", "veth")
 TORN = (0.01, 0.02, 0.04)
@@ -98,7 +99,19 @@ def _look(
         devices=devices,
         rooms={link.name: Room(link.headroom, link.tailroom) for link in root.links.values()},
         covered=any(device.chains for device in declared.values()) and bpffs.is_covered(),
+        taken=_taken(world, devices),
     )
+
+
+def _taken(world: _World, devices: Mapping[str, Device]) -> dict[str, tuple[Taken, ...]]:
+    """What others have where an end is still to come; what is in the way of one that is there is said of that end."""
+    coming: dict[str, tuple[Taken, ...]] = {}
+    for contents in world.contents.values():
+        for (name, side), some in contents.taken.items():
+            device = devices.get(name)
+            if device is None or side >= len(device.ends) or not device.ends[side].taken:
+                coming[name] = (*coming.get(name, ()), *some)
+    return coming
 
 
 def _marked(link: links.Link, node: str, begun: Begun | None) -> links.Link:
@@ -169,10 +182,14 @@ def _read(
     def is_ours(link: links.Link) -> bool:
         return owner_of(link.alias) == node or link.name in declared
 
-    def ours(known: Mapping[int, links.Link], _: Socket) -> set[int]:
+    ends = _ends(declared.values())
+
+    def ours(known: Mapping[int, links.Link], _: Socket) -> tuple[set[int], list[Place]]:
         """Our devices and declared ones, and their peers where those are in the root namespace."""
         some = [link for link in known.values() if is_ours(link)]
-        return {link.index for link in some} | {link.link for link in some if link.nsid is None}
+        here = {(link.name, 0): link.index for link in some}
+        here |= {(link.name, 1): link.link for link in some if link.nsid is None}
+        return set(here.values()), _places(ends.get(ROOT, ()), here)
 
     root = read(decoder, ours)
     values: dict[tuple[str, str], Mapping[str, str]] = {}
@@ -188,10 +205,12 @@ def _read(
             return
         primaries: list[links.Link] = []
 
-        def matters(known: Mapping[int, links.Link], socket: Socket) -> Collection[int]:
+        def matters(known: Mapping[int, links.Link], socket: Socket) -> tuple[Collection[int], list[Place]]:
+            """The other ends of the root namespace's pairs: nothing else in a namespace can be ours."""
             primaries.extend(_primaries(root, known, namespaces, socket))
+            here = {(primary.name, 1): primary.link for primary in primaries}
             relevant = key in named or owner_of(Contents(known).alias) == node or any(map(is_ours, primaries))
-            return known.keys() - {LOOPBACK} if relevant else ()
+            return here.values() if relevant else (), _places(ends.get(key, ()), here)
 
         try:
             contents[key] = read(decoder, matters)
@@ -204,6 +223,20 @@ def _read(
 
     visit(namespaces, dict.fromkeys((*namespaces.names(), *sorted(named))), look)
     return _World(contents, {nsid: tuple(some) for nsid, some in keys.items()}), values
+
+
+def _ends(devices: Iterable[Device]) -> dict[str, list[tuple[Slot, Endpoint]]]:
+    """The declared ends that have addresses or routes, by the keys of their namespaces."""
+    ends: dict[str, list[tuple[Slot, Endpoint]]] = {}
+    for device in devices:
+        for side, end in enumerate(device.ends):
+            if end.addresses or end.routes:
+                ends.setdefault(end.namespace, []).append(((device.name, side), end))
+    return ends
+
+
+def _places(ends: Iterable[tuple[Slot, Endpoint]], here: Mapping[Slot, int]) -> list[Place]:
+    return [Place(slot, here.get(slot, 0), end) for slot, end in ends]
 
 
 def _primaries(
@@ -264,18 +297,19 @@ def _device(world: _World, link: links.Link, declared: Device | None) -> Device:
         return Device(link.name, "external", {}, Endpoint(link.name), None, **common)  # type: ignore[arg-type]
     device_wide = {name: value for name, value in link.own.items() if name in _DEVICE_WIDE}
     own = {name: value for name, value in link.own.items() if name not in _DEVICE_WIDE}
-    primary = _end(root, link, ROOT, {**link.values, **own})
+    primary = _end(root, link, ROOT, {**link.values, **own}, (link.name, 0))
     peer = _peer(world, link, declared) if link.kind in PAIRS else None
     return Device(link.name, link.kind, device_wide, primary, peer, **common)  # type: ignore[arg-type]
 
 
-def _end(contents: Contents, link: links.Link, key: str, values: Attrs) -> Endpoint:
+def _end(contents: Contents, link: links.Link, key: str, values: Attrs, slot: Slot) -> Endpoint:
     return Endpoint(
         name=link.name,
         namespace=key,
         attrs=values,
         addresses=contents.addresses.get(link.index, ()),
         routes=contents.routes.get(link.index, ()),
+        taken=tuple(contents.taken.get(slot, ())),
     )
 
 
@@ -286,7 +320,7 @@ def _peer(world: _World, link: links.Link, declared: Device | None) -> Endpoint 
     for key in sorted(keys, key=lambda key: key != asked) if len(keys) > 1 else keys:
         contents = world.contents.get(ROOT if link.nsid is None else key)
         if contents and (other := contents.links.get(link.link)):
-            return _end(contents, other, key, {**other.values, **link.peer})
+            return _end(contents, other, key, {**other.values, **link.peer}, (link.name, 1))
     return _remote(link)
 
 
@@ -333,7 +367,7 @@ def _namespaces(world: _World, node: str, desired: Node | None, devices: Iterabl
 def nodes(namespaces: Namespaces) -> list[str]:
     """The names of all nodes whose mark is on a device or a namespace here."""
     decoder = links.Decoder()
-    owners = {owner_of(link.alias) for link in read(decoder, lambda *_: ()).links.values()}
+    owners = {owner_of(link.alias) for link in read(decoder, lambda *_: ((), ())).links.values()}
 
     def look(_: str, is_root: bool) -> None:
         if not is_root:

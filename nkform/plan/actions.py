@@ -121,25 +121,23 @@ class DeleteAddress:
 
 @dataclass(frozen=True, slots=True)
 class AddRoute:
-    """`beside`: where there is a route of the same destination, table and metric, it stays, and the first."""
+    """`beside`: where there is a route of the same destination, table and metric, it stays, and the first, unless this
+    one is to be `first`. `again`: it may still be there.
+    """
 
     end: End
     route: Route
     beside: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ReplaceRoute:
-    """Changes a route in one step: same destination, table and metric."""
-
-    end: End
-    before: Route
-    after: Route
+    first: bool = False
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class DeleteRoute:
-    """`beside`: there may be another of the same destination, table and metric, which stays, even if this is undone."""
+    """Removes a route of ours, or one that the plan takes over; one that has gone by itself is no failure.
+
+    `beside`: there may be another of the same destination, table and metric, which stays, even if this is undone.
+    """
 
     end: End
     route: Route
@@ -225,7 +223,6 @@ Action = (
     | AddAddress
     | DeleteAddress
     | AddRoute
-    | ReplaceRoute
     | DeleteRoute
     | CarryRoutes
     | Settle
@@ -256,7 +253,8 @@ def configure(device: str, endpoint: Endpoint, *, silent: bool = False) -> Itera
     if up:
         yield SetUp(end, True)
         yield from (AddAddress(end, address) for address in late)
-        yield from (AddRoute(end, route) for route in endpoint.routes)
+        # A gateway must be reachable first.
+        yield from (AddRoute(end, route) for route in sorted(endpoint.routes, key=lambda route: route.via is not None))
 
 
 def create(device: Device) -> Iterator[Action]:
@@ -300,8 +298,6 @@ def undo(action: Action) -> tuple[Action, ...]:
             return (AddAddress(end, address), *again)
         case AddRoute(end, route, beside):
             return (DeleteRoute(end, route, beside),)
-        case ReplaceRoute(end, before, after):
-            return (ReplaceRoute(end, after, before),)
         case DeleteRoute(end, route, beside):
             return (AddRoute(end, route, beside),)
         case CarryRoutes(before, after):
@@ -337,7 +333,7 @@ def namespace_of(action: Action) -> str:
             return before.namespace
         case SetLink(end) | SetUp(end) | AddAddress(end) | DeleteAddress(end) | AddRoute(end):
             return end.namespace
-        case ReplaceRoute(end) | DeleteRoute(end) | CarryRoutes(end) | Settle(end):
+        case DeleteRoute(end) | CarryRoutes(end) | Settle(end):
             return end.namespace
         case SetSysctl(end) | SetSysctls(end):
             return end.namespace

@@ -6,22 +6,26 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from nkform.attributes import ATTRIBUTES, Attribute
 from nkform.dataclass import dataclass, replace
-from nkform.model import Address, Attrs, Device, Endpoint, Route, Value
+from nkform.model import Address, Attrs, Device, Endpoint, Value
 from nkform.plan.actions import (
     Action,
     AddAddress,
     AddRoute,
     DeleteAddress,
     DeleteRoute,
-    ReplaceRoute,
     SetLink,
     SetSysctl,
     SetUp,
     end_of,
 )
+from nkform.plan.routes import additions, removals, route_changes
 
 TWINS = {"gso_max_size": "gso_ipv4_max_size", "gro_max_size": "gro_ipv4_max_size"}
 """The kernel overwrites the second when the first is set to at most 65536 (net/core/dev.c, netif_set_gso_max_size)."""
+
+
+ORDERED_AT_MOST = 64
+"""Addresses of one subnet: nobody declares more, and undoing the removal of one takes all that stand behind it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,59 +86,38 @@ def _attrs(
 
 def end_fields(desired: Endpoint, live: Endpoint, prefix: tuple[str, ...]) -> Iterator[FieldChange]:
     """Changes of an end's addresses, routes and sysctls."""
-    if desired.addresses != live.addresses:
+    if desired.addresses != live.addresses or live.taken or not all(address.ours for address in live.addresses):
+        path = (*prefix, "addresses")
+        holders = {each.address.text: each.holder for each in live.taken if each.address and each.gone}
         for address in gone_addresses(desired, live):
-            yield FieldChange((*prefix, "addresses"), address.text, None)
+            if address.ours:
+                yield FieldChange(path, address.text, None)
         for address in new_addresses(desired, live):
-            yield FieldChange((*prefix, "addresses"), None, address.text)
+            yield FieldChange(path, holders.get(address.text) or None, address.text)
+        if misplaced(desired, live):
+            now = [each.text for each in _after_changes(desired, live) if not _is_ipv6(each)]
+            shall = [each.text for each in desired.addresses if not _is_ipv6(each)]
+            yield FieldChange(path, "in the order " + ", ".join(now), "in the order " + ", ".join(shall))
     if desired.routes != live.routes:
         for before, after in route_changes(desired, live):
-            yield FieldChange((*prefix, "routes"), before and describe_route(before), after and describe_route(after))
+            yield FieldChange((*prefix, "routes"), before and before.text, after and after.text)
     for key, value in desired.sysctl.items():
         if live.sysctl.get(key) != value:
             yield FieldChange((*prefix, "sysctl", *key.split(".", 1)), live.sysctl.get(key), value)
 
 
 def gone_addresses(desired: Endpoint, live: Endpoint) -> list[Address]:
-    """Addresses of ours that are not declared any more; those of others stay."""
+    """Addresses of ours that are not declared any more; those of others stay, but where one is taken over that cannot
+    become what is declared."""
     wanted = set(desired.addresses)
-    return [address for address in live.addresses if address.ours and address not in wanted]
+    gone = [address for address in live.addresses if address.ours and address not in wanted]
+    return gone + [each.gone for each in live.taken if isinstance(each.gone, Address) and each.gone != each.address]
 
 
 def new_addresses(desired: Endpoint, live: Endpoint) -> list[Address]:
-    there = set(live.addresses)
-    return [address for address in desired.addresses if address not in there]
-
-
-def route_key(route: Route) -> tuple[int, str, int]:
-    """What makes two routes the same one to the kernel."""
-    return route.table, route.to, route.metric
-
-
-def route_changes(desired: Endpoint, live: Endpoint) -> list[tuple[Route | None, Route | None]]:
-    """Before and after of every route that differs: removals first, then changes and additions as declared."""
-    wanted = {route_key(route): route for route in desired.routes}
-    there = {route_key(route): route for route in live.routes}
-    gone: list[tuple[Route | None, Route | None]] = [(route, None) for key, route in there.items() if key not in wanted]
-    return gone + [(there.get(key), route) for key, route in wanted.items() if there.get(key) != route]
-
-
-def describe_route(route: Route) -> str:
-    """A route as `ip route` would say it, without its device."""
-    parts = [route.to]
-    if route.via:
-        parts.append(f"via {route.via}")
-    if route.onlink:
-        parts.append("onlink")
-    if route.src:
-        parts.append(f"src {route.src}")
-    if route.metric not in (0, 1024 if ":" in route.to else 0):
-        parts.append(f"metric {route.metric}")
-    if route.table != 254:
-        parts.append(f"table {route.table}")
-    if route.mtu:
-        parts.append(f"mtu {route.mtu}")
-    return " ".join(parts)
+    """Declared addresses that are not there, or not as ours."""
+    ours = {address.text: address.ours for address in live.addresses}
+    return [each for each in desired.addresses if each.text not in ours or (each.ours and not ours[each.text])]
 
 
 def end_actions(device: str, desired: Endpoint, live: Endpoint) -> Iterator[Action]:
@@ -147,12 +130,20 @@ def end_actions(device: str, desired: Endpoint, live: Endpoint) -> Iterator[Acti
     end = end_of(device, desired)
     up, was_up = desired.attrs.get("up"), bool(live.attrs.get("up"))
     gone, new = gone_addresses(desired, live), new_addresses(desired, live)
-    flushed = tuple(r for r in live.routes if ":" not in r.to) if _loses_ipv4(gone, new, live) else ()
-    routes = route_changes(desired, replace(live, routes=tuple(r for r in live.routes if r not in flushed)))
-    yield from (DeleteRoute(end, route) for route in flushed)
-    yield from (DeleteRoute(end, before) for before, after in routes if before and not after)
-    yield from (AddAddress(end, address) for address in new if not _is_ipv6(address))
-    yield from (DeleteAddress(end, address, _behind(address, live.addresses)) for address in gone)
+    if _loses_ipv4(gone, new, live):
+        yield from (DeleteRoute(end, route) for route in live.routes if ":" not in route.to)
+        live = replace(live, routes=tuple(route for route in live.routes if ":" in route.to))
+    routes = route_changes(desired, live) if desired.routes != live.routes else []
+    yield from removals(end, routes, live)
+    held = {address.text for address in live.addresses} | {each.gone.text for each in live.taken if each.gone}
+    yield from (AddAddress(end, each, again=each.text in held) for each in new if not _is_ipv6(each))
+    if gone:
+        behind = _behind(live.addresses)
+        yield from (DeleteAddress(end, address, behind.get(address.text, ())) for address in gone)
+    moved = misplaced(desired, live) if desired.addresses != live.addresses else []
+    for address in moved:
+        yield DeleteAddress(end, address)
+        yield AddAddress(end, address)
     lost: tuple[Address, ...] = ()
     if up is False and was_up:
         lost = tuple(address for address in desired.addresses if ":" in address.text and address in live.addresses)
@@ -170,23 +161,28 @@ def end_actions(device: str, desired: Endpoint, live: Endpoint) -> Iterator[Acti
     for key, value in desired.sysctl.items():
         if live.sysctl.get(key) != value:
             yield SetSysctl(end, key, live.sysctl.get(key), value)
-    yield from (AddAddress(end, address) for address in new if _is_ipv6(address))
+    yield from (AddAddress(end, each, again=each.text in held) for each in new if _is_ipv6(each))
     yield from (AddAddress(end, address, again=True) for address in lost)
     if up and not was_up:
         yield SetUp(end, True)
-    for before, after in routes:
-        if after:
-            yield ReplaceRoute(end, before, after) if before else AddRoute(end, after)
+    yield from additions(end, routes, live)
+    # Routes that name a moved address as their source went with it.
+    hosts = {address.text.partition("/")[0] for address in moved}
+    yield from (AddRoute(end, route, beside=True, again=True) for route in desired.routes if route.src in hosts)
 
 
 def _is_ipv6(address: Address) -> bool:
     return ":" in address.text
 
 
-def _behind(address: Address, there: Sequence[Address]) -> tuple[Address, ...]:
-    """Addresses of ours in an IPv4 address's subnet that stand behind it; IPv6 knows no such order."""
-    later = there[list(there).index(address) + 1 :]
-    return () if _is_ipv6(address) else tuple(by_subnet(later).get(_subnet(address), ()))
+def _behind(there: Sequence[Address]) -> dict[str, tuple[Address, ...]]:
+    """By address, those of ours in its IPv4 subnet that stand behind it; IPv6 knows no such order."""
+    return {
+        address.text: tuple(same[place + 1 :])
+        for same in by_subnet(there).values()
+        if len(same) <= ORDERED_AT_MOST
+        for place, address in enumerate(same)
+    }
 
 
 def by_subnet(addresses: Iterable[Address]) -> dict[tuple[int, int], list[Address]]:
@@ -198,25 +194,35 @@ def by_subnet(addresses: Iterable[Address]) -> dict[tuple[int, int], list[Addres
     return found
 
 
-def reorder(device: str, desired: Endpoint, live: Endpoint) -> Iterator[Action]:
-    """What puts the IPv4 addresses of each subnet in order once an end has all of them, and the routes back that go
-    with an address they name as their source.
+def _after_changes(desired: Endpoint, live: Endpoint) -> list[Address]:
+    """All addresses, in the order that they have once what is gone has gone and what is new has come."""
+    wanted = {address.text: address for address in desired.addresses}
+    new = new_addresses(desired, live)
+    kept = [wanted.get(a.text, a) for a in live.addresses if a.text in wanted or not a.ours]
+    texts = {address.text for address in kept}
+    return [*kept, *(address for address in new if address.text not in texts)]
 
-    From the first one that is out of place on, each goes and comes again, behind all others.
+
+def misplaced(desired: Endpoint, live: Endpoint) -> list[Address]:
+    """The IPv4 addresses that have to go and come again, behind all others, for all to be in the order declared.
+
+    The kernel sends from the first one of the subnet that a packet goes to, or else from the first of all. Of those
+    subnets in which others have addresses, only the order within is ours to say.
     """
-    end = end_of(device, desired)
-    there = [address for address in live.addresses if address in desired.addresses]
-    now = by_subnet([*there, *new_addresses(desired, live)])
+    now = _after_changes(desired, live)
+    shall, have = by_subnet(desired.addresses), by_subnet(now)
+    if len(shall) < 2 and all(len(same) < 2 for same in shall.values()):
+        return []
+    others = {_subnet(address) for address in now if not address.ours and not _is_ipv6(address)}
+    order, present = [s for s in shall if s not in others], [s for s in have if s not in others]
+    kept = next((place for place, pair in enumerate(zip(order, present, strict=False)) if pair[0] != pair[1]), None)
+    late = set() if kept is None else set(order[kept:])
     moved: list[Address] = []
-    for subnet, wanted in by_subnet(desired.addresses).items():
-        same = next((n for n, pair in enumerate(zip(wanted, now[subnet], strict=True)) if pair[0] != pair[1]), None)
-        if same is not None:
-            moved += wanted[same:]
-    for address in moved:
-        yield DeleteAddress(end, address)
-        yield AddAddress(end, address)
-    hosts = {address.text.partition("/")[0] for address in moved}
-    yield from (ReplaceRoute(end, route, route) for route in desired.routes if route.src in hosts)
+    for subnet, wanted in shall.items():
+        pairs = enumerate(zip(wanted, have.get(subnet, ()), strict=False))
+        wrong = 0 if subnet in late else next((place for place, (a, b) in pairs if a != b), len(wanted))
+        moved += wanted[wrong:]
+    return moved
 
 
 def _subnet(address: Address) -> tuple[int, int]:

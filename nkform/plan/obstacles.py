@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from nkform.model import ROOT, Device, Namespace, Node
+from nkform.model import ROOT, Device, Endpoint, Namespace, Node, Taken
 from nkform.plan.compare import device_fields
 from nkform.problem import Path, Problem
 
@@ -90,3 +90,36 @@ def _device_obstacles(node: str, device: Device, live: Node, adopt: bool) -> Ite
                 path=(*path, "peer", "name"),
                 hint="use another name for the peer",
             )
+
+
+def in_place(devices: Mapping[str, Device], live: Node, adopt: bool) -> Iterator[Problem]:
+    """What others have where an address or a route of ours shall be."""
+    for name, device in devices.items():
+        found = live.devices.get(name)
+        for side, end in enumerate(device.ends):
+            path: Path = ("devices", name, "peer") if side else ("devices", name)
+            there = found.ends[side].taken if found and side < len(found.ends) else ()
+            for taken in (*there, *live.taken.get(name, ())):
+                wanted = taken.route in end.routes or taken.address in end.addresses
+                if wanted and taken.blocking and not (adopt and taken.gone):
+                    yield _in_place(taken, end, path)
+
+
+def _in_place(taken: Taken, end: Endpoint, path: Path) -> Problem:
+    where = f"{end.name} in {end.namespace}" if end.namespace else end.name
+    if taken.address is not None:
+        return Problem(
+            "NK0450",
+            f"address {taken.address.text} of {where} exists already and is not nkform's: {taken.holder}",
+            path=(*path, "addresses", end.addresses.index(taken.address)),
+            hint="remove it, or take it over with --adopt",
+        )
+    assert taken.route is not None
+    remedy = "remove it, give ours another `metric`, or take its place with --adopt"
+    return Problem(
+        "NK0451",
+        f"route {taken.route.text} of {where} has no place: a route that is not nkform's has its destination, table "
+        f"and metric: {taken.holder}",
+        path=(*path, "routes", end.routes.index(taken.route)),
+        hint=remedy if taken.gone else "give ours another `metric`, or remove the other one",
+    )

@@ -19,9 +19,9 @@ from nkform.plan.actions import (
     CreatePair,
     DeleteNamespace,
     DeletePair,
+    DeleteRoute,
     End,
     MoveEnd,
-    ReplaceRoute,
     SetChain,
     SetMap,
     SetMark,
@@ -32,7 +32,7 @@ from nkform.plan.actions import (
     namespace_of,
 )
 from nkform.plan.compare import FieldChange, device_fields, end_actions, end_fields
-from nkform.plan.obstacles import obstacles
+from nkform.plan.obstacles import in_place, obstacles
 from nkform.plan.parts import absent
 from nkform.plan.resolve import resolve
 from nkform.problem import NkformError, Problem
@@ -94,6 +94,7 @@ class _Phases:
     move: list[Action] = field(default_factory=list)
     create: list[Action] = field(default_factory=list)
     inside: dict[str, list[Action]] = field(default_factory=dict)
+    inside_routes: dict[str, list[Action]] = field(default_factory=dict)
     outside: list[Action] = field(default_factory=list)
     raised: list[Action] = field(default_factory=list)
     routes: list[Action] = field(default_factory=list)
@@ -112,7 +113,8 @@ class _Phases:
         of ours is in them any more. Actions in one namespace stand together: each namespace is entered once. What was
         built beside an old pair takes over when all is made, device by device, and all old pairs go together (swap.py).
         """
-        inside = [action for key in self.inside for action in self.inside[key]]
+        keys = dict.fromkeys((*self.inside, *self.inside_routes))
+        inside = [action for key in keys for some in (self.inside, self.inside_routes) for action in some.get(key, ())]
         return (
             *self.close, *self.delete, *self.namespaces, *self.move, *self.create, *self.attach,
             *inside, *self.outside, *self.raised, *self.routes, *self.settle, *self.switch, *self.retire, *self.leave,
@@ -129,11 +131,13 @@ def build(
     adopt: bool = False,
     targets: Collection[str] = (),
     resolved: Mapping[str, Device] | None = None,
+    retake: bool = False,
 ) -> Plan:
     """Compares and orders. Raises NkformError with all that cannot be.
 
     `programs` tells the digests of programs. `resolved` are the devices of an earlier plan of the same spec, where the
-    spec's meaning has been worked out already.
+    spec's meaning has been worked out already. `retake`: what others have put in the place of an address or a route of
+    ours is no obstacle to having it again.
     """
     problems: list[Problem] = []
     spared, notes = absent(desired, live)
@@ -153,6 +157,8 @@ def build(
     errors += _unknown_targets(targets, desired, live)
     wanted = _wanted_namespaces(desired, devices, bool(targets))
     errors += obstacles(desired.name, wanted, devices, live, adopt)
+    if not retake:
+        errors += in_place(devices, live, adopt)
     if errors:
         raise NkformError(*errors)
     phases = _Phases()
@@ -380,6 +386,7 @@ def _moved(live: Endpoint, desired: Endpoint) -> Endpoint:
         namespace=desired.namespace,
         addresses=(),
         routes=(),
+        taken=(),
         sysctl={},
         attrs={**live.attrs, "up": False},
     )
@@ -416,8 +423,10 @@ def _file(action: Action, phases: _Phases) -> None:
     match action:
         case SetUp(End(_, "", _), True):
             phases.raised.append(action)
-        case AddRoute(End(_, "", _)) | ReplaceRoute(End(_, "", _)):
-            phases.routes.append(action)
+        case AddRoute(End(_, namespace, _)) | DeleteRoute(End(_, namespace, _), beside=True):
+            # The source that a route names may be an address of another device: all addresses come before all routes.
+            routes = phases.inside_routes.setdefault(namespace, []) if namespace != ROOT else phases.routes
+            routes.append(action)
         case _ if (namespace := namespace_of(action)) != ROOT:
             phases.inside.setdefault(namespace, []).append(action)
         case _:

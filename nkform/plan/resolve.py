@@ -13,6 +13,7 @@ from nkform.dataclass import dataclass, replace
 from nkform.features import FEATURES
 from nkform.model import Attrs, Device, Endpoint, Kind, Node, Room, RoomFor, Value
 from nkform.plan.chains import completed, needs_programs
+from nkform.plan.contradictions import without_own_routes
 from nkform.problem import Path, Problem
 
 MAX_ROOM = 65535
@@ -45,6 +46,8 @@ def resolve(desired: Node, features: Collection[str], rooms: Mapping[str, Room])
         problems += noted
         filled, unknown = _with_room(_as_kind(whole), rooms)
         problems += unknown
+        filled, noted = without_own_routes(filled)
+        problems += noted
         problems += _missing(filled, features)
         devices[name] = filled
     return Resolved(devices, tuple(problems))

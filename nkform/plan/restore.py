@@ -6,12 +6,12 @@ killed and run again.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 
 from nkform.dataclass import replace
 from nkform.model import ROOT, After, Device, Endpoint, First, Hook, Last, Namespace, Node, Position
-from nkform.plan.actions import Action, SetMark, chain_of
-from nkform.plan.compare import FieldChange, reorder
+from nkform.plan.actions import SetMark, chain_of
+from nkform.plan.compare import FieldChange
 from nkform.plan.parts import NOTHING, Without
 from nkform.plan.plan import Change, Plan, build
 
@@ -34,7 +34,7 @@ def declared(before: Node, live: Node) -> Node:
 def plan(before: Node, live: Node, features: Collection[str], without: Without = NOTHING) -> Plan:
     """What leads back, but for what is to be left alone. Raises NkformError where something of others is in the way."""
     desired, live = without.trim(declared(before, live), live)
-    found = build(desired, live, features=features, resolved=desired.devices)
+    found = build(desired, live, features=features, resolved=desired.devices, retake=True)
     freed = [
         name
         for name, device in before.devices.items()
@@ -42,19 +42,7 @@ def plan(before: Node, live: Node, features: Collection[str], without: Without =
     ]
     marks = tuple(SetMark(ROOT, name, False) for name in freed)
     changes = tuple(_brief(change) for change in _marked(found.changes, freed, before))
-    return replace(found, changes=changes, actions=(*found.actions, *_ordered(desired, live, found), *marks))
-
-
-def _ordered(desired: Node, live: Node, found: Plan) -> Iterator[Action]:
-    """What puts addresses in order on devices that stay; one that is made anew has them in order."""
-    anew = {change.name for change in found.changes if change.operation == "replace"}
-    for name, device in desired.devices.items():
-        now = live.devices.get(name)
-        if now is None or name in anew:
-            continue
-        for shall, there in zip(device.ends, now.ends, strict=False):
-            if shall.namespace == there.namespace:
-                yield from reorder(name, shall, there)
+    return replace(found, changes=changes, actions=(*found.actions, *marks))
 
 
 def _concerns(device: Device, live: Device | None, node: str) -> bool:

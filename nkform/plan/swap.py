@@ -46,7 +46,6 @@ from nkform.plan.actions import (
     create,
     end_of,
 )
-from nkform.plan.compare import route_key
 
 NAME_BYTES = 15
 """IFNAMSIZ less the closing NUL (include/uapi/linux/if.h)."""
@@ -172,12 +171,12 @@ def _later(change: Swap) -> Iterator[AddAddress | AddRoute]:
 
 
 def _key(action: AddRoute) -> tuple[str, int, str, int]:
-    return (action.end.namespace, *route_key(action.route))
+    return (action.end.namespace, *action.route.key)
 
 
 def _keys(device: Device) -> set[tuple[str, int, str, int]]:
     """What tells the routes of both ends from others, with their namespaces."""
-    return {(end.namespace, *route_key(route)) for end in device.ends for route in end.routes}
+    return {(end.namespace, *route.key) for end in device.ends for route in end.routes}
 
 
 def settle(change: Swap) -> Iterator[Action]:

@@ -7,10 +7,10 @@ program. Those that came count never; those that went do where we may have taken
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 from nkform.dataclass import replace
-from nkform.model import Attached, Device, Endpoint, Hook, Namespace, Node
+from nkform.model import Attached, Device, Endpoint, Hook, Namespace, Node, Route
 from nkform.plan.compare import by_subnet
 from nkform.plan.saved import differences
 
@@ -77,7 +77,18 @@ def _ordered(end: Endpoint, losses: bool, other: Endpoint) -> Endpoint:
     listed = set(itertools.chain(*subnets.values()))
     rest = sorted((address for address in counting if address not in listed), key=lambda address: address.text)
     addresses = (*itertools.chain(*(subnets[number] for number in sorted(subnets))), *rest)
-    return replace(end, addresses=addresses, routes=tuple(sorted(end.routes, key=repr)))
+    return replace(end, addresses=addresses, routes=tuple(sorted(_told(end.routes, other.routes), key=repr)))
+
+
+def _told(routes: Collection[Route], others: Collection[Route]) -> Iterator[Route]:
+    """Our routes. What is known of a next hop only on one side is left out on both, if the hop is there."""
+    doubtful = {(route.key, route.via): route.ours for route in others}
+    for route in routes:
+        known = doubtful.get((route.key, route.via))
+        if known is not None and known != route.ours:
+            yield Route(route.to, route.via, metric=route.metric, table=route.table)
+        elif route.ours:
+            yield route
 
 
 def _renumbered(hook: Hook, losses: bool, other: Hook) -> Hook:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from types import MappingProxyType
 
 from nkform.model import Device, Endpoint, Namespace, Value
-from nkform.plan.compare import FieldChange, describe_route
+from nkform.plan.compare import FieldChange
 from nkform.plan.drift import Difference, Notes, told
 from nkform.plan.plan import Change, Plan
 from nkform.report.colour import Paint
@@ -115,7 +115,7 @@ def _end(prefix: str, end: Endpoint, left_out: frozenset[str] = frozenset()) -> 
     if end.addresses:
         yield f"{prefix}addresses", ", ".join(address.text for address in end.addresses)
     for route in end.routes:
-        yield f"{prefix}route", describe_route(route)
+        yield f"{prefix}route", route.text
     for key, text in end.sysctl.items():
         yield f"{prefix}sysctl.{key}", text
 

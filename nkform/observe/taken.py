@@ -1,0 +1,148 @@
+"""What others have where a spec wants an address or a route: asked of the kernel only where one of ours is missing.
+
+The dumps of every look are of ours alone (kernel/inet.py). Reads the namespace of the socket, changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from functools import partial
+
+from nkform.dataclass import dataclass, field, replace
+from nkform.kernel import inet
+from nkform.kernel.netlink import Socket, whole
+from nkform.model import Address, Endpoint, Route, RouteKey, Taken
+
+Slot = tuple[str, int]
+"""A device's name, and which of its ends: 0 is the primary."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A declared end that has its place in a namespace. `index`: the link that it is there, 0 where it is to come."""
+
+    slot: Slot
+    index: int
+    end: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What others have, by the place that it is taken from; next hops of shared IPv6 routes, by ifindex."""
+
+    taken: dict[Slot, list[Taken]] = field(default_factory=dict)
+    hops: dict[int, list[Route]] = field(default_factory=dict)
+
+
+def look(
+    socket: Socket,
+    places: Collection[Place],
+    addresses: Mapping[int, tuple[Address, ...]],
+    routes: Mapping[int, tuple[Route, ...]],
+    names: Mapping[int, str],
+) -> Seen:
+    """What stands where something of ours is missing; `names` are those of the links there. Raises KernelError."""
+    seen = Seen()
+    if lacking := _missing_addresses(places, addresses):
+        for index, body in inet.of_links(inet.dump_any_addresses, socket, lacking):
+            for place, address in lacking.get(index, ()):
+                if (found := _in_place(address, body)) is not None:
+                    seen.taken.setdefault(place.slot, []).append(found)
+    if wanted := _missing_routes(places, routes):
+        # A kernel's route with such a source goes with an address of ours.
+        sources = {a.text.partition("/")[0] for some in addresses.values() for a in some if a.ours}
+        _look_at_routes(socket, wanted, routes.keys(), sources, names, seen)
+    return seen
+
+
+def _missing_addresses(
+    places: Iterable[Place], addresses: Mapping[int, tuple[Address, ...]]
+) -> dict[int, list[tuple[Place, Address]]]:
+    """The declared addresses that are not there as nkform's, by the ifindex of their link."""
+    lacking: dict[int, list[tuple[Place, Address]]] = {}
+    for place in places:
+        if place.index and place.end.addresses:
+            present = {address.text for address in addresses.get(place.index, ()) if address.ours}
+            if some := [(place, each) for each in place.end.addresses if each.ours and each.text not in present]:
+                lacking[place.index] = some
+    return lacking
+
+
+def _missing_routes(
+    places: Iterable[Place], routes: Mapping[int, tuple[Route, ...]]
+) -> dict[RouteKey, tuple[Place, Route]]:
+    """The declared routes that are not there as nkform's, by their keys."""
+    wanted: dict[RouteKey, tuple[Place, Route]] = {}
+    for place in places:
+        if place.end.routes and place.end.routes != (have := routes.get(place.index, ())):
+            known = set(have)
+            wanted.update((route.key, (place, route)) for route in place.end.routes if route not in known)
+    return wanted
+
+
+def _in_place(address: Address, body: bytes) -> Taken | None:
+    """What an address of the link is in the way of. IPv6 lets a link have an address with one prefix length alone."""
+    text, protocol, passing = inet.decode_address(body)
+    if text != address.text and (":" not in text or text.partition("/")[0] != address.text.partition("/")[0]):
+        return None
+    gone = Address(text, ours=protocol == inet.PROTOCOL)
+    if gone.ours:  # it has our number, and is there for some time only: nobody stands in the way
+        return Taken("", address=address, gone=gone) if text == address.text else None
+    limited = ", for some time only" if passing else ""
+    return Taken(f"{text} ({inet.address_protocol(protocol)}{limited})", address=address, gone=gone, blocking=True)
+
+
+def _look_at_routes(
+    socket: Socket,
+    wanted: Mapping[RouteKey, tuple[Place, Route]],
+    own: Collection[int],
+    sources: Collection[str],
+    names: Mapping[int, str],
+    seen: Seen,
+) -> None:
+    lengths = {(":" in to, int(to.rpartition("/")[2])) for _, to, _ in wanted}
+    ours: set[RouteKey] = set()
+    found: dict[RouteKey, list[Taken]] = {}
+    for route in whole(partial(inet.dump_any_routes, lengths=lengths), socket):
+        if route.key not in wanted:
+            continue
+        place, _ = wanted[route.key]
+        through = bool(place.index) and any(index == place.index for index, _ in route.hops)
+        if through and route.shared:
+            unproven = [hop for index, hop in inet.decode_routes(route.body) if index == place.index and not hop.ours]
+            seen.hops.setdefault(place.index, []).extend(unproven)
+        if route.protocol == inet.PROTOCOL:
+            if through:
+                ours.add(route.key)
+            if any(index in own for index, _ in route.hops):
+                continue  # it is ours, or it is another end's and moves
+        if route.protocol != inet.RTPROT_KERNEL or route.source not in sources:
+            taken = _held(route, wanted[route.key], through, names)
+            found.setdefault(route.key, []).append(replace(taken, ahead=route.key not in ours))
+    for key, some in found.items():
+        place, _ = wanted[key]
+        beside = [replace(each, blocking=False, gone=None) for each in some] if key in ours else some
+        seen.taken.setdefault(place.slot, []).extend(beside)
+
+
+def _held(route: inet.AnyRoute, wanted: tuple[Place, Route], through: bool, names: Mapping[int, str]) -> Taken:
+    """How a route of others stands in the way of a declared one. `through`: it leads through the declared end, too."""
+    devices = ", ".join(names.get(index, f"link {index}") for index, _ in route.hops) or "no device"
+    kernel = route.protocol == inet.RTPROT_KERNEL
+    whose = "the kernel's own, which comes with an address" if kernel else inet.route_protocol(route.protocol)
+    first = route.hops[0][1] if route.hops else Route(wanted[1].to, metric=wanted[1].metric, table=wanted[1].table)
+    alone = through and len(route.hops) == 1 and not kernel
+    gone = replace(first, message=route.body.hex()) if alone else None
+    # One of the next hops that it shares may be ours of an earlier day.
+    beside = through and route.shared
+    return Taken(f"{first.text} dev {devices} ({whose})", None, wanted[1], gone, blocking=not beside)
+
+
+def with_hops(routes: Mapping[int, tuple[Route, ...]], seen: Seen) -> Mapping[int, tuple[Route, ...]]:
+    """The routes of each link with the next hops that are known only now."""
+    return {**routes, **{index: _merged(routes.get(index, ()), hops) for index, hops in seen.hops.items()}}
+
+
+def _merged(routes: tuple[Route, ...], hops: Iterable[Route]) -> tuple[Route, ...]:
+    known = {(route.key, route.via) for route in routes}
+    return (*routes, *(hop for hop in hops if (hop.key, hop.via) not in known))

@@ -1,0 +1,83 @@
+"""What a spec asks of one device that no kernel can have at the same time, or that the kernel does by itself. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from nkform.dataclass import replace
+from nkform.model import Device, Endpoint, Route
+from nkform.problem import Path, Problem
+
+MAIN = 254
+"""RT_TABLE_MAIN (include/uapi/linux/rtnetlink.h): where the kernel puts the routes that come with addresses."""
+PREFIX_METRIC_IPV4 = 0
+PREFIX_METRIC_IPV6 = 256
+"""Their metrics: none in IPv4 (net/ipv4/fib_frontend.c, fib_add_ifaddr), IP6_RT_PRIO_ADDRCONF in IPv6."""
+
+
+def without_own_routes(device: Device) -> tuple[Device, list[Problem]]:
+    """The device without the routes that the kernel makes itself, with an address: they are neither added nor removed.
+
+    And what stands in the way: a route cannot have the place of such a one.
+    """
+    problems: list[Problem] = []
+    ends = list(device.ends)
+    for side, end in enumerate(device.ends):
+        path: Path = ("devices", device.name, "peer") if side else ("devices", device.name)
+        if own := _own_routes(end) if end.routes and end.addresses else {}:
+            problems += _told(end, own, path)
+            ends[side] = replace(end, routes=tuple(route for route in end.routes if route not in own))
+    if not problems:
+        return device, problems
+    return replace(device, primary=ends[0], peer=ends[1] if len(ends) > 1 else None), problems
+
+
+def _own_routes(end: Endpoint) -> dict[Route, str]:
+    """The declared routes that have the place of one of the kernel's, and the address that this one comes with."""
+    some = [route for route in end.routes if _may_be_the_kernels(route)]
+    if not some:
+        return {}
+    networks: dict[str, str] = {}
+    for address in end.addresses:
+        networks.setdefault(_network(address.text), address.text)
+    return {route: networks[route.to] for route in some if route.to in networks}
+
+
+def _may_be_the_kernels(route: Route) -> bool:
+    if route.table != MAIN:
+        return False
+    if ":" in route.to:
+        return route.metric == PREFIX_METRIC_IPV6
+    return route.metric == PREFIX_METRIC_IPV4 and not route.to.endswith(("/32", "/0"))
+
+
+def _network(text: str) -> str:
+    """The network of an address with its prefix length, in canonical text."""
+    from ipaddress import ip_interface  # few specs come here, and it takes long to import
+
+    return str(ip_interface(text).network)
+
+
+def _told(end: Endpoint, own: dict[Route, str], path: Path) -> Iterator[Problem]:
+    for place, route in enumerate(end.routes):
+        if route not in own:
+            continue
+        where: Path = (*path, "routes", place)
+        address = own[route]
+        host = address.partition("/")[0]
+        if route.via is None and not route.mtu and route.src in (None, host if ":" not in host else None):
+            yield Problem(
+                "NK0452",
+                f"the kernel makes the route to {route.to} itself, with the address {address} of {end.name}",
+                path=where,
+                hint="take it out of the spec, or give it a `metric` of its own",
+                severity="warning",
+            )
+        else:
+            yield Problem(
+                "NK0453",
+                f"the route to {route.to} cannot be had: with the address {address} of {end.name}, the kernel makes "
+                f"one with the same destination, table and metric itself",
+                path=where,
+                hint="give it a `metric` of its own, or the address a longer prefix",
+            )

@@ -1,0 +1,121 @@
+"""How an end's routes differ from the desired ones, and the actions that close the difference. Pure.
+
+The kernel knows a route by its destination, table and metric, and lets several stand side by side under one such key,
+whosever they are. Its own replacing goes by the key alone and takes the first one, or in IPv6 all next hops. So it is
+never used here: ours is added beside the old one, which then goes by all that it has.
+
+Where the kernel cannot have both at a time (in IPv6: through one gateway and link), one with the next metric stands in
+for a moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from nkform.dataclass import replace
+from nkform.model import Endpoint, Route, RouteKey
+from nkform.plan.actions import Action, AddRoute, DeleteRoute, End
+
+RouteChange = tuple[Route | None, Route | None]
+"""Before and after; None is absent."""
+
+LAST_METRIC = 0xFFFFFFFF
+"""rtnetlink's RTA_PRIORITY has 32 bits."""
+
+
+def _is(wanted: Route, found: Route) -> bool:
+    """Whether an observed route is the wanted one, as far as the kernel tells."""
+    if found.ours:
+        return found == wanted
+    return (found.via, found.onlink) == (wanted.via, wanted.onlink)
+
+
+def _by_key(routes: Iterable[Route]) -> dict[RouteKey, list[Route]]:
+    groups: dict[RouteKey, list[Route]] = {}
+    for route in routes:
+        groups.setdefault(route.key, []).append(route)
+    return groups
+
+
+def route_changes(desired: Endpoint, live: Endpoint) -> list[RouteChange]:
+    """Every route that differs: removals first, then changes and additions as declared.
+
+    What others have in the place of a declared one counts as what was before, where it can be taken over.
+    """
+    wanted = {route.key: route for route in desired.routes}
+    present = _by_key(live.routes)
+    theirs = {each.route.key: each.gone for each in live.taken if each.route and isinstance(each.gone, Route)}
+    gone: list[RouteChange] = []
+    changed: dict[RouteKey, RouteChange] = {}
+    for key, route in wanted.items():
+        if not any(_is(route, found) for found in present.get(key, ())):
+            changed[key] = theirs.get(key), route
+    for key, routes in present.items():
+        declared = wanted.get(key)
+        for route in routes:
+            if not route.ours or (declared is not None and _is(declared, route)):
+                continue
+            if key in changed and changed[key][0] is None:
+                changed[key] = route, declared
+            else:
+                gone.append((route, None))
+    return gone + list(changed.values())
+
+
+def removals(end: End, changes: Sequence[RouteChange], live: Endpoint) -> Iterator[Action]:
+    """Removes what shall be gone. What the kernel would take in its place steps aside for a moment."""
+    going = {before for before, after in changes if before is not None and after is None}
+    if not going:
+        return
+    groups = _by_key(live.routes)
+    for before, after in changes:
+        if before is None or after is not None:
+            continue
+        same = groups[before.key]
+        ahead = same[: same.index(before)] if len(same) > 1 else []
+        aside = [route for route in ahead if route not in going and route.ours and kernel_takes(before, route)]
+        yield from (DeleteRoute(end, route) for route in aside)
+        yield DeleteRoute(end, before)
+        yield from (AddRoute(end, route, beside=True) for route in aside)
+
+
+def kernel_takes(asked: Route, route: Route) -> bool:
+    """Whether the kernel, asked to delete one route of a link, may take another of the same key and protocol."""
+    if asked.message or route.message:
+        return not asked.message and ":" in asked.to and asked.via is None
+    if ":" in asked.to:
+        return asked.via is None or asked.via == route.via
+    return asked.via == route.via and asked.mtu == route.mtu and asked.src in (None, route.src)
+
+
+def additions(end: End, changes: Sequence[RouteChange], live: Endpoint) -> Iterator[Action]:
+    """Adds what is new and changes what differs; routes to a gateway come after those that may lead to it."""
+    ahead = {each.route.key: each.ahead for each in live.taken if each.route is not None}
+    unproven = _by_key(route for route in live.routes if not route.ours)
+    for before, after in sorted(changes, key=lambda change: change[1] is not None and change[1].via is not None):
+        if after is None:
+            continue
+        key = after.key
+        hops = unproven.get(key, ())
+        instead = before or next((hop for hop in hops if hop.via == after.via), None)
+        if instead is not None:
+            yield from _exchange(end, instead, after, first=not ahead.get(key, True))
+            continue
+        yield AddRoute(end, after, beside=key in ahead or key in unproven)
+        # One of these may be ours of an earlier day. The kernel removes it only if it has our protocol.
+        yield from (DeleteRoute(end, hop, beside=True) for hop in hops)
+
+
+def _exchange(end: End, before: Route, after: Route, *, first: bool) -> Iterator[Action]:
+    """`first`: ours was before those of others; IPv6 knows no first."""
+    if ":" in after.to and before.via == after.via:
+        spare = replace(after, metric=after.metric + 1)
+        if after.metric < LAST_METRIC:
+            yield AddRoute(end, spare, beside=True, again=True)
+        yield DeleteRoute(end, before, beside=True)
+        yield AddRoute(end, after, beside=True)
+        if after.metric < LAST_METRIC:
+            yield DeleteRoute(end, spare, beside=True)
+        return
+    yield AddRoute(end, after, beside=True, first=first and ":" not in after.to and not kernel_takes(before, after))
+    yield DeleteRoute(end, before, beside=True)

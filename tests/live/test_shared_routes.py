@@ -1,0 +1,152 @@
+"""Routes whose destination, table and metric others use too: nkform adds and removes exactly its own."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.live.support import Node, ip, kinds
+
+Spec = dict[str, Any]
+
+DAEMON = "2001:db8:9::9"
+"""A next hop that a routing daemon has for the same destination."""
+
+
+def spec(gateway: str, kind: str = "veth") -> Spec:
+    """A device whose default routes are nkform's, of both families."""
+    return {
+        "version": 1,
+        "node": "w",
+        "namespaces": {"web": {"create": True}},
+        "devices": {
+            "v0": {
+                "kind": kind,
+                "addresses": ["10.7.0.1/24", "fd07::1/64"],
+                "routes": [{"to": "default", "via": f"10.7.0.{gateway}"}, {"to": "::/0", "via": f"fd07::{gateway}"}],
+                "peer": {
+                    "name": "eth0",
+                    "namespace": "web",
+                    "addresses": ["10.7.0.2/24", "fd07::2/64"],
+                    "routes": [
+                        {"to": "default", "via": f"10.7.0.{gateway}"},
+                        {"to": "::/0", "via": f"fd07::{gateway}"},
+                    ],
+                },
+            }
+        },
+    }
+
+
+@pytest.fixture
+def uplink() -> None:
+    """A device of others that leads elsewhere."""
+    ip("link", "add", "uplink", "type", "veth", "peer", "name", "far")
+    for name, number in (("uplink", 1), ("far", 2)):
+        ip("link", "set", name, "addrgenmode", "none", "up")
+        ip("addr", "add", f"192.168.15.{number}/24", "dev", name)
+        ip("addr", "add", f"2001:db8:9::{number}/64", "dev", name, "nodad")
+
+
+def hops(namespace: str = "") -> list[tuple[str, str, str]]:
+    """Gateway, device and protocol of each IPv4 default route, the first one first."""
+    routes = json.loads(ip("-j", "-4", "route", "show", "default", namespace=namespace))
+    return [(route["gateway"], route["dev"], route.get("protocol", "boot")) for route in routes]
+
+
+def hops6(namespace: str = "") -> set[str]:
+    """The gateways of the IPv6 default routes, whosever they are."""
+    routes = json.loads(ip("-j", "-6", "route", "show", "default", namespace=namespace))
+    return {hop["gateway"] for route in routes for hop in route.get("nexthops", [route])}
+
+
+@pytest.mark.usefixtures("uplink")
+@pytest.mark.parametrize("way", ["prepend", "append"])
+@pytest.mark.parametrize("kind", kinds())
+def test_a_route_of_others_with_the_same_key_stays_when_ours_changes(node: Node, kind: str, way: str) -> None:
+    node.apply(spec("8", kind))
+    ip("route", way, "default", "via", "192.168.15.2", "dev", "uplink", "proto", "static")
+    ip("-6", "route", "append", "default", "via", DAEMON, "dev", "uplink", "proto", "bird", "metric", "1024")
+    assert node.changes() == []
+    for gateway in "9", "8", "7":
+        node.apply(spec(gateway, kind))
+        theirs, ours = ("192.168.15.2", "uplink", "static"), (f"10.7.0.{gateway}", "v0", "78")
+        assert hops() == ([theirs, ours] if way == "prepend" else [ours, theirs])
+        assert hops6() == {DAEMON, f"fd07::{gateway}"}
+    assert node.run("rollback", "-y").code == 0
+    assert set(hops()) == {("192.168.15.2", "uplink", "static"), ("10.7.0.8", "v0", "78")}
+    assert hops6() == {DAEMON, "fd07::8"}
+    node.destroy()
+    assert hops() == [("192.168.15.2", "uplink", "static")]
+    assert hops6() == {DAEMON}
+
+
+def test_a_next_hop_of_a_daemon_through_our_own_device_stays(node: Node) -> None:
+    """The kernel tells the protocol of the first of an IPv6 route's next hops alone."""
+    node.apply(spec("8"))
+    for namespace, device in (("", "v0"), ("web", "eth0")):
+        for number in "5", "6":
+            words = ("via", f"fd07::{number}", "dev", device, "proto", "bird", "metric", "1024")
+            ip("-6", "route", "append", "default", *words, namespace=namespace)
+        ip("route", "append", "default", "via", "10.7.0.5", "dev", device, "proto", "bird", namespace=namespace)
+    assert node.changes() == []
+    for gateway in "9", "8", "7":
+        node.apply(spec(gateway))
+        for namespace, device in (("", "v0"), ("web", "eth0")):
+            assert hops6(namespace) == {"fd07::5", "fd07::6", f"fd07::{gateway}"}
+            expected = {("10.7.0.5", device, "bird"), (f"10.7.0.{gateway}", device, "78")}
+            assert set(hops(namespace)) == expected
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"mtu": 1400},
+        {"src": "10.7.0.1"},
+        {"onlink": True},
+        {"via": "10.7.0.9", "mtu": 1400},
+        {"via": "10.7.0.9", "src": "10.7.0.1"},
+        {"via": None},
+    ],
+    ids=str,
+)
+def test_each_part_of_a_route_changes_beside_one_of_others(node: Node, change: dict[str, Any]) -> None:
+    made = spec("8")
+    node.apply(made)
+    ip("route", "append", "default", "via", "10.7.0.5", "dev", "v0", "proto", "bird")
+    ip("-6", "route", "append", "default", "via", "fd07::5", "dev", "v0", "proto", "bird", "metric", "1024")
+    route = made["devices"]["v0"]["routes"][0]
+    six = made["devices"]["v0"]["routes"][1]
+    plain = [dict(route), dict(six)]
+    route.update(change)
+    six.update({key: str(value).replace("10.7.0.", "fd07::") if isinstance(value, str) else value
+                for key, value in change.items()})  # fmt: skip
+    if change == {"via": None}:
+        del route["via"], six["via"]
+    node.apply(made)
+    assert "via 10.7.0.5 dev v0 proto bird" in ip("route")
+    assert "fd07::5 dev v0" in ip("-6", "route")
+    made["devices"]["v0"]["routes"] = plain
+    node.apply(made)
+    assert "via 10.7.0.5 dev v0 proto bird" in ip("route")
+    assert ip("route", "show", "default").count("proto 78") == 1
+
+
+def test_a_second_route_of_ours_that_nobody_declared_is_drift(node: Node) -> None:
+    node.apply(spec("8"))
+    for words in (
+        ("route", "append", "default", "via", "10.7.0.4", "dev", "v0", "proto", "78"),
+        ("route", "prepend", "default", "via", "10.7.0.8", "dev", "v0", "proto", "78", "mtu", "1300"),
+        ("route", "prepend", "default", "via", "10.7.0.8", "dev", "v0", "proto", "78", "src", "10.7.0.1"),
+        ("route", "prepend", "default", "via", "10.7.0.8", "dev", "v0", "proto", "78", "advmss", "1200"),
+        ("route", "add", "default", "via", "10.7.0.8", "dev", "v0", "proto", "78", "tos", "0x10"),
+    ):
+        ip(*words)
+    ip("-6", "route", "append", "default", "dev", "v0", "proto", "78", "metric", "1024")
+    (change,) = node.changes()
+    assert len(change["fields"]) == 6
+    node.apply()
+    assert hops() == [("10.7.0.8", "v0", "78")]
+    assert len(ip("-6", "route", "show", "default").splitlines()) == 1

@@ -1,0 +1,151 @@
+"""What exists where a spec wants an address or a route: named by `plan`, and taken over with --adopt."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.live.support import Node, ip, kinds, sh
+from tests.live.test_shared_routes import spec
+
+Spec = dict[str, Any]
+
+
+def shown(name: str, address: str, namespace: str = "") -> dict[str, Any]:
+    """An address as `ip` tells of it."""
+    for found in json.loads(ip("-j", "-d", "addr", "show", "dev", name, namespace=namespace))[0]["addr_info"]:
+        if found["local"] == address:
+            return dict(found)
+    raise AssertionError(f"{name} has no {address}")
+
+
+HELD = (
+    ("addr add 10.7.0.2/24 dev eth0", "address 10.7.0.2/24"),
+    ("addr add 10.7.0.2/24 dev eth0 valid_lft 3600 preferred_lft 1800 proto 16", "address 10.7.0.2/24"),
+    ("addr add fd07::2/64 dev eth0 nodad", "address fd07::2/64"),
+    ("addr add fd07::2/64 dev eth0 nodad valid_lft 3600 preferred_lft 1800", "address fd07::2/64"),
+    ("addr add fd07::2/128 dev eth0 nodad", "address fd07::2/64"),
+    ("route add default via 10.7.0.8 dev eth0 proto dhcp onlink", "route 0.0.0.0/0"),
+    ("route add default via 10.7.0.77 dev eth0 proto dhcp onlink", "route 0.0.0.0/0"),
+    ("-6 route add default via fd07::8 dev eth0 proto bird metric 1024 onlink", "route ::/0"),
+    ("-6 route add default dev eth0 proto static metric 1024", "route ::/0"),
+)
+
+
+@pytest.mark.parametrize(("line", "named"), HELD, ids=[line for line, _ in HELD])
+@pytest.mark.parametrize("kind", kinds())
+def test_what_others_have_on_our_device_is_named_and_can_be_taken_over(
+    node: Node, kind: str, line: str, named: str
+) -> None:
+    bare = spec("8", kind)
+    peer = bare["devices"]["v0"]["peer"]
+    addresses, routes = peer.pop("addresses"), peer.pop("routes")
+    node.apply(bare)
+    ip(*line.split(), namespace="web")
+    before = ip("addr", namespace="web"), ip("route", namespace="web"), ip("-6", "route", namespace="web")
+    peer.update(addresses=addresses, routes=routes)
+    for command in "plan", "apply":
+        error = node.refused(bare, command=command)
+        assert named in error
+        assert "--adopt" in error
+        assert "spec.yaml:" in error
+    node.apply(bare, "--adopt")
+    assert node.changes() == []
+    for text in addresses:
+        found = shown("eth0", text.partition("/")[0], "web")
+        assert found["prefixlen"] == int(text.partition("/")[2])
+        assert found["valid_life_time"] == 0xFFFFFFFF
+    four, six = ip("route", namespace="web"), ip("-6", "route", namespace="web")
+    assert [each for each in four.splitlines() if "default" in each] == ["default via 10.7.0.8 dev eth0 proto 78 "]
+    assert six.count("default") == 1
+    assert "default via fd07::8 dev eth0 proto 78" in six
+    assert "10.7.0.2/24" in node.run("show").out
+    assert node.run("rollback", "-y").code == 0
+    after = ip("addr", namespace="web"), ip("route", namespace="web"), ip("-6", "route", namespace="web")
+    assert [_timeless(each) for each in after] == [_timeless(each) for each in before]
+    node.apply(bare, "--adopt")
+    peer.update(addresses=[], routes=[])
+    node.apply(bare)
+    assert "10.7.0.2" not in ip("addr", namespace="web")
+    assert "fd07::2" not in ip("addr", namespace="web")
+    assert "default" not in ip("route", namespace="web") + ip("-6", "route", namespace="web")
+
+
+def _timeless(text: str) -> list[str]:
+    """Lines of `ip` in an order of their own, without lifetimes, which go on."""
+    return sorted(line for line in text.splitlines() if "valid_lft" not in line or "forever" in line)
+
+
+def test_what_leads_through_another_device_cannot_be_taken_over(node: Node) -> None:
+    ip("link", "add", "uplink", "type", "veth", "peer", "name", "far")
+    ip("link", "set", "far", "up")
+    ip("link", "set", "uplink", "up")
+    ip("addr", "add", "192.168.15.1/24", "dev", "uplink")
+    ip("route", "add", "default", "via", "192.168.15.2", "proto", "static")
+    for _ in "before the device is there", "and after":
+        error = node.refused(spec("8"), "--adopt")
+        assert "0.0.0.0/0 via 192.168.15.2 dev uplink (proto static)" in error
+        assert "metric" in error
+        moved = spec("8")
+        moved["devices"]["v0"]["routes"][0]["metric"] = 7
+        node.apply(moved)
+    assert "default via 192.168.15.2 dev uplink proto static" in ip("route")
+
+
+def test_a_link_local_address_of_the_kernel_is_named(node: Node) -> None:
+    made = spec("8")
+    node.apply(made)
+    sh("sleep", "0.1")
+    own = next(
+        each["local"]
+        for each in json.loads(ip("-j", "-6", "addr", "show", "dev", "v0"))[0]["addr_info"]
+        if each["local"].startswith("fe80")
+    )
+    made["devices"]["v0"]["addresses"].append(f"{own}/64")
+    assert "the kernel's own" in node.refused(made)
+    node.apply(made, "--adopt")
+    assert f"{own}/64" in node.run("show").out
+
+
+@pytest.mark.parametrize("family", ["10.7.0.0/24", "fd07::/64"])
+def test_the_kernels_own_route_to_a_subnet_is_known(node: Node, family: str) -> None:
+    made = spec("8")
+    route: dict[str, Any] = {"to": family} if ":" not in family else {"to": family, "metric": 256}
+    made["devices"]["v0"]["routes"].append(route)
+    assert "NK0452" in node.apply(made).err
+    route["mtu"] = 1400
+    assert "NK0453" in node.refused(made)
+    route["metric"] = 7
+    node.apply(made)
+
+
+def test_the_kernels_own_route_of_an_address_of_others_is_known(node: Node) -> None:
+    made = spec("8")
+    node.apply(made)
+    ip("addr", "add", "10.9.0.1/24", "dev", "v0")
+    made["devices"]["v0"]["routes"].append({"to": "10.9.0.0/24"})
+    assert "the kernel's own, which comes with an address" in node.refused(made, "--adopt")
+
+
+def test_going_back_does_not_need_to_adopt(node: Node) -> None:
+    """What a workload does to its own addresses and routes keeps nobody from going back."""
+    made = spec("8")
+    node.apply(made)
+    made["devices"]["v0"]["mtu"] = 1400
+    node.apply(made)
+    for line in (
+        "addr del 10.7.0.2/24 dev eth0",
+        "addr add 10.7.0.2/24 dev eth0",
+        "route add default via 10.7.0.9 dev eth0",
+        "-6 route del default dev eth0",
+        "-6 route add default dev eth0 metric 1024",
+    ):
+        ip(*line.split(), namespace="web")
+    error = node.refused(made)
+    assert "NK0450" in error
+    assert "NK0451" in error
+    assert node.run("rollback", "-y").code == 0
+    assert "mtu 1500" in ip("link", "show", "v0")
+    assert "proto 78" in ip("route", "show", "default", namespace="web")
