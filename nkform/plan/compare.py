@@ -216,11 +216,14 @@ def misplaced(desired: Endpoint, live: Endpoint) -> list[Address]:
     others = {_subnet(address) for address in now if not address.ours and not _is_ipv6(address)}
     order, present = [s for s in shall if s not in others], [s for s in have if s not in others]
     kept = next((place for place, pair in enumerate(zip(order, present, strict=False)) if pair[0] != pair[1]), None)
-    late = set() if kept is None else set(order[kept:])
+    late, behind = set() if kept is None else set(order[kept:]), False
     moved: list[Address] = []
     for subnet, wanted in shall.items():
         pairs = enumerate(zip(wanted, have.get(subnet, ()), strict=False))
-        wrong = 0 if subnet in late else next((place for place, (a, b) in pairs if a != b), len(wanted))
+        wrong = next((place for place, (a, b) in pairs if a != b), len(wanted))
+        if subnet in late or (behind and subnet not in others):
+            wrong = 0
+        behind = behind or (wrong == 0 and subnet not in others)  # a subnet with another first one comes last
         moved += wanted[wrong:]
     return moved
 

@@ -1,0 +1,82 @@
+"""The order of routes in a spec has no meaning; that of addresses has, whatever was there before."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Any
+
+import pytest
+
+from tests.live.support import Node, ip, kinds
+
+Spec = dict[str, Any]
+ADDRESSES = ("10.7.0.1/24", "10.8.0.1/24", "10.7.0.2/24", "10.9.0.1/32")
+
+
+def spec(addresses: list[str], routes: list[dict[str, Any]] | None = None, kind: str = "veth") -> Spec:
+    device = {"kind": kind, "addresses": addresses, "peer": {"name": "eth0", "namespace": "web"}}
+    if routes is not None:
+        device["routes"] = routes
+    return {"version": 1, "node": "w", "namespaces": {"web": {"create": True}}, "devices": {"v0": device}}
+
+
+def source(to: str) -> str:
+    """The address that the kernel sends from."""
+    found: str = json.loads(ip("-j", "route", "get", to))[0]["prefsrc"]
+    return found
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_routes_may_stand_in_any_order(node: Node, kind: str) -> None:
+    routes = [
+        {"to": "default", "via": "10.20.0.1"},
+        {"to": "10.20.0.1/32"},
+        {"to": "fd00:1::/64", "via": "fd00:20::1"},
+        {"to": "fd00:20::1/128"},
+    ]
+    node.apply(spec(["10.7.0.1/32", "fd00:7::1/128"], [], kind))
+    node.apply(spec(["10.7.0.1/32", "fd00:7::1/128"], routes, kind))
+    ip("route", "del", "default")
+    ip("route", "del", "10.20.0.1")
+    node.apply()
+    node.destroy()
+    node.apply(spec(["10.7.0.1/32", "fd00:7::1/128"], routes, kind))
+
+
+def test_the_source_of_a_route_may_be_an_address_of_a_later_device(node: Node) -> None:
+    made = spec([])
+    peer = {"name": "eth0", "namespace": "web", "routes": [{"to": "10.30.0.0/24", "src": "10.9.0.9"}]}
+    made["devices"]["v0"]["peer"] = peer
+    made["devices"]["v1"] = {
+        "kind": "veth",
+        "peer": {"name": "eth1", "namespace": "web", "addresses": ["10.9.0.9/32"]},
+    }
+    node.apply(made)
+    assert "src 10.9.0.9" in ip("route", namespace="web")
+
+
+@pytest.mark.parametrize("before", list(itertools.permutations(ADDRESSES))[::5], ids=" ".join)
+def test_the_same_spec_gives_the_same_source_whatever_was_there(node: Node, before: tuple[str, ...]) -> None:
+    routes = [{"to": "default"}, {"to": "10.66.0.0/24", "src": "10.7.0.2"}]
+    node.apply(spec(list(ADDRESSES), routes))
+    fresh = [source(to) for to in ("192.0.2.1", "10.7.0.77", "10.8.0.77", "10.66.0.1")]
+    assert fresh == ["10.7.0.1", "10.7.0.1", "10.8.0.1", "10.7.0.2"]
+    node.destroy()
+    node.apply(spec(list(before), routes))
+    ip("route", "add", "10.55.0.0/24", "dev", "v0", "proto", "bird", "src", "10.7.0.1")
+    node.apply(spec(list(ADDRESSES), routes))
+    assert [source(to) for to in ("192.0.2.1", "10.7.0.77", "10.8.0.77", "10.66.0.1")] == fresh
+    assert "10.55.0.0/24 dev v0 proto bird" in ip("route")
+    for text in reversed(ADDRESSES[:3]):  # somebody gives ours again, in another order
+        ip("addr", "del", text, "dev", "v0")
+        ip("addr", "add", text, "dev", "v0", "proto", "78")
+    node.apply()
+    assert [source(to) for to in ("192.0.2.1", "10.7.0.77", "10.8.0.77", "10.66.0.1")] == fresh
+
+
+def test_where_others_have_the_first_address_of_a_subnet_ours_stay_behind_it(node: Node) -> None:
+    node.apply(spec(["10.8.0.1/24"]))
+    ip("addr", "add", "10.7.0.99/24", "dev", "v0")
+    node.apply(spec(["10.7.0.1/24", "10.8.0.1/24", "10.7.0.2/24"]))
+    assert source("10.7.0.77") == "10.7.0.99"
