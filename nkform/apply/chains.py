@@ -296,8 +296,9 @@ class Chains:
         try:
             self._carry_out(action, way, present, chain, indexes, ahead=ahead)
         except BpfError as error:
-            present = way.present()
-            if error.errno != errno.ENOSPC or not any(entry.ours for entry in present):
+            moved, present = plan.misplaced(present, chain.position), way.present()
+            # Beside what is ours there is room, but where a position is asked for that is another place.
+            if error.errno != errno.ENOSPC or moved or not any(entry.ours for entry in present):
                 raise
             self._carry_out(action, way, present, chain, indexes, way.roomier(present))
 
@@ -470,18 +471,23 @@ def _outer(chain: Chain, present: Sequence[Attached]) -> bpf_links.Position:
         case First():
             return bpf_links.First()
         case Before(program):
-            return bpf_links.Before(prog_id=_anchor(present, program))
+            return bpf_links.Before(**_anchor(present, program))
         case After(program):
-            return bpf_links.After(prog_id=_anchor(present, program))
+            return bpf_links.After(**_anchor(present, program))
         case Last() | None:
             return bpf_links.Last()
 
 
-def _anchor(present: Sequence[Attached], program: str | int) -> int:
+def _anchor(present: Sequence[Attached], program: str | int) -> dict[str, int]:
+    """The program of others to stand beside: by its link or its filter's priority, where it has one.
+
+    One that was attached without a link has no more than its id, a filter that is no program no more than its priority.
+    """
     place = plan.anchor_place(present, program)
     if place is None:
         raise KernelError(errno.ENOENT, f"attach beside the program {program}", "it is not at this hook any more")
-    return present[place].program_id
+    entry = present[place]
+    return {"link_id": entry.place} if entry.place else {"prog_id": entry.program_id}
 
 
 def _maps_of(program: int, stack: ExitStack) -> dict[str, int]:

@@ -114,12 +114,13 @@ def is_void(problem: Problem, devices: Mapping[str, Device]) -> bool:
 def steps(present: Sequence[Attached], chain: Chain, kept: Mapping[int, int], *, moved: bool) -> list[Step]:
     """What leads from our attached programs, in their order, to a chain.
 
-    `kept` are those that stay: places in the chain by places in `present`. `moved`: the chain begins elsewhere.
+    `kept` are those that stay: places in the chain by places in `present`. `moved`: the chain begins elsewhere, so that
+    nothing stays, and nothing can be put in the place of what is there.
     """
     entries = {number: present[place] for place, number in kept.items()}
     new = [number for number in range(len(chain.programs)) if number not in entries]
     old = [place for place in range(len(present)) if place not in kept]
-    if len(new) == 1 and old == new and present[old[0]].name == chain.programs[new[0]].name:
+    if not moved and len(new) == 1 and old == new and present[old[0]].name == chain.programs[new[0]].name:
         return [Update(new[0], present[old[0]])]
     # Where nothing stays, the chain stands where the old one stood.
     beginning = present[0].place if present and not moved else None

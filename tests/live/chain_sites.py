@@ -21,7 +21,7 @@ from nkform.kernel.bpf import owned
 from nkform.kernel.bpf_links import AttachType
 from nkform.kernel.bpf_maps import map_info, map_items_percpu
 from nkform.kernel.bpf_programs import prog_info
-from nkform.kernel.clsact import PREFIX, Direction, Tc
+from nkform.kernel.clsact import PREFIX, Direction, Filter, Tc
 from nkform.kernel.netns import Namespaces
 from tests.live.bpf_programs import NEXT, program
 from tests.live.support import features, ip, needs, sh
@@ -117,6 +117,12 @@ class Site:
         if self.direction is not None:
             return filtered(index, self.direction)
         return linked(index, self.attach_type, device, hook or self.hook)
+
+    def filters(self) -> tuple[Filter, ...]:
+        """The filters at this hook, as legacy tc tells of them."""
+        assert self.direction is not None
+        with Tc() as tc:
+            return tc.filters(socket.if_nametoindex(DEVICE), self.direction)
 
     def order(self, device: str = DEVICE, hook: str = "") -> str:
         """The names of what the kernel runs at this hook, in order."""
@@ -271,6 +277,11 @@ class Others:
 
     def close(self) -> None:
         self._fds.close()
+
+    def detach(self, link_id: int) -> None:
+        """Takes a link out of its chain."""
+        with owned(bpf.link_fd(link_id)) as fd:
+            bpf_links.link_detach(fd)
 
     def attach(self, site: Site, name: str, place: int, device: str = DEVICE) -> None:
         """Attaches a program in front of all others (place 0) or after them (otherwise), or as a filter of a
