@@ -176,6 +176,9 @@ HOOKS: Mapping[str, tuple[str, ...]] = {
 """The hooks of each kind of device: `primary` is what the primary transmits, `peer` what the peer transmits."""
 
 
+STRANGER = "!"
+"""Stands in no digest, but before the id of a program that somebody put in the place of the one with the digest."""
+
 Entry = int | str
 """An entry of a map that a spec sets: a number, or an address, prefix or MAC address in canonical text."""
 
@@ -229,7 +232,8 @@ class Attached:
     """A program at a hook, as observed. `place` is its link's id, or its filter's priority (`way` of the chain).
 
     Ours have the name and the digest that their pin or filter says, others the kernel's name. `contents` is what those
-    of its maps hold that the spec's program of this name sets.
+    of its maps hold that the spec's program of this name sets. `loaded` is the id of the program that nkform put there,
+    0 where it is not on record: ids are given once, so another one that runs there is somebody else's.
     """
 
     program_id: int
@@ -238,6 +242,17 @@ class Attached:
     digest: str = ""
     ours: bool = False
     contents: Contents = field(default_factory=dict)
+    loaded: int = 0
+
+    @property
+    def identity(self) -> str:
+        """What runs: the digest of what was loaded, or that with the id of the program that somebody put there."""
+        return self.digest if self.loaded in (0, self.program_id) else f"{self.digest}{STRANGER}{self.program_id}"
+
+    @property
+    def strange(self) -> bool:
+        """Whether a link or filter of ours runs a program that is not what its name says."""
+        return STRANGER in self.identity
 
 
 @dataclass(frozen=True, slots=True)

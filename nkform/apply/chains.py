@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from nkform.apply.maps import fill as set_entries
-from nkform.apply.ways import Filters, Links, Place, Way
+from nkform.apply.ways import Filters, Links, Place, Way, beginning
 from nkform.bpf.loader import Loaded
 from nkform.dataclass import replace
 from nkform.kernel import bpf, bpf_links, bpffs
@@ -24,9 +24,9 @@ from nkform.kernel.bpf import BpfError
 from nkform.kernel.bpf_programs import load_drop, prog_info
 from nkform.kernel.clsact import Tc
 from nkform.kernel.netlink import KernelError
-from nkform.model import After, Attached, Before, Chain, Contents, Device, First, Hook, Last, Node, Program
+from nkform.model import STRANGER, Attached, Chain, Contents, Device, Hook, Node, Program
 from nkform.observe import contents, explanations
-from nkform.observe.chains import DIRECTIONS, TYPES, Pinned, entry_name, read_filters, read_links, read_pins
+from nkform.observe.chains import DIRECTIONS, TYPES, Pinned, held_name, pin_name, read_filters, read_links, read_pins
 from nkform.plan import chains as plan
 from nkform.plan.actions import SetChain, SetMap
 
@@ -159,7 +159,7 @@ class Chains:
         """
         devices = live.devices.values() if live else ()
         attached = {
-            entry_name(entry.name, entry.digest, entry.place)
+            pin_name(entry)
             for device in devices
             for hook in device.hooks.values()
             for entry in hook.linked
@@ -181,8 +181,7 @@ class Chains:
         for hook, found in hooks.items():
             for entry in found.linked:
                 if entry.ours:
-                    name = entry_name(entry.name, entry.digest, entry.place)
-                    bpffs.remove(bpffs.Pin(self._node, device, hook, name), self._base)
+                    bpffs.remove(bpffs.Pin(self._node, device, hook, pin_name(entry)), self._base)
 
     def set(self, action: SetChain, indexes: tuple[int, int]) -> None:
         """Makes a hook run exactly the chain; the second time, what it ran before: that is undoing.
@@ -279,7 +278,7 @@ class Chains:
             set_entries(maps[wanted], action.before, action.after)
 
     def _pinned(self, device: str, hook: str) -> Pinned:
-        """Name and digest of our programs at a hook, by link id."""
+        """What we put at a hook, by link id."""
         return read_pins(bpffs.pins_at(self._node, device, hook, self._base)).get((device, hook), {})
 
     def _change(
@@ -339,7 +338,7 @@ class Chains:
                     elif before is not None:
                         position = bpf_links.Before(link_id=before)
                     else:
-                        position = elsewhere or ahead or _outer(chain, present)
+                        position = elsewhere or ahead or beginning(chain, present)
                     place = Place(position, program.name, program.digest)
                     places[number] = _unshared(load(program, old), partial(way.attach, place=place))
                 case plan.Update(number, entry):
@@ -361,13 +360,14 @@ class Chains:
                     position = bpf_links.Before(link_id=following)
                 else:
                     position = bpf_links.First()
-                ahead = way.attach(self._by_id[entry.program_id], Place(position, entry.name, entry.digest))
+                place = Place(position, entry.name, entry.digest, entry.loaded)
+                ahead = way.attach(self._by_id[entry.program_id], place)
             elif entry.place in there:
                 ahead = entry.place
         for entry in original:
             now = there.get(entry.place)
             if entry.ours and now is not None and now.program_id != entry.program_id:
-                way.update(self._by_id[entry.program_id], now, entry.digest)
+                way.update(self._by_id[entry.program_id], now, entry.digest, entry.loaded)
         staying = {entry.place for entry in original}
         for entry in reversed(present):
             if entry.ours and entry.place not in staying:
@@ -377,9 +377,8 @@ class Chains:
         if entry.program_id not in self._by_id:
             self._by_id[entry.program_id] = bpf.prog_fd(entry.program_id)
         fd = self._by_id[entry.program_id]
-        self._keep((device, hook, entry.name, entry.digest), fd)
-        said = entry_name(entry.name, entry.digest, entry.program_id)
-        pin = bpffs.Pin(self._node, device, hook, said, bpffs.HELD)
+        self._keep((device, hook, entry.name, entry.identity), fd)
+        pin = bpffs.Pin(self._node, device, hook, held_name(entry), bpffs.HELD)
         if not os.path.lexists(pin.path(self._base)):
             bpf.pin(fd, bpffs.prepare(pin, self._base))
 
@@ -417,6 +416,8 @@ class Chains:
             told = "it is not loaded any more, and nobody knows what it was made of"
             raise KernelError(errno.ENOENT, f"find the program {program.name} of {device.name}", told)
         source = old.program_id if old else self._predecessor(device.name, hook, program.name)
+        if old and old.strange:
+            source = 0  # what somebody else put there hands nothing down
         with ExitStack() as stack:
             maps = _maps_of(source, stack) if source else {}
             if self._ahead and not source and not alone:
@@ -439,8 +440,8 @@ class Chains:
 
     def _predecessor(self, device: str, hook: str, name: str) -> int:
         """The program of that name that went in this transaction, on a device that is replaced; 0 if there was none."""
-        for (its_device, its_hook, its_name, _), fds in self._held.items():
-            if (its_device, its_hook, its_name) == (device, hook, name):
+        for (its_device, its_hook, its_name, identity), fds in self._held.items():
+            if (its_device, its_hook, its_name) == (device, hook, name) and STRANGER not in identity:
                 return prog_info(fds[-1]).id
         return 0
 
@@ -463,31 +464,6 @@ def _unshared(load: Loader, use: Callable[[int], T]) -> T:
         finally:
             os.close(fd)
     raise AssertionError("unreachable")
-
-
-def _outer(chain: Chain, present: Sequence[Attached]) -> bpf_links.Position:
-    """Where a chain of which nothing is attached yet begins, among programs of others."""
-    match chain.position:
-        case First():
-            return bpf_links.First()
-        case Before(program):
-            return bpf_links.Before(**_anchor(present, program))
-        case After(program):
-            return bpf_links.After(**_anchor(present, program))
-        case Last() | None:
-            return bpf_links.Last()
-
-
-def _anchor(present: Sequence[Attached], program: str | int) -> dict[str, int]:
-    """The program of others to stand beside: by its link or its filter's priority, where it has one.
-
-    One that was attached without a link has no more than its id, a filter that is no program no more than its priority.
-    """
-    place = plan.anchor_place(present, program)
-    if place is None:
-        raise KernelError(errno.ENOENT, f"attach beside the program {program}", "it is not at this hook any more")
-    entry = present[place]
-    return {"link_id": entry.place} if entry.place else {"prog_id": entry.program_id}
 
 
 def _maps_of(program: int, stack: ExitStack) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Sequence
 from typing import Protocol
@@ -9,18 +10,22 @@ from typing import Protocol
 from nkform.dataclass import dataclass, replace
 from nkform.kernel import bpf, bpf_links, bpffs
 from nkform.kernel.bpf_links import AttachType
+from nkform.kernel.bpf_programs import prog_info
 from nkform.kernel.clsact import PRIORITY_END, Direction, Tc
-from nkform.model import Attached
-from nkform.observe.chains import entry_name, filter_name, read_filters, read_links, read_pins
+from nkform.kernel.netlink import KernelError
+from nkform.model import After, Attached, Before, Chain, First, Last
+from nkform.observe.chains import entry_name, filter_name, pin_name, read_filters, read_links, read_pins
+from nkform.plan.chains import anchor_place
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a program is attached, and as what."""
+    """Where a program is attached, and as what: `loaded` is the id that goes on record, 0: its own."""
 
     position: bpf_links.Position
     name: str
     digest: str
+    loaded: int = 0
 
 
 class Way(Protocol):
@@ -33,7 +38,8 @@ class Way(Protocol):
 
     def attach(self, fd: int, place: Place) -> int: ...
 
-    def update(self, fd: int, entry: Attached, digest: str) -> None: ...
+    def update(self, fd: int, entry: Attached, digest: str, loaded: int = 0) -> None:
+        """Puts a program in the place of an attached one. `loaded`: as in Place."""
 
     def detach(self, entry: Attached) -> None: ...
 
@@ -57,25 +63,27 @@ class Links:
     def attach(self, fd: int, place: Place) -> int:
         link = bpf_links.link_create(fd, self._index, self._attach_type, place.position)
         try:
-            number = bpf_links.link_info(link).id
-            bpf.pin(link, bpffs.prepare(self._pin(place.name, place.digest, number), self._base))
+            made = bpf_links.link_info(link)
+            said = entry_name(place.name, place.digest, made.id, place.loaded or made.prog_id)
+            bpf.pin(link, bpffs.prepare(self._pin(said), self._base))
         finally:
             os.close(link)
-        return number
+        return made.id
 
-    def update(self, fd: int, entry: Attached, digest: str) -> None:
-        """A crash between the two steps leaves a pin with the old digest, which the next plan updates again."""
-        old = self._pin(entry.name, entry.digest, entry.place)
+    def update(self, fd: int, entry: Attached, digest: str, loaded: int = 0) -> None:
+        """A crash between the two steps leaves a pin with the old program's id, so that the next plan updates again."""
+        old = self._pin(pin_name(entry))
         link = bpf_links.open_link(old.path(self._base))
         try:
             bpf_links.link_update(link, fd)
+            number = loaded or bpf_links.link_info(link).prog_id
         finally:
             os.close(link)
-        bpffs.rename(old, self._pin(entry.name, digest, entry.place), self._base)
+        bpffs.rename(old, self._pin(entry_name(entry.name, digest, entry.place, number)), self._base)
 
     def detach(self, entry: Attached) -> None:
         """Detached at once, whoever else may hold the link; then the pin goes."""
-        pin = self._pin(entry.name, entry.digest, entry.place)
+        pin = self._pin(pin_name(entry))
         link = bpf_links.open_link(pin.path(self._base))
         try:
             bpf_links.link_detach(link)
@@ -83,8 +91,8 @@ class Links:
             os.close(link)
         bpffs.remove(pin, self._base)
 
-    def _pin(self, name: str, digest: str, link: int) -> bpffs.Pin:
-        return replace(self._where, entry=entry_name(name, digest, link))
+    def _pin(self, said: str) -> bpffs.Pin:
+        return replace(self._where, entry=said)
 
 
 class Filters:
@@ -115,12 +123,37 @@ class Filters:
         return bpf_links.After(link_id=present[ours[-1]].place)
 
     def attach(self, fd: int, place: Place) -> int:
-        said = filter_name(self._node, place.name, place.digest)
+        said = filter_name(self._node, place.name, place.digest, place.loaded or prog_info(fd).id)
         return self._tc.filter_create(fd, self._index, self._direction, place.position, name=said)
 
-    def update(self, fd: int, entry: Attached, digest: str) -> None:
-        said = filter_name(self._node, entry.name, digest)
+    def update(self, fd: int, entry: Attached, digest: str, loaded: int = 0) -> None:
+        said = filter_name(self._node, entry.name, digest, loaded or prog_info(fd).id)
         self._tc.filter_update(self._index, self._direction, entry.place, fd, name=said)
 
     def detach(self, entry: Attached) -> None:
         self._tc.filter_detach(self._index, self._direction, entry.place)
+
+
+def beginning(chain: Chain, present: Sequence[Attached]) -> bpf_links.Position:
+    """Where a chain of which nothing is attached yet begins, among programs of others. Raises KernelError (ENOENT)."""
+    match chain.position:
+        case First():
+            return bpf_links.First()
+        case Before(program):
+            return bpf_links.Before(**_anchor(present, program))
+        case After(program):
+            return bpf_links.After(**_anchor(present, program))
+        case Last() | None:
+            return bpf_links.Last()
+
+
+def _anchor(present: Sequence[Attached], program: str | int) -> dict[str, int]:
+    """The program of others to stand beside: by its link or its filter's priority, where it has one.
+
+    One that was attached without a link has no more than its id, a filter that is no program no more than its priority.
+    """
+    place = anchor_place(present, program)
+    if place is None:
+        raise KernelError(errno.ENOENT, f"attach beside the program {program}", "it is not at this hook any more")
+    entry = present[place]
+    return {"link_id": entry.place} if entry.place else {"prog_id": entry.program_id}

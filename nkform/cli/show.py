@@ -61,6 +61,8 @@ def _with_contents(live: Node, maps: Mapping[str, Contents]) -> Node:
         return live
     devices = {}
     for name, device in live.devices.items():
-        hooks = {key: filled_hook(hook, lambda entry: maps.get(entry.digest, {})) for key, hook in device.hooks.items()}
+        hooks = {
+            key: filled_hook(hook, lambda entry: maps.get(entry.identity, {})) for key, hook in device.hooks.items()
+        }
         devices[name] = replace(device, hooks=hooks)
     return live.with_devices(devices)

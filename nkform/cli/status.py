@@ -68,11 +68,21 @@ def _hook(hook: Hook, known: Explanations) -> list[ProgramStatus | str]:
 def _program(entry: Attached, way: str, known: Explanations) -> ProgramStatus:
     from nkform.observe.runs import read
 
-    explanation = known.get(entry.digest)
+    explanation = known.get(entry.identity)
     found = read(entry, _numbers(explanation) if explanation else {})
     template = explanation.template if explanation else ""
+    digest = "" if entry.strange else entry.digest
     return ProgramStatus(
-        entry.name, template, way, entry.place, entry.program_id, entry.digest, found.count, found.time, found.maps
+        entry.name,
+        template,
+        way,
+        entry.place,
+        entry.program_id,
+        digest,
+        found.name,
+        found.count,
+        found.time,
+        found.maps,
     )
 
 

@@ -33,30 +33,46 @@ DIRECTIONS: Mapping[AttachType, Direction] = {
     AttachType.TCX_EGRESS: Direction.EGRESS,
 }
 
-Pinned = Mapping[int, tuple[str, str]]
-"""Name and digest of our programs at a hook, by link id."""
+Pinned = Mapping[int, tuple[str, str, int]]
+"""Name, digest and id of the programs that we put at a hook, by link id."""
 
 Pins = Mapping[tuple[str, str], Pinned]
 """By device and hook."""
 
 
-def entry_name(name: str, digest: str, link_id: int) -> str:
-    """What the pin of a link is called: what it is, and which link, so that looking at names is enough."""
-    return f"{name}@{digest}@{link_id}"
+def entry_name(name: str, digest: str, link_id: int, program_id: int) -> str:
+    """What the pin of a link is called: what was loaded, and which link, so that looking at names is enough.
+
+    The program's id tells whether that is what runs: whoever has the pin or the link's id can put another program into
+    the link (BPF_LINK_UPDATE), which leaves the pin as it is.
+    """
+    return f"{name}@{digest}@{link_id}@{program_id}"
 
 
-def filter_name(node: str, name: str, digest: str) -> str:
-    """What a filter of ours is called, after PREFIX."""
-    return f"{node}@{name}@{digest}"
+def pin_name(entry: Attached) -> str:
+    """What the pin of an attached program of ours is called."""
+    loaded = f"@{entry.loaded}" if entry.loaded else ""
+    return f"{entry.name}@{entry.digest}@{entry.place}{loaded}"
+
+
+def held_name(entry: Attached) -> str:
+    """What the pin of a program is called that a chain lost."""
+    return f"{entry.name}@{entry.identity}@{entry.program_id}"
+
+
+def filter_name(node: str, name: str, digest: str, program_id: int) -> str:
+    """What a filter of ours is called, after PREFIX; whoever changes its program may leave the name."""
+    return f"{node}@{name}@{digest}@{program_id}"
 
 
 def read_pins(pins: Iterable[bpffs.Pin]) -> Pins:
-    """What pins say by their names."""
-    found: dict[tuple[str, str], dict[int, tuple[str, str]]] = {}
+    """What pins say by their names. Those of earlier versions, without the program's id, are taken at their word."""
+    found: dict[tuple[str, str], dict[int, tuple[str, str, int]]] = {}
     for pin in pins:
-        parts = pin.entry.rsplit("@", 2)
-        if len(parts) == 3 and parts[2].isdigit():
-            found.setdefault((pin.device, pin.hook), {})[int(parts[2])] = (parts[0], parts[1])
+        name, *parts = pin.entry.split("@")  # which no program's name has in it
+        if len(parts) in (2, 3) and all(part.isdigit() for part in parts[1:]):
+            loaded = int(parts[2]) if len(parts) == 3 else 0
+            found.setdefault((pin.device, pin.hook), {})[int(parts[1])] = (name, parts[0], loaded)
     return found
 
 
@@ -113,8 +129,8 @@ def read_links(index: int, attach_type: AttachType, pinned: Pinned | Callable[[]
         pinned = pinned() if chain.entries else {}
     for entry in chain.entries:
         if entry.link_id in pinned:
-            name, digest = pinned[entry.link_id]
-            entries.append(Attached(entry.prog_id, entry.link_id, name, digest, True))
+            name, digest, loaded = pinned[entry.link_id]
+            entries.append(Attached(entry.prog_id, entry.link_id, name, digest, True, loaded=loaded))
         else:
             entries.append(Attached(entry.prog_id, entry.link_id, _name(entry.prog_id)))
     return Hook(tuple(entries), (), chain.revision)
@@ -127,9 +143,10 @@ def read_filters(index: int, direction: Direction, node: str) -> tuple[Attached,
 
 
 def _attached(each: Filter, node: str) -> Attached:
-    parts = each.name.removeprefix(PREFIX).rsplit("@", 2)
-    if each.ours and len(parts) == 3 and parts[0] == node:
-        return Attached(each.prog_id, each.priority, parts[1], parts[2], True)
+    parts = each.name.removeprefix(PREFIX).split("@")
+    if each.ours and len(parts) in (3, 4) and parts[0] == node:
+        loaded = int(parts[3]) if len(parts) == 4 and parts[3].isdigit() else 0
+        return Attached(each.prog_id, each.priority, parts[1], parts[2], True, loaded=loaded)
     return Attached(each.prog_id, each.priority, each.name or each.kind)
 
 

@@ -20,11 +20,13 @@ Names = tuple[tuple[str, ...], tuple[str, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A program at work. `time` in ns and `count` grow only while the kernel's statistics are on; `maps`: its numbers.
+    """A program at work, with its name in the kernel.
 
-    Statistics: `sysctl kernel.bpf_stats_enabled=1`, which costs some 20 ns a packet.
+    `time` in ns and `count` grow only while the kernel's statistics are on; `maps`: its numbers. Statistics: `sysctl
+    kernel.bpf_stats_enabled=1`, which costs some 20 ns a packet.
     """
 
+    name: str
     count: int
     time: int
     maps: Mapping[str, Mapping[str, Mapping[str, int]]]
@@ -46,7 +48,7 @@ def read(entry: Attached, maps: Mapping[str, Names]) -> Run:
                 found[name] = _numbers(map_items_percpu(map_fd), maps[name])
         finally:
             os.close(map_fd)
-    return Run(info.run_cnt, info.run_time_ns, found)
+    return Run(info.name, info.run_cnt, info.run_time_ns, found)
 
 
 def _numbers(items: Mapping[bytes, tuple[bytes, ...]], told: Names) -> dict[str, dict[str, int]]:

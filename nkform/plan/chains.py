@@ -162,7 +162,7 @@ def kept(present: Sequence[Attached], chain: Chain) -> dict[int, int]:
 
 def _same(entry: Attached, program: Program) -> bool:
     """Whether an attached program is the declared one, and its maps hold what they shall."""
-    return (entry.name, entry.digest) == (program.name, program.digest) and not _differing(entry, program)
+    return (entry.name, entry.identity) == (program.name, program.digest) and not _differing(entry, program)
 
 
 def _differing(entry: Attached, program: Program) -> list[str]:
@@ -199,7 +199,7 @@ def anchor_place(entries: Sequence[Attached], program: str | int) -> int | None:
 
 def in_order(present: Sequence[Attached], chain: Chain) -> bool:
     """Whether exactly the chain's programs are attached, in its order and with its digests."""
-    return [(e.name, e.digest) for e in present] == [(p.name, p.digest) for p in chain.programs]
+    return [(e.name, e.identity) for e in present] == [(p.name, p.digest) for p in chain.programs]
 
 
 def settled(hook: Hook, chain: Chain, *, legacy: bool) -> bool:
@@ -244,7 +244,7 @@ def fields(hook: Hook, chain: Chain, name: str, *, legacy: bool) -> Iterator[Fie
     """What differs at a hook, for people: programs that come, go or change, their order, where they are attached."""
     if settled(hook, chain, legacy=legacy):
         return
-    present = {entry.name: entry.digest for entry in hook.ours}
+    present = {entry.name: runs(entry) for entry in hook.ours}
     wanted = {program.name: program.digest for program in chain.programs}
     path: tuple[str, ...] = ("programs", name)
     for program, digest in present.items():
@@ -262,6 +262,11 @@ def fields(hook: Hook, chain: Chain, name: str, *, legacy: bool) -> Iterator[Fie
         yield FieldChange((*path, "order"), ", ".join(order), ", ".join(shall))
     elif misplaced(hook.filters if legacy else hook.linked, chain.position):
         yield FieldChange((*path, "position"), "elsewhere", describe(chain.position))
+
+
+def runs(entry: Attached) -> str:
+    """What runs in the place of a program of ours, for people: its digest, or what is there instead."""
+    return f"program {entry.program_id}, not what nkform loaded" if entry.strange else entry.digest
 
 
 def _entries(hook: Hook, chain: Chain, path: tuple[str, ...]) -> Iterator[FieldChange]:

@@ -97,7 +97,9 @@ def _renumbered(hook: Hook, losses: bool, other: Hook) -> Hook:
 
     def counting(entries: Collection[Attached]) -> tuple[Attached, ...]:
         return tuple(
-            replace(entry, place=0, program_id=0 if entry.ours else entry.program_id)
+            replace(entry, place=0, program_id=0, digest=entry.identity, loaded=0)
+            if entry.ours
+            else replace(entry, place=0)
             for entry in entries
             if entry.ours or losses or entry.program_id in there
         )

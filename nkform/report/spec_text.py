@@ -16,19 +16,34 @@ GENERATED = "default"
 
 
 def unexplained(node: Node, told: Told) -> list[Problem]:
-    """Programs of which nobody knows any more what they were made of: `show` cannot print them."""
-    return [
-        Problem(
-            "NK0607",
-            f"{entry.name} at {name} of {device.name} is left out: it is not known what it was made of",
-            hint="the explanations below /run/nkform are gone; apply its spec again to have them back",
-            severity="warning",
-        )
+    """Programs of which it is not known what they were made of: `show` cannot print them."""
+    entries = [
+        (device.name, name, entry)
         for device in node.devices.values()
         for name, hook in device.hooks.items()
         for entry in hook.ours
-        if entry.digest not in told
+        if entry.strange or entry.digest not in told
     ]
+    return [_foreign(*each) if each[2].strange else _unknown(*each) for each in entries]
+
+
+def _foreign(device: str, hook: str, entry: Attached) -> Problem:
+    return Problem(
+        "NK0440",
+        f"{entry.name} at {hook} of {device} is left out: in its place runs program {entry.program_id}, which nkform "
+        "did not load",
+        hint=f"`bpftool prog show id {entry.program_id}` shows what it is; `nkform apply` puts the program back",
+        severity="warning",
+    )
+
+
+def _unknown(device: str, hook: str, entry: Attached) -> Problem:
+    return Problem(
+        "NK0607",
+        f"{entry.name} at {hook} of {device} is left out: it is not known what it was made of",
+        hint="the explanations below /run/nkform are gone; apply its spec again to have them back",
+        severity="warning",
+    )
 
 
 def as_spec(node: Node, told: Told) -> dict[str, Any]:
@@ -62,8 +77,9 @@ class _Programs:
         return {**legacy, "programs": found} if found else {}
 
     def _chain(self, hook: Hook) -> Any:
-        entries = [self._entry(entry) for entry in hook.ours if entry.digest in self._told and entry.name != GENERATED]
-        if any(entry.name == GENERATED for entry in hook.ours):
+        known = [entry for entry in hook.ours if not entry.strange]
+        entries = [self._entry(entry) for entry in known if entry.digest in self._told and entry.name != GENERATED]
+        if any(entry.name == GENERATED for entry in known):
             return {"default": "drop", "chain": entries}
         return entries
 

@@ -20,7 +20,10 @@ Drifted = tuple[Difference, float | None]
 
 @dataclass(frozen=True, slots=True)
 class ProgramStatus:
-    """A program at a hook; `place` is its link's id, or with `way` tc its filter's priority. `time` in ns."""
+    """A program at a hook; `place` is its link's id, or with `way` tc its filter's priority. `time` in ns.
+
+    `digest` is empty where somebody put another program in its place; `kernel_name` is what the kernel calls what runs.
+    """
 
     name: str
     template: str
@@ -28,6 +31,7 @@ class ProgramStatus:
     place: int
     program_id: int
     digest: str
+    kernel_name: str
     count: int
     time: int
     numbers: Numbers
@@ -85,10 +89,9 @@ def _device(device: DeviceStatus, paint: Paint) -> Iterator[str]:
 def _program(program: ProgramStatus) -> Iterator[str]:
     template = f" ({program.template})" if program.template else ""
     runs = f", {program.count} runs, {program.time // program.count} ns each" if program.count else ""
-    yield (
-        f"      {program.name}{template}: {program.way} {program.place}, program {program.program_id}, "
-        f"digest {program.digest}{runs}"
-    )
+    stranger = f"which is `{program.kernel_name}` and not what nkform loaded"
+    made = f"digest {program.digest}" if program.digest else stranger
+    yield (f"      {program.name}{template}: {program.way} {program.place}, program {program.program_id}, {made}{runs}")
     for values in program.numbers.values():
         for key, fields in values.items():
             if any(fields.values()):

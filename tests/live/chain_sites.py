@@ -251,7 +251,7 @@ def map_id(program_id: int, name: str) -> int:
 
 def pins() -> list[str]:
     """The pins of the node: device, hook and entry, without the numbers of links."""
-    return sorted(f"{pin.device}/{pin.hook}/{pin.entry.rpartition('@')[0]}" for pin in bpffs.pins(NODE))
+    return sorted(f"{pin.device}/{pin.hook}/{pin.entry.rsplit('@', 2)[0]}" for pin in bpffs.pins(NODE))
 
 
 _compiled: dict[str, Any] = {}

@@ -246,7 +246,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, place: int, problem: BaseException 
 
 
 def pins() -> list[str]:
-    return sorted(f"{pin.device}/{pin.hook}/{pin.entry.rpartition('@')[0]}" for pin in bpffs.pins("w"))
+    return sorted(f"{pin.device}/{pin.hook}/{pin.entry.rsplit('@', 2)[0]}" for pin in bpffs.pins("w"))
 
 
 def test_a_failure_at_any_action_leaves_the_old_pair(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,7 +54,7 @@ def whole() -> Whole:
         for name in names:
             with namespaces.open(name) as fd, namespaces.entered(fd, name):
                 found |= _inside(name)
-    found["pins"] = sorted(f"{p.device} {p.hook} {p.entry.rsplit('@', 1)[0]}" for p in _pins(bpffs.FOLDER))
+    found["pins"] = sorted(f"{p.device} {p.hook} {p.entry.rsplit('@', 2)[0]}" for p in _pins(bpffs.FOLDER))
     return found
 
 
