@@ -33,5 +33,28 @@ class Facts:
     ifindexes: Mapping[str, int] = field(default_factory=dict)
 
 
+FROM_THE_KERNEL = frozenset({"ifindex", "mac"})
+FROM_THE_KERNEL_OF_PAIRS = frozenset({"peer_ifindex", "peer_mac"})
+"""Facts that are known once the device is there, whatever the spec says; the second ones only where there is a peer."""
+
+WORDS: Mapping[str, str] = {
+    "ifindex": "the device's ifindex",
+    "peer_ifindex": "the peer's ifindex",
+    "mac": "the device's MAC address",
+    "peer_mac": "the peer's MAC address",
+    "mtu": "the device's MTU in the spec",
+    "addresses": "the device's addresses in the spec",
+    "peer_addresses": "the peer's addresses in the spec",
+}
+"""Facts for people."""
+
+
+def is_wanting(facts: Facts, name: str) -> bool:
+    """Whether a fact is not known and never will be."""
+    if getattr(facts, name) not in (None, ()) or name in FROM_THE_KERNEL:
+        return False
+    return not (name in FROM_THE_KERNEL_OF_PAIRS and facts.kind != "external")
+
+
 IDENTITY = frozenset({"ifindex", "peer_ifindex"})
 """Facts that the kernel chooses anew for each device: they do not enter a program's digest."""

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from nkform.bpf.catalogue import catalogue, unknown
 from nkform.bpf.engines import AUTO, Engine, make, resolve
-from nkform.bpf.facts import Facts
+from nkform.bpf.facts import WORDS, Facts, is_wanting
 from nkform.bpf.loader import Loaded, Loader
-from nkform.bpf.parameters import MAP, Canonical
+from nkform.bpf.parameters import MAP, Canonical, FactDefault, shown
 from nkform.bpf.render import Rendered, Renderer, contents_of, digest
-from nkform.bpf.template import Template, check, excluded, misplaced
+from nkform.bpf.template import DECLARED_FACTS, Template, check, excluded, misplaced
+from nkform.bpf.vocabulary import FACT_PREFIX
 from nkform.dataclass import dataclass, replace
 from nkform.model import Chain, Contents, Device, Node, Program
 from nkform.problem import Path as SpecPath
@@ -112,6 +113,7 @@ class Programs:
                     if not rendered.unknown:
                         self._ready[device.name, hook, program.name, kept[-1].digest] = rendered
                     notes += _overfull(program, rendered)
+                    notes += _wanting(program, rendered, facts)
                 else:
                     path: SpecPath = ("devices", device.name, "programs", hook)
                     message = f"{program.name} leaves the chain {hook} of {device.name}: {why}"
@@ -193,6 +195,27 @@ def _overfull(program: Program, rendered: Rendered) -> Iterator[Problem]:
                     path=_place(program, (name,)),
                     hint=f"`nkform templates {program.template}` tells which parameter makes it larger",
                 )
+
+
+def _wanting(program: Program, rendered: Rendered, facts: Facts) -> Iterator[Problem]:
+    """Parameters and facts that have no value on this device: an empty list would be taken without a word."""
+    for name, parameter in rendered.template.parameters.items():
+        default = parameter.default
+        if isinstance(default, FactDefault) and name not in program.params and is_wanting(facts, default.fact):
+            example = f": {name}: {shown(parameter.examples[0])}" if parameter.examples else ""
+            yield Problem(
+                "NK0441",
+                f"`{name}` of {program.name} has no value: it would be {WORDS[default.fact]}, and there are none"
+                if default.fact in DECLARED_FACTS
+                else f"`{name}` of {program.name} has no value: it would be {WORDS[default.fact]}, which is not known",
+                path=program.places.get("", ()),
+                hint=f"give it in `params`{example}",
+            )
+    for name in rendered.unknown:
+        fact = name.removeprefix(FACT_PREFIX)
+        if name.startswith(FACT_PREFIX) and is_wanting(facts, fact):
+            message = f"{program.name} needs {WORDS[fact]}, which is not known"
+            yield Problem("NK0441", message, path=program.places.get("", ()))
 
 
 def _with_macs(facts: Facts, indexes: tuple[int, int]) -> Facts:
