@@ -339,7 +339,8 @@ class Node:
     """Everything that one spec declares, or that one look at the kernel found.
 
     Observed only: `rooms`, by name, for all devices of the root namespace; `covered`, whether the file system that our
-    pins are in may be out of sight; `taken`, by device, what others have where one of its ends is still to come.
+    pins are in may be out of sight; `taken`, by device, what others have where one of its ends is still to come;
+    `astray`, how many of our pins hold links that lead to none of the devices.
     """
 
     name: str
@@ -348,6 +349,7 @@ class Node:
     rooms: Mapping[str, Room] = field(default_factory=dict)
     covered: bool = False
     taken: Mapping[str, tuple[Taken, ...]] = field(default_factory=dict, compare=False)
+    astray: int = 0
 
     def with_devices(self, devices: Mapping[str, Device]) -> Node:
         return replace(self, devices=devices)

@@ -16,15 +16,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from nkform.apply.maps import fill as set_entries
+from nkform.apply.maps import maps_of, refill
 from nkform.apply.ways import Filters, Links, Place, Way, beginning
 from nkform.bpf.loader import Loaded
 from nkform.dataclass import replace
 from nkform.kernel import bpf, bpf_links, bpffs
 from nkform.kernel.bpf import BpfError
+from nkform.kernel.bpf_links import AttachType
 from nkform.kernel.bpf_programs import load_drop, prog_info
 from nkform.kernel.clsact import Tc
 from nkform.kernel.netlink import KernelError
-from nkform.model import STRANGER, Attached, Chain, Contents, Device, Hook, Node, Program
+from nkform.model import STRANGER, Attached, Chain, Device, Hook, Node, Program
 from nkform.observe import contents, explanations
 from nkform.observe.chains import DIRECTIONS, TYPES, Pinned, held_name, pin_name, read_filters, read_links, read_pins
 from nkform.plan import chains as plan
@@ -168,7 +170,12 @@ class Chains:
         for pin in list(bpffs.pins(self._node, self._base)):
             if pin.entry in attached:
                 continue
-            link = bpf_links.open_link(pin.path(self._base))
+            try:
+                link = bpf_links.open_link(pin.path(self._base))
+            except BpfError as error:
+                if error.errno == errno.ENOENT:  # somebody else was faster
+                    continue
+                raise
             try:
                 gone = bpf_links.link_info(link).ifindex == 0
             finally:
@@ -194,7 +201,7 @@ class Chains:
         device, hook, index = action.device, action.hook, indexes[0]
         attach_type = TYPES[device.kind, hook]
         direction = DIRECTIONS.get(attach_type)
-        now = read_links(index, attach_type, partial(self._pinned, device.name, hook))
+        now = self._read(device.name, hook, action.before, index, attach_type)
         links = Links(bpffs.Pin(self._node, device.name, hook, ""), index, attach_type, self._base)
         original = self._originals.pop((index, hook), None)
         with ExitStack() as stack:
@@ -266,16 +273,27 @@ class Chains:
         """Makes a map of an attached program hold exactly what the action says. Raises KernelError (ESTALE)."""
         name, hook, wanted = action.device.name, action.hook, action.after.map
         attach_type = TYPES[action.device.kind, hook]
-        now = read_links(index, attach_type, self._pinned(name, hook))
+        now = self._read(name, hook, action.device.hooks.get(hook, Hook()), index, attach_type)
         if attach_type in DIRECTIONS:
             now = replace(now, filters=read_filters(index, DIRECTIONS[attach_type], self._node))
         found = [entry.program_id for entry in now.ours if entry.name == action.program]
         with ExitStack() as stack:
-            maps = _maps_of(found[0], stack) if len(found) == 1 else {}
+            maps = maps_of(found[0], stack) if len(found) == 1 else {}
             if wanted not in maps:
                 asked = f"change the map {wanted} of {action.program} at {hook} of {name}"
                 raise KernelError(errno.ESTALE, asked, "the program is not there as it was when the plan was made")
             set_entries(maps[wanted], action.before, action.after)
+
+    def _read(self, device: str, hook: str, before: Hook, index: int, attach_type: AttachType) -> Hook:
+        """The links at a hook. Pins of those that were attached when the device had another name go to its folder."""
+        now = read_links(index, attach_type, partial(self._pinned, device, hook))
+        known = {entry.place for entry in now.linked if entry.ours}
+        astray = {pin_name(entry) for entry in before.linked if entry.ours and entry.place not in known}
+        if not astray:
+            return now
+        for pin in [pin for pin in bpffs.pins(self._node, self._base) if pin.entry in astray]:
+            bpffs.rename(pin, replace(pin, device=device, hook=hook), self._base)
+        return read_links(index, attach_type, partial(self._pinned, device, hook))
 
     def _pinned(self, device: str, hook: str) -> Pinned:
         """What we put at a hook, by link id."""
@@ -410,7 +428,7 @@ class Chains:
             program = self._explained(program)
         anew = device.name in self._gone and program.template and self._programs is not None
         if held is not None and not anew and not refilled:
-            _refill(held, program.contents)
+            refill(held, program.contents)
             return os.dup(held)
         if self._programs is None or not program.template:
             told = "it is not loaded any more, and nobody knows what it was made of"
@@ -419,7 +437,7 @@ class Chains:
         if old and old.strange:
             source = 0  # what somebody else put there hands nothing down
         with ExitStack() as stack:
-            maps = _maps_of(source, stack) if source else {}
+            maps = maps_of(source, stack) if source else {}
             if self._ahead and not source and not alone:
                 fd = self._ahead.take((device.name, hook, program.name))
                 if fd is not None:
@@ -464,22 +482,6 @@ def _unshared(load: Loader, use: Callable[[int], T]) -> T:
         finally:
             os.close(fd)
     raise AssertionError("unreachable")
-
-
-def _maps_of(program: int, stack: ExitStack) -> dict[str, int]:
-    """The maps of a loaded program, by name, as long as the stack lasts."""
-    maps = contents.maps_of(program)
-    for fd in maps.values():
-        stack.callback(os.close, fd)
-    return maps
-
-
-def _refill(program_fd: int, known: Contents) -> None:
-    """Gives the maps of a program that runs nowhere what they held when it ran."""
-    with ExitStack() as stack:
-        maps = _maps_of(prog_info(program_fd).id, stack) if known else {}
-        for each in (filled for some in known.values() for filled in some):
-            set_entries(maps[each.map], None, each)
 
 
 def _bare(entries: Sequence[Attached]) -> tuple[Attached, ...]:

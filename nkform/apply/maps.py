@@ -7,12 +7,16 @@ is. So a packet meets the old entries or the new ones, or all of both, which for
 from __future__ import annotations
 
 import errno
+import os
+from contextlib import ExitStack
 from itertools import islice
 
 from nkform.entries import VALUE, filled, keys
 from nkform.kernel.bpf_maps import map_delete_many, map_info, map_items, map_update_many
+from nkform.kernel.bpf_programs import prog_info
 from nkform.kernel.netlink import KernelError
-from nkform.model import Filled
+from nkform.model import Contents, Filled
+from nkform.observe import contents
 
 
 def fill(map_fd: int, before: Filled | None, after: Filled) -> None:
@@ -30,3 +34,19 @@ def fill(map_fd: int, before: Filled | None, after: Filled) -> None:
     map_delete_many(map_fd, crowd, info)
     map_update_many(map_fd, dict.fromkeys(new, VALUE), info)
     map_delete_many(map_fd, old - crowd, info)
+
+
+def refill(program_fd: int, known: Contents) -> None:
+    """Gives the maps of a program that runs nowhere what they held when it ran."""
+    with ExitStack() as stack:
+        maps = maps_of(prog_info(program_fd).id, stack) if known else {}
+        for each in (one for some in known.values() for one in some):
+            fill(maps[each.map], None, each)
+
+
+def maps_of(program: int, stack: ExitStack) -> dict[str, int]:
+    """The maps of a loaded program, by name, as long as the stack lasts."""
+    maps = contents.maps_of(program)
+    for fd in maps.values():
+        stack.callback(os.close, fd)
+    return maps

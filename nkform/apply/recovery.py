@@ -160,7 +160,7 @@ def revert(
             rundir.remove(node, rundir.GUARDIAN)
         if state != JOURNAL:
             record.forget(node)  # what was applied last is gone; before it, there was something else
-        release(node)
+        release(node, way.live)
 
 
 def _compare(before: Node, namespaces: Namespaces) -> None:

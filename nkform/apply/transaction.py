@@ -222,15 +222,23 @@ def _chains(plan: Plan, run: Run, means: Means, stack: ExitStack) -> Chains | No
     return None
 
 
-def release(node: str) -> None:
-    """Lets go of the programs that chains lost, but for those that a way back needs. Raises KernelError."""
-    if not bpffs.has_node(node, top=bpffs.HELD):
+def release(node: str, live: Node | None = None) -> None:
+    """Lets go of the programs that chains lost, but for those that a way back needs. Raises KernelError.
+
+    With the node as it is, also of the pins of links whose devices are gone, which hold nothing.
+    """
+    held = bpffs.has_node(node, top=bpffs.HELD)
+    astray = live is not None and live.astray > 0
+    if not held and not astray:
         return
     from nkform.apply.chains import Chains
 
-    ways = [found.entry.before for state in STATES if (found := find(node, state))]
     with Chains(node, None) as chains:
-        chains.release([device for before in ways for device in before.devices.values()])
+        if astray:
+            chains.sweep(live)
+        if held:
+            ways = [found.entry.before for state in STATES if (found := find(node, state))]
+            chains.release([device for before in ways for device in before.devices.values()])
 
 
 def _verify(again: Plan) -> None:

@@ -90,7 +90,7 @@ def run(options: argparse.Namespace) -> int:
                 _show(found, spec, options)
             if found.plan.empty:
                 if not found.problems:
-                    nothing_to_do(node, writer)
+                    nothing_to_do(found.live, writer)
                 remember(found, found.live, spec, options, programs)
                 if found.problems:
                     raise NkformError(*found.problems)
@@ -163,12 +163,12 @@ def destroy(options: argparse.Namespace) -> int:
                 warn(found.plan.warnings, options)
                 show_plan(found.plan, options)
             if found.plan.empty:
-                _forget(empty.name)
+                _forget(found.live)
                 return 0
             expedite = spec.expedite if spec else _last_said(empty.name)
-            carry_out(found, Order(namespaces, writer, expedite=expedite, settles=None))
+            done = carry_out(found, Order(namespaces, writer, expedite=expedite, settles=None))
             with afterwards(options):
-                _forget(empty.name)
+                _forget(done.live or found.live)
     print(f"\nDestroy complete! Objects: {found.plan.count()[2]} destroyed.")
     return 0
 
@@ -325,7 +325,7 @@ def _guarded(order: Order, carrier: _Carrier, work: Callable[[_Carrier], tuple[P
         guardian.applied()
         done.guardian = guardian
     with afterwards(order.writer.options):
-        release(node)
+        release(node, done.live)
     return done
 
 
@@ -335,15 +335,15 @@ def _guardian(node: str, token: str, seconds: float, writer: Writer) -> Guardian
     return guardian.start(node, token, seconds, writer.lock.leave)
 
 
-def nothing_to_do(node: str, writer: Writer) -> None:
+def nothing_to_do(live: Node, writer: Writer) -> None:
     """The node is as the spec says. If a run that was killed got that far, it is done now."""
     from nkform.apply import journal
     from nkform.apply.transaction import release
 
     if writer.earlier:
-        journal.complete(node)
+        journal.complete(live.name)
     with afterwards(writer.options):
-        release(node)
+        release(live.name, live)
 
 
 def _last_said(node: str) -> bool:
@@ -354,16 +354,16 @@ def _last_said(node: str) -> bool:
     return last is None or last.entry.expedite
 
 
-def _forget(node: str) -> None:
-    """Nothing of a node is left, nor a way back."""
+def _forget(live: Node) -> None:
+    """Nothing of a node is left, nor a way back; what says so goes."""
     from nkform.apply import journal
     from nkform.apply.transaction import release
     from nkform.observe import explanations, record
 
-    journal.forget_all(node)
-    release(node)
-    explanations.forget(node)
-    record.forget(node)
+    journal.forget_all(live.name)
+    release(live.name, live)
+    explanations.forget(live.name)
+    record.forget(live.name)
 
 
 class Progress:

@@ -83,7 +83,7 @@ def _healer(
             found = see()
             if found.plan.empty:
                 if not found.problems:
-                    nothing_to_do(spec.node.name, writer)
+                    nothing_to_do(found.live, writer)
                     remember(found, found.live, spec, options, programs)
                 return 0, found.problems
             order = Order(namespaces, writer, programs, expedite=spec.expedite, settles=None)

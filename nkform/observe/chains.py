@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from nkform.dataclass import replace
 from nkform.kernel import bpffs
-from nkform.kernel.bpf import BpfError, prog_fd
-from nkform.kernel.bpf_links import AttachType, query
+from nkform.kernel.bpf import BpfError, link_fd, owned, prog_fd
+from nkform.kernel.bpf_links import AttachType, LinkInfo, link_info, query
 from nkform.kernel.bpf_programs import prog_info
 from nkform.kernel.clsact import PREFIX, Direction, Filter, Tc
 from nkform.model import HOOKS, Attached, Device, Endpoint, Hook
@@ -78,8 +78,10 @@ def read_pins(pins: Iterable[bpffs.Pin]) -> Pins:
 
 def with_hooks(
     devices: Mapping[str, Device], node: str, indexes: Mapping[str, int], legacy: Collection[int], base: str
-) -> dict[str, Device]:
+) -> tuple[dict[str, Device], int]:
     """The devices with what their hooks run, and those of others at which something of ours is left.
+
+    And how many links of ours lead to none of these.
 
     `indexes` are the ifindexes of all devices by name, `legacy` those that have a clsact qdisc. Raises KernelError.
     """
@@ -101,7 +103,41 @@ def with_hooks(
                 filters = read_filters(device.index, DIRECTIONS[attach_type], node)
                 hooks[hook] = replace(hooks[hook], filters=filters)
         found[device.name] = replace(device, hooks=hooks)
-    return found
+    return _followed(found, pins, indexes)
+
+
+def _followed(found: dict[str, Device], pins: Pins, indexes: Mapping[str, int]) -> tuple[dict[str, Device], int]:
+    """The devices with the links of ours at those that have another name by now than when they were attached."""
+    seen = {entry.place for device in found.values() for hook in device.hooks.values() for entry in hook.linked}
+    seen -= {e.place for device in found.values() for h in device.hooks.values() for e in h.linked if not e.ours}
+    elsewhere = {number: what for some in pins.values() for number, what in some.items() if number not in seen}
+    names = {index: name for name, index in indexes.items()} if elsewhere else {}
+    followed = 0
+    for info in _living(elsewhere):
+        if name := names.get(info.ifindex):
+            device = found.get(name) or Device(name, "external", {}, Endpoint(name), index=info.ifindex)
+            hooks = dict(device.hooks)
+            for hook in HOOKS.get(device.kind, ()):
+                if (attach_type := TYPES[device.kind, hook]) == info.attach_type:
+                    known = {**pins.get((name, hook), {}), **elsewhere}
+                    linked = read_links(device.index, attach_type, known)
+                    hooks[hook] = replace(linked, filters=hooks.get(hook, linked).filters)
+                    followed += info.id in {entry.place for entry in linked.linked}
+            found[name] = replace(device, hooks=hooks)
+    return found, len(elsewhere) - followed
+
+
+def _living(numbers: Iterable[int]) -> Iterator[LinkInfo]:
+    """The links of these ids that are attached somewhere."""
+    for number in numbers:
+        try:
+            fd = link_fd(number)
+        except BpfError:
+            continue
+        with owned(fd):
+            info = link_info(fd)
+        if info.ifindex:
+            yield info
 
 
 def _filtered(node: str, indexes: Mapping[str, int], legacy: Collection[int]) -> set[str]:

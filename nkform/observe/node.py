@@ -90,7 +90,7 @@ def _look(
         if link.name in declared or (owner == node and link.kind in PAIRS):
             device = _device(world, link, declared.get(link.name))
             devices[link.name] = _with_sysctls(device, values)
-    devices = _with_hooks(devices, root, node, declared)
+    devices, astray = _with_hooks(devices, root, node, declared)
     devices = _with_contents(devices, declared)
     devices = {name: devices[name] for name in (*declared, *sorted(devices)) if name in devices}
     return Node(
@@ -100,6 +100,7 @@ def _look(
         rooms={link.name: Room(link.headroom, link.tailroom) for link in root.links.values()},
         covered=any(device.chains for device in declared.values()) and bpffs.is_covered(),
         taken=_taken(world, devices),
+        astray=astray,
     )
 
 
@@ -122,15 +123,15 @@ def _marked(link: links.Link, node: str, begun: Begun | None) -> links.Link:
 
 def _with_hooks(
     devices: dict[str, Device], root: Contents, node: str, declared: Mapping[str, Device]
-) -> dict[str, Device]:
-    """The devices with what their hooks run, where anything of ours runs or shall run."""
+) -> tuple[dict[str, Device], int]:
+    """The devices with what their hooks run, where anything of ours runs or shall run; how many links are astray."""
     with Socket() as socket:
         legacy = with_clsact(socket)
         known = {device.index for device in devices.values()}
         left = {index for index in legacy - known if has_filter(socket, index, f"{FILTER_PREFIX}{node}@")}
     chained = any(device.chains for device in declared.values())
     if not chained and not bpffs.has_node(node) and not legacy & known and not left:
-        return devices
+        return devices, 0
     from nkform.observe.chains import with_hooks
 
     for index in left & root.links.keys():  # devices of others, with programs of ours that no spec names any more

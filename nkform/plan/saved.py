@@ -55,7 +55,7 @@ class Saved:
 def relevant(live: Node) -> Node:
     """The live node without what no plan depends on: devices of others that come and go beside ours."""
     namespaces = {key: Namespace(key, owner=found.owner) for key, found in live.namespaces.items()}
-    return replace(live, namespaces=namespaces, rooms={})
+    return replace(live, namespaces=namespaces, rooms={}, astray=0)
 
 
 def write(document: Mapping[str, Any], basis: Basis) -> str:

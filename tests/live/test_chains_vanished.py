@@ -1,0 +1,116 @@
+"""Devices with programs of ours that go, or get another name, without nkform: nothing of ours is left behind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from nkform.kernel import bpffs
+from nkform.kernel.bpf import owned
+from nkform.kernel.bpf_links import AttachType, link_detach, open_link
+from tests.live.chain_sites import CLSACT_INGRESS, NODE, TEMPLATES, Site, pins, sites
+from tests.live.support import Node, ip, links, needs
+
+LINKED = [site for site in sites() if "clsact" not in str(site.id)]
+
+
+def external(*devices: str, attach: str = "auto") -> dict[str, Any]:
+    return {
+        "version": 1,
+        "node": NODE,
+        "templates": [TEMPLATES],
+        "programs": {"count": {"template": "counters"}},
+        "devices": {
+            name: {"kind": "external", "attach": attach, "programs": {"ingress": ["count"]}} for name in devices
+        },
+    }
+
+
+def folders() -> list[str]:
+    """What is left below the folders of pins."""
+    return [name for top in (bpffs.FOLDER, bpffs.HELD) for name in bpffs.nodes() if bpffs.has_node(name, top=top)]
+
+
+@pytest.mark.parametrize("site", LINKED)
+@pytest.mark.parametrize("command", ["destroy", "apply", "rollback"])
+def test_pins_of_a_vanished_pair_go_with_the_next_run(node: Node, site: Site, command: str) -> None:
+    node.apply(site.spec(None))
+    node.apply(site.spec(["count", "guard"]))
+    assert len(pins()) == 2
+    ip("link", "del", "x")
+    if command == "destroy":
+        node.run("destroy", "-y", "--node", NODE)
+    elif command == "rollback":
+        assert node.run("rollback", "-y").code == 0
+        assert pins() == []
+        return
+    else:
+        spec = site.spec(None)
+        del spec["devices"]["x"]
+        del spec["namespaces"]
+        node.write(spec)
+        assert node.run("apply", "-y", str(node.path)).code == 0
+        node.run("destroy", "-y", "--node", NODE)
+    assert (pins(), folders()) == ([], [])
+
+
+@needs("tcx")
+def test_pins_of_a_vanished_external_device_go_too(node: Node) -> None:
+    ip("link", "add", "v9", "type", "veth", "peer", "name", "v9p")
+    node.apply(external("v9"))
+    ip("link", "del", "v9")
+    assert node.run("destroy", "-y", "--node", NODE).code == 0
+    assert (pins(), folders()) == ([], [])
+
+
+@needs("tcx")
+def test_a_link_that_somebody_detached_leaves_no_pin(node: Node) -> None:
+    ip("link", "add", "v9", "type", "veth", "peer", "name", "v9p")
+    node.apply(external("v9"))
+    (pin,) = bpffs.pins(NODE)
+    with owned(open_link(pin.path())) as link:
+        link_detach(link)
+    assert node.run("destroy", "-y", "--node", NODE).code == 0
+    assert (pins(), folders()) == ([], [])
+
+
+@pytest.mark.parametrize("taken", [False, True], ids=["free", "taken"])
+@pytest.mark.parametrize("way", [pytest.param("auto", marks=needs("tcx")), "tc"])
+def test_programs_stay_known_when_their_device_gets_another_name(node: Node, way: str, taken: bool) -> None:
+    """Also where another device has the old name by now."""
+    ip("link", "add", "v9", "type", "veth", "peer", "name", "v9p")
+    node.apply(external("v9", attach=way))
+    ip("link", "set", "v9", "down")
+    ip("link", "set", "v9", "name", "v8")
+    if taken:
+        ip("link", "add", "v9", "type", "veth", "peer", "name", "v9q")
+    (before,) = running("v8", way)
+    assert (len(node.changes(external("v8", attach=way))), running("v8", way)) == (0, [before])
+    node.apply(external("v8", attach=way))
+    node.apply(external("v8", *(["v9"] if taken else []), attach=way))
+    assert running("v8", way) == [before]
+    destroyed = node.run("destroy", "-y", "--node", NODE)
+    assert destroyed.code == 0, destroyed.err
+    assert (running("v8", way), pins(), folders()) == ([], [], [])
+    assert "v8" in links()
+
+
+def running(device: str, way: str) -> list[int]:
+    site = CLSACT_INGRESS if way == "tc" else TCX
+    return [each.program_id for each in site.running(device, "ingress")]
+
+
+TCX = Site("tcx-ingress", "external", "ingress", "", AttachType.TCX_INGRESS)
+
+
+@pytest.mark.parametrize("site", LINKED)
+def test_a_pair_of_ours_that_got_another_name_leaves_nothing(node: Node, site: Site) -> None:
+    node.apply(site.spec(["count"]))
+    ip("link", "set", "x", "down")
+    ip("link", "set", "x", "name", "y")
+    node.apply(site.spec(["count"]))
+    assert "y" not in links()
+    assert len(pins()) == 1
+    node.destroy()
+    assert (pins(), folders()) == ([], [])
