@@ -18,7 +18,7 @@ from nkform.bpf.catalogue import catalogue, unknown
 from nkform.bpf.facts import HOOKS, Facts
 from nkform.bpf.parameters import Canonical, Checked, Parameter
 from nkform.bpf.render import Rendered, Renderer, digest
-from nkform.bpf.template import Template, check, excluded, misplaced
+from nkform.bpf.template import Template, check, excluded, misplaced, verdicts
 
 __all__ = [
     "HOOKS",
@@ -35,4 +35,5 @@ __all__ = [
     "excluded",
     "misplaced",
     "unknown",
+    "verdicts",
 ]

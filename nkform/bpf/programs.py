@@ -5,7 +5,7 @@ A digest needs no compiler; compiling and loading happen when a program is attac
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from nkform.bpf.catalogue import catalogue, unknown
@@ -14,12 +14,15 @@ from nkform.bpf.facts import WORDS, Facts, is_wanting
 from nkform.bpf.loader import Loaded, Loader
 from nkform.bpf.parameters import MAP, Canonical, FactDefault, shown
 from nkform.bpf.render import Rendered, Renderer, contents_of, digest
-from nkform.bpf.template import DECLARED_FACTS, Template, check, excluded, misplaced
+from nkform.bpf.template import DECLARED_FACTS, Template, check, excluded, misplaced, verdicts
 from nkform.bpf.vocabulary import FACT_PREFIX
 from nkform.dataclass import dataclass, replace
 from nkform.model import Chain, Contents, Device, Node, Program
 from nkform.problem import Path as SpecPath
 from nkform.problem import Problem, fail
+
+GENERATED = "default"
+"""The program that nkform adds to a chain with `default: drop` (nkform.plan.chains.DEFAULT)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +122,34 @@ class Programs:
                     message = f"{program.name} leaves the chain {hook} of {device.name}: {why}"
                     notes.append(Problem("NK0424", message, path=path, severity="note"))
             chains[hook] = replace(chain, programs=tuple(kept))
+            if chain.default == "drop":
+                notes += self._shut(device.name, hook, kept)
         return replace(device, chains=chains), notes
+
+    def _shut(self, device: str, hook: str, programs: Sequence[Program]) -> Iterator[Problem]:
+        """Whether nothing can pass a chain that drops what nobody decided. One that is a brake is meant to be so."""
+        given = [program for program in programs if program.name != GENERATED]
+        said = [
+            verdicts(self._templates[p.template], check(self._templates[p.template], p.params).params) for p in given
+        ]
+        if not said or any(some is None or some == {"drop"} or some & {"pass", "redirect"} for some in said):
+            return
+        ways = {
+            f"`{name}: pass` of {p.name}": None
+            for p in given
+            for name, parameter in self._templates[p.template].parameters.items()
+            if f"={name}" in self._templates[p.template].verdicts and "pass" in parameter.kind.words
+        }
+        names = ", ".join(program.name for program in given)
+        can = "cannot pass a packet" if len(given) == 1 else "none of which can pass a packet"
+        yield Problem(
+            "NK0442",
+            f"nothing can ever pass {hook} of {device}: what no program decides is dropped, and the chain is {names}, "
+            f"{can}",
+            path=("devices", device, "programs", hook),
+            hint=f"let one say what passes: {', '.join(ways)}" if ways else "add a program that passes what is good",
+            severity="warning",
+        )
 
     def render(self, device: Device, hook: str, program: Program) -> Rendered:
         """A program's C for one device."""

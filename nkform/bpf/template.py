@@ -47,6 +47,9 @@ DECLARED_FACTS = frozenset({"addresses", "peer_addresses"})
 
 MAP_NAME_BYTES = 15
 
+VERDICTS = frozenset({"next", "pass", "drop", "redirect", "answer"})
+"""What a manifest can say that a program does with a packet; `answer`: it goes back to its sender."""
+
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
@@ -71,6 +74,8 @@ class Template:
     maps: Mapping[str, Numbers] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     needs: tuple[str, ...] = ()
+    verdicts: tuple[str, ...] = ()
+    """Words of VERDICTS, or `=NAME` for the value of a parameter; none: the manifest does not say."""
     license: str = LICENSE
     description: str = ""
     builtin: bool = False
@@ -89,6 +94,15 @@ class Template:
 def check(template: Template, given: Mapping[str, object]) -> Checked:
     """Parameters in their one form, and what is wrong with them; paths begin at the parameters."""
     return check_all(template.parameters, given, f"the template {template.name}")
+
+
+def verdicts(template: Template, params: Mapping[str, Canonical]) -> frozenset[str] | None:
+    """The verdicts that the program can give with these parameters, in their one form; None: its manifest is silent."""
+    found = set()
+    for word in template.verdicts:
+        name = word.removeprefix("=")
+        found.add(word if name == word else str(params.get(name, template.parameters[name].default)))
+    return frozenset(found) or None
 
 
 def excluded(template: Template, facts: Facts) -> str | None:
@@ -132,6 +146,7 @@ def read(folder: Path, *, builtin: bool = False) -> Template:
     data: dict[str, Any] = parsed.data  # type: ignore[assignment]
     reading = _Reading()
     parameters = {name: reading.parameter(name, raw) for name, raw in (data.get("parameters") or {}).items()}
+    said = tuple(reading.verdict(place, raw, parameters) for place, raw in enumerate(data.get("verdicts") or ()))
     if reading.problems:
         raise NkformError(*(_placed(problem, source) for problem in reading.problems))
     return Template(
@@ -142,6 +157,7 @@ def read(folder: Path, *, builtin: bool = False) -> Template:
         hooks=tuple(dict.fromkeys(data["hooks"])),
         modes=tuple(dict.fromkeys(data["modes"])),
         needs=tuple(data.get("needs") or ()),
+        verdicts=said,
         license=data.get("license") or LICENSE,
         parameters=parameters,
         maps={
@@ -204,6 +220,21 @@ class _Reading:
         if "default" not in raw:
             return parameter
         return Parameter(**{**_as_dict(parameter), "default": self.default(parameter, raw["default"])})
+
+    def verdict(self, place: int, raw: object, parameters: Mapping[str, Parameter]) -> str:
+        """A word, or a parameter that is one."""
+        if not isinstance(raw, dict):
+            return str(raw)
+        name = raw["parameter"]
+        parameter = parameters.get(name)
+        if parameter is None:
+            message, hint = f"there is no parameter `{name}` to say a verdict", f"known here: {', '.join(parameters)}"
+        elif parameter.kind.name != "enumeration" or not VERDICTS.issuperset(parameter.kind.words):
+            message, hint = f"the parameter `{name}` is no verdict", f"its enum would be of {_words(VERDICTS)}"
+        else:
+            return f"={name}"
+        self.problems.append(Problem("NK0702", message, path=("verdicts", place), hint=hint))
+        return ""
 
     def entries(self, name: str, raw: Mapping[str, Any], kind: Kind) -> None:
         """What a parameter must be whose entries stand in a map."""

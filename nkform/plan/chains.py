@@ -98,7 +98,8 @@ def _falls_through(device: str, hook: str) -> Problem:
         "NK0422",
         f"the policy blackhole of {device} does not hold at {hook}: what no program of the chain decides passes",
         path=("devices", device, "programs", hook),
-        hint="write {default: drop, chain: [...]} to drop what falls through",
+        hint="write {default: drop, chain: [...]} to drop what falls through, with a program in it that passes what is "
+        "good (source_guard does with `accepted: pass`)",
         severity="warning",
     )
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from nkform.kernel import bpffs
 from nkform.kernel.bpf_links import MAX_PROGRAMS
@@ -12,16 +15,21 @@ from tests.live.chain_sites import (
     CLSACT_INGRESS,
     DEVICE,
     NETKIT_PEER,
+    OPEN,
     OTHER,
+    SHUT,
     TCX_INGRESS,
     Others,
+    Packets,
     Site,
     compile_once,
     everywhere,
     pins,
     sites,
 )
-from tests.live.support import Node, features, links, needs, sh
+from tests.live.support import Node, features, ip, kinds, links, needs, pings, sh
+
+TOP = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -180,3 +188,74 @@ def test_devices_may_have_dots_in_their_names(node: Node, site: Site, engine: st
     assert site.order("x.1") == "count guard"
     node.destroy()
     assert (links(), pins()) == (set(), [])
+
+
+SHUT_OUT: dict[str, dict[str, Any]] = {
+    "a guard that lets go on": {"guard": {"template": "source_guard"}, "count": {"template": "counters"}},
+    "a list that lets go on": {
+        "list": {"template": "prefix_filter", "params": {"match": "source", "prefixes": [], "listed": "next"}}
+    },
+    "answers alone": {"arp": {"template": "arp_responder", "params": {"addresses": ["10.0.0.1"]}}},
+}
+LET_IN: dict[str, dict[str, Any]] = {
+    "a guard that passes": {
+        "count": {"template": "counters"},
+        "guard": {"template": "source_guard", "params": {"accepted": "pass"}},
+    },
+    "a list that passes": {
+        "list": {"template": "prefix_filter", "params": {"match": "source", "prefixes": [], "listed": "pass"}}
+    },
+    "a template that does not say": {"ports": {"template": "udp_ports", "params": {"ports": [1]}}},
+    "a brake": {"brake": {"template": "verdict"}},
+    "none": {},
+}
+
+
+@pytest.mark.parametrize("place", sites(NETKIT_PEER, TCX_INGRESS, CLSACT_INGRESS))
+@pytest.mark.parametrize("name", [*SHUT_OUT, *LET_IN])
+def test_a_chain_that_can_never_pass_a_packet_is_said(node: Node, place: Site, name: str) -> None:
+    programs = {**SHUT_OUT, **LET_IN}[name]
+    for default in ("drop", "pass"):
+        spec = place.spec({"default": default, "chain": list(programs)})
+        spec["programs"] = programs
+        said = node.plan(spec)
+        assert said.code == 0, said.err
+        assert ("NK0442" in said.err) is (default == "drop" and name in SHUT_OUT)
+        if "NK0442" in said.err:
+            assert "spec.yaml:" in said.err
+            assert all(program in said.err for program in programs)
+
+
+@pytest.mark.parametrize("place", sites(NETKIT_PEER, TCX_INGRESS, CLSACT_INGRESS))
+def test_a_guard_that_passes_opens_a_closed_chain_to_good_packets_alone(node: Node, place: Site, engine: str) -> None:
+    """As README and the manual of specs have it: a forged source meets the guard, the workload's own gets through."""
+    chain = {"default": "drop", "chain": ["count", {"use": "guard", "params": {"accepted": "pass"}}]}
+    spec = place.spec(chain, engine, peer={"policy": "blackhole"})
+    spec["programs"]["guard"] = {"template": "source_guard"}
+    said = node.apply(spec)
+    assert "warning" not in said.err
+    with Packets(place) as packets:
+        assert packets.passing() == {OPEN, OTHER, SHUT}
+        ip("addr", "add", "10.0.0.77/32", "dev", "eth0", namespace="a")
+        ip("route", "replace", "10.0.0.1/32", "dev", "eth0", "src", "10.0.0.77", namespace="a")
+    assert not pings("a", "10.0.0.1")
+    assert place.counted() > 0
+
+
+@pytest.mark.parametrize("file", ["README.md", "docs/spec.md"])
+@pytest.mark.parametrize("kind", kinds())
+def test_the_specs_of_the_manuals_plan_without_a_warning(node: Node, kind: str, file: str) -> None:
+    text = (TOP / file).read_text(encoding="utf-8")
+    blocks = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    (written,) = (block for block in blocks if "programs:" in block and "lxc-web" in block and "eth0" in block)
+    spec = {"version": 1, "node": "w", **yaml.safe_load(written)}
+    spec.pop("templates", None)
+    if "namespaces" not in spec:
+        ip("link", "add", "up0", "type", "veth", "peer", "name", "up1")
+        spec["devices"]["up0"] = spec["devices"].pop("eth0")
+    device = spec["devices"]["lxc-web"]
+    device["kind"] = kind
+    if kind == "veth":
+        device.pop("mode", None)
+    planned = node.plan(spec)
+    assert (planned.code, planned.err) == (0, "")

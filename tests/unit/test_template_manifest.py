@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nkform.bpf import Facts, catalogue, excluded, misplaced, unknown
+from nkform.bpf import Facts, catalogue, check, excluded, misplaced, unknown, verdicts
 from nkform.bpf.facts import HOOKS
 from nkform.bpf.packet_tests import read_tests
 from nkform.problem import NkformError, Problem
@@ -129,3 +129,37 @@ def test_a_hook_that_a_template_is_not_made_for_is_told() -> None:
 
 def test_a_mistyped_template_is_told_with_the_one_that_was_meant() -> None:
     assert unknown("source_gard", catalogue()).hint == "did you mean source_guard?"
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_a_built_in_template_gives_the_verdicts_that_it_says_and_no_others(name: str) -> None:
+    """As far as its packet tests go; what answers goes back to the sender, which is a redirection."""
+    template = catalogue()[name]
+    seen = set()
+    for test in read_tests(template):
+        checked = check(template, test.params)
+        possible = verdicts(template, checked.params)
+        assert possible is not None
+        verdict = test.expect.verdict
+        assert verdict in possible or (verdict == "redirect" and "answer" in possible), test.name
+        seen.add(verdict)
+    assert seen >= {"next", "drop"} & set(verdicts(template, {}) or ())
+
+
+@pytest.mark.parametrize(
+    ("verdict", "said"),
+    [
+        ("{parameter: other}", "no parameter `other`"),
+        ("{parameter: limit}", "`limit`"),
+        ("{parameter: colour}", "`colour`"),
+    ],
+)
+def test_a_verdict_that_no_parameter_can_say_is_told(tmp_path: Path, verdict: str, said: str) -> None:
+    parameters = (
+        "{limit: {role: value, description: x, type: integer},"
+        " colour: {role: structure, description: x, type: string, enum: [red, drop]}}"
+    )
+    (problem,) = problems_of(write(tmp_path, manifest=f"verdicts: [drop, {verdict}]\nparameters: {parameters}\n"))
+    assert said in problem.message
+    assert problem.position is not None
+    assert problem.position.line == 5
