@@ -283,7 +283,9 @@ class Device:
     `chains` are declared: the programs of each hook that the spec names; of the others nothing is managed but what is
     ours. `attach` is `tc` where legacy tc is asked for. `owner`, `enslaved` and `hooks` are observed: whose mark it
     carries, whether it is a port of a bridge or the like (whose driver may raise its headroom), and what its hooks run.
-    `index` is the primary's ifindex when observed. `optional`: an external device may be absent.
+    `optional`: an external device may be absent. `index` is the primary's ifindex when observed. `framing` is what
+    packets begin with, which only external devices may have otherwise: ethernet, ip (no header before that of IP) or
+    other; it is observed, and a declared device takes it from the observed one.
     """
 
     name: str
@@ -298,6 +300,7 @@ class Device:
     index: int = 0
     hooks: Mapping[str, Hook] = field(default_factory=dict)
     optional: bool = False
+    framing: str = "ethernet"
 
     @property
     def hooks_legacy(self) -> bool:

@@ -3,14 +3,16 @@
  * Packet headers, and bounded access to them.
  *
  * On netkit a packet begins with 14 bytes of Ethernet header in l3 mode too (its addresses are zero there), so that
- * NK_ETH_HLEN is the same in both modes.
+ * NK_ETH_HLEN is the same in both modes. On a device without Ethernet headers (tun, WireGuard, IP tunnels) it is 0.
  */
 #ifndef NKFORM_PACKET_H
 #define NKFORM_PACKET_H
 
 #include "nkform.h"
 
+#ifndef NK_ETH_HLEN
 #define NK_ETH_HLEN 14
+#endif
 
 /* What follows the Ethernet header (IEEE 802 numbers). */
 #define NK_ETH_IPV4 nk_be16(0x0800)

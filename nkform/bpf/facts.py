@@ -11,12 +11,16 @@ HOOKS = ("primary", "peer", "ingress", "egress")
 
 MODES = ("l2", "l3")
 
+FRAMINGS = ("ethernet", "ip", "other")
+"""What a packet begins with: an Ethernet header of 14 bytes, its IP header, or something else."""
+
 
 @dataclass(frozen=True, slots=True)
 class Facts:
     """A device and a hook of it. `None` is what is not known, before the device is made.
 
-    `kind` is netkit, veth or external; `mode` is l2 for all but netkit. `addresses` are those of the primary,
+    `kind` is netkit, veth or external; `mode` is l2 for all but netkit and devices whose packets begin with their IP
+    header (`framing`), which is l3. `addresses` are those of the primary,
     `peer_addresses` of the peer, each with its prefix length. `ifindexes` finds the devices that parameters name.
     """
 
@@ -31,6 +35,7 @@ class Facts:
     addresses: tuple[str, ...] = ()
     peer_addresses: tuple[str, ...] = ()
     ifindexes: Mapping[str, int] = field(default_factory=dict)
+    framing: str = "ethernet"
 
 
 FROM_THE_KERNEL = frozenset({"ifindex", "mac"})

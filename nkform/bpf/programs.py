@@ -110,6 +110,8 @@ class Programs:
             kept = []
             for program in chain.programs:
                 why = excluded(self._templates[program.template], facts)
+                if why is None and facts.framing not in self._templates[program.template].framings:
+                    notes.append(_unframed(device.name, program, facts.framing))
                 if why is None:
                     rendered = self._render(program, facts)
                     kept.append(replace(program, digest=digest(rendered), contents=rendered.contents))
@@ -227,6 +229,17 @@ def _overfull(program: Program, rendered: Rendered) -> Iterator[Problem]:
                 )
 
 
+def _unframed(device: str, program: Program, framing: str) -> Problem:
+    """A program that would look for headers where they are not."""
+    begins = "their IP header" if framing == "ip" else "a header that nkform does not know"
+    return Problem(
+        "NK0443",
+        f"{program.name} expects packets that begin with an Ethernet header, and those of {device} begin with {begins}",
+        path=program.places.get("", ()),
+        hint=f"the template {program.template} would have to be written for it, and say so: `framings` of its manifest",
+    )
+
+
 def _wanting(program: Program, rendered: Rendered, facts: Facts) -> Iterator[Problem]:
     """Parameters and facts that have no value on this device: an empty list would be taken without a word."""
     for name, parameter in rendered.template.parameters.items():
@@ -278,9 +291,11 @@ def facts_of(device: Device, hook: str) -> Facts:
     peer = device.peer
     mtu, mac = device.primary.attrs.get("mtu"), device.primary.attrs.get("mac")
     peer_mac = peer.attrs.get("mac") if peer else None
+    mode = "l3" if device.framing == "ip" else "l2"
     return Facts(
         kind=device.kind,
-        mode=str(device.attrs.get("mode", "l2")) if device.kind == "netkit" else "l2",
+        mode=str(device.attrs.get("mode", "l2")) if device.kind == "netkit" else mode,
+        framing=device.framing,
         hook=hook,
         mac=None if mac is None else str(mac),
         peer_mac=None if peer_mac is None else str(peer_mac),

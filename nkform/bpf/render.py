@@ -115,7 +115,7 @@ class Renderer:
             (name, complete[name] if p.role == STRUCTURE else _shape(p, complete[name], engine))
             for name, p in template.parameters.items()
         )
-        key = (template.folder, template.source, engine, facts.kind, facts.mode, facts.hook, shape)
+        key = (template.folder, template.source, engine, facts.kind, facts.mode, facts.hook, facts.framing, shape)
         body = self._bodies.get(key)
         if body is None:
             body = self._bodies[key] = self._body(template, complete, facts, engine)
@@ -149,7 +149,7 @@ class Renderer:
             lines.pop()
         _all_declared(template, vocabulary.capacities)
         layout = data.arrange([used.field for used in vocabulary.used.values()])
-        head = _head(template, engine, layout)
+        head = _head(template, engine, layout, facts.framing)
         structure = hashlib.sha256()
         for part in (str(ABI), engine, _library_digest(), *head, *lines, *sorted(map(str, template.headers.items()))):
             structure.update(part.encode() + b"\0")
@@ -262,8 +262,10 @@ def _shape(parameter: Parameter, value: Any, engine: str) -> object:
     return tuple(counts if engine == "bcc" else map(data.capacity_for, counts))
 
 
-def _head(template: Template, engine: str, layout: Layout) -> list[str]:
+def _head(template: Template, engine: str, layout: Layout, framing: str) -> list[str]:
     lines = [f"/* {template.name}: {template.purpose.replace('*/', '* /')} */", '#include "nkform.h"', ""]
+    if framing != "ethernet":
+        lines.insert(1, "#define NK_ETH_HLEN 0")
     if engine == "bcc":
         return lines
     if layout.fields:

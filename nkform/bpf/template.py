@@ -28,8 +28,8 @@ MAX_BYTES = 1 << 20
 """Largest program text and largest header, in bytes."""
 
 RESERVED = frozenset({
-    "mode", "kind", "hook", "facts", "program", "map", "lookup", "update", "delete", "value", "each", "count", "fact",
-    "entries", "has", "loop", "caller", "range", "namespace", "true", "false", "none",
+    "mode", "kind", "hook", "framing", "facts", "program", "map", "lookup", "update", "delete", "value", "each",
+    "count", "fact", "entries", "has", "loop", "caller", "range", "namespace", "true", "false", "none",
 })  # fmt: skip
 """Names that mean something else within a template."""
 
@@ -74,6 +74,7 @@ class Template:
     maps: Mapping[str, Numbers] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     needs: tuple[str, ...] = ()
+    framings: tuple[str, ...] = ("ethernet",)
     verdicts: tuple[str, ...] = ()
     """Words of VERDICTS, or `=NAME` for the value of a parameter; none: the manifest does not say."""
     license: str = LICENSE
@@ -157,6 +158,7 @@ def read(folder: Path, *, builtin: bool = False) -> Template:
         hooks=tuple(dict.fromkeys(data["hooks"])),
         modes=tuple(dict.fromkeys(data["modes"])),
         needs=tuple(data.get("needs") or ()),
+        framings=tuple(dict.fromkeys(data.get("framings") or ("ethernet",))),
         verdicts=said,
         license=data.get("license") or LICENSE,
         parameters=parameters,

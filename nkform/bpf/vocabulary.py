@@ -74,7 +74,8 @@ class Vocabulary:
             "count": self.count,
             "fact": self.fact,
         }
-        return {**structure, **said, "mode": self.facts.mode, "kind": self.facts.kind, "hook": self.facts.hook}
+        words = {name: getattr(self.facts, name) for name in ("mode", "kind", "hook", "framing")}
+        return {**structure, **said, **words}
 
     # - programs and maps -
 

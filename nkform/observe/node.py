@@ -12,7 +12,7 @@ from functools import partial
 
 from nkform.attributes import ATTRIBUTES
 from nkform.dataclass import dataclass, replace
-from nkform.kernel import bpffs, devconf, links, sysctl
+from nkform.kernel import bpffs, devconf, hardware, links, sysctl
 from nkform.kernel.netlink import KernelError, Socket, whole
 from nkform.kernel.netns import Namespaces
 from nkform.kernel.qdiscs import FILTER_PREFIX, has_filter, with_clsact
@@ -295,7 +295,9 @@ def _device(world: _World, link: links.Link, declared: Device | None) -> Device:
     root = world.contents[ROOT]
     common = {"owner": owner_of(link.alias), "enslaved": bool(link.master), "index": link.index}
     if declared is not None and declared.kind == "external":
-        return Device(link.name, "external", {}, Endpoint(link.name), None, **common)  # type: ignore[arg-type]
+        framing = hardware.framing(link.name) if declared.chains else "ethernet"
+        primary = Endpoint(link.name)
+        return Device(link.name, "external", {}, primary, None, framing=framing, **common)  # type: ignore[arg-type]
     device_wide = {name: value for name, value in link.own.items() if name in _DEVICE_WIDE}
     own = {name: value for name, value in link.own.items() if name not in _DEVICE_WIDE}
     primary = _end(root, link, ROOT, {**link.values, **own}, (link.name, 0))

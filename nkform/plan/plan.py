@@ -206,7 +206,9 @@ def meaning(
     devices = {name: d for name, d in found.devices.items() if not targets or name in targets}
     for name, device in devices.items():
         if device.chains and programs is not None:
-            devices[name], notes = programs.resolve(device)
+            framing = live.devices[name].framing if name in live.devices else device.framing
+            framed = device if framing == device.framing else replace(device, framing=framing)
+            devices[name], notes = programs.resolve(framed)
             problems += notes
     return devices, [problem for problem in problems if not chains.is_void(problem, devices)]
 
