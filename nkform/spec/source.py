@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path as File
 
+from nkform import files
 from nkform.dataclass import dataclass, field
 from nkform.problem import NkformError, Path, Position, Problem
 from nkform.spec import tree
@@ -73,27 +74,27 @@ class Source:
         return self.position(place.line, place.column)
 
 
-def read_all(files: Sequence[File]) -> tuple[list[Source], list[Problem]]:
+def read_all(named: Sequence[File]) -> tuple[list[Source], list[Problem]]:
     """Read files, and the *.yaml and *.yml of directories, sorted by name."""
     sources: list[Source] = []
     problems: list[Problem] = []
-    for file in files:
+    for file in named:
+        part = file
         try:
-            parts = _yaml_files(file) if str(file) != STDIN and file.is_dir() else [file]
-            sources.extend(read(part) for part in parts)
+            for part in _yaml_files(file) if str(file) != STDIN and file.is_dir() else [file]:
+                sources.append(read(part))
         except OSError as error:
-            problems.append(_unreadable(file, error))
+            problems.append(_unreadable(part, error))
         except NkformError as error:
             problems.extend(error.problems)
     return sources, problems
 
 
-def read(file: File) -> Source:
-    """Read one file; `-` is the standard input. Raises NkformError, OSError."""
-    if str(file) == STDIN:
+def read(file: File, within: File | None = None) -> Source:
+    """Read one file, which must lie in the folder `within`; `-` is the standard input. Raises NkformError, OSError."""
+    if within is None and str(file) == STDIN:
         return decode("<stdin>", sys.stdin.buffer.read(MAX_BYTES + 1))
-    with file.open("rb") as stream:
-        return decode(str(file), stream.read(MAX_BYTES + 1))
+    return decode(str(file), files.read(file, MAX_BYTES, within=within, pipes=within is None))
 
 
 def decode(name: str, data: bytes) -> Source:
@@ -121,8 +122,8 @@ def decode(name: str, data: bytes) -> Source:
 
 
 def _yaml_files(directory: File) -> list[File]:
-    files = sorted(f for f in directory.iterdir() if f.suffix in {".yaml", ".yml"} and not f.name.startswith("."))
-    if not files:
+    found = sorted(f for f in directory.iterdir() if f.suffix in {".yaml", ".yml"} and not f.name.startswith("."))
+    if not found:
         raise NkformError(
             Problem(
                 "NK0101",
@@ -130,7 +131,7 @@ def _yaml_files(directory: File) -> list[File]:
                 hint="name the file or the directory that holds the spec",
             )
         )
-    return files
+    return found
 
 
 def _unreadable(file: File, error: OSError) -> Problem:
