@@ -88,8 +88,11 @@ struct nk_udp {
 
 /*
  * One of the two ends of the packet's memory. The field is declared with 32 bits and the kernel makes a pointer of it;
- * a compiler that knows of 32 bits may cut the pointer, so it is not told.
+ * a compiler that knows of 32 bits may cut the pointer, so it is not told. That of bcc is not let have any assembly.
  */
+#ifdef NK_BCC
+#define nk_packet(skb, field) ((void *)(unsigned long)(skb)->field)
+#else
 #define nk_packet(skb, field)                                                                                \
 	({                                                                                                    \
 		void *nk_pointer;                                                                             \
@@ -98,6 +101,7 @@ struct nk_udp {
 			     : "r"(skb), "i"(__builtin_offsetof(struct __sk_buff, field)));                   \
 		nk_pointer;                                                                                   \
 	})
+#endif
 
 /* SIZE bytes at OFFSET, or NULL where the packet, as far as it lies in one piece, is shorter. */
 NK_INLINE void *nk_at(struct __sk_buff *skb, __u32 offset, __u32 size)

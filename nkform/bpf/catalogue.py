@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from nkform.bpf.template import MANIFEST, Template, read
+from nkform.bpf.texts import BUILT_IN, LIBRARY
 from nkform.data import data_path
 from nkform.problem import NkformError, Problem
 from nkform.spec.nearest import nearest
 
-BUILT_IN = "bpf_templates"
-LIBRARY = "lib"
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
 
 
@@ -22,13 +21,14 @@ def catalogue(folders: Sequence[Path] = ()) -> Mapping[str, Template]:
     problems: list[Problem] = []
     for base, builtin in ((data_path(BUILT_IN), True), *((folder, False) for folder in folders)):
         try:
-            parts = sorted(base.iterdir())
+            parts = [folder for folder in sorted(base.iterdir()) if _is_template(folder)]
         except OSError as error:
             problems.append(Problem("NK0701", f"cannot read the folder of templates {base}: {error.strerror}"))
             continue
+        except ValueError as error:  # a NUL, say
+            problems.append(Problem("NK0701", f"no folder of templates has the name {str(base)!r}: {error}"))
+            continue
         for folder in parts:
-            if folder.name == LIBRARY or folder.name.startswith(".") or not (folder / MANIFEST).exists():
-                continue
             if fault := _name_fault(folder, found):
                 problems.append(fault)
                 continue
@@ -48,9 +48,15 @@ def unknown(name: str, templates: Mapping[str, Template]) -> Problem:
     return Problem("NK0704", f"there is no template {name[:60]}", hint=hint)
 
 
-def library() -> Path:
-    """The folder of what templates share: headers, and those that stand in for the kernel's with bcc."""
-    return data_path(BUILT_IN) / LIBRARY
+def _is_template(folder: Path) -> bool:
+    """Whether a folder has a manifest, or what stands in a manifest's place."""
+    if folder.name == LIBRARY or folder.name.startswith("."):
+        return False
+    try:
+        (folder / MANIFEST).lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def _name_fault(folder: Path, found: Mapping[str, Template]) -> Problem | None:

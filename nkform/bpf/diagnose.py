@@ -1,4 +1,7 @@
-"""What a compiler or the verifier says → problems with the template's line. Pure, but for reading the lines shown."""
+"""What a compiler or the verifier says → problems with the template's line. Reads no files.
+
+A line is shown only of what went into the program, as it was then: `#line` can name any file of the machine.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nkform.bpf.render import Rendered
+from nkform.bpf.texts import library, library_texts
 from nkform.problem import NkformError, Position, Problem
 
 MAX_ERRORS = 5
@@ -66,20 +70,23 @@ def _compile_problem(rendered: Rendered, text: str, position: Position) -> Probl
 
 
 def _position(rendered: Rendered, file: str, line: int, column: int) -> Position:
-    if file in MAIN_FILES or Path(file).name in MAIN_FILES:
-        place = template_line(rendered, line)
-        if place is None:
-            return Position(str(rendered.template.path), 1, 1)
-        text, made = _text(*place), rendered.source.split("\n")[line - 1]
-        return Position(*place, column if text == made else 1, text)
-    return Position(file, line, column, _text(file, line))
+    from nkform.bpf.overlay import real_place
+
+    start = Position(str(rendered.template.path), 1, 1)
+    if Path(file).name not in MAIN_FILES and file not in MAIN_FILES:
+        return real_place(rendered, file, line, column) or start
+    place = template_line(rendered, line)
+    if place is None:
+        return start
+    text, made = _text(rendered, *place), rendered.source.split("\n")[line - 1]
+    return Position(*place, column if text == made else 1, text)
 
 
-def _text(file: str, line: int) -> str:
-    try:
-        lines = Path(file).read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return ""
+def _text(rendered: Rendered, file: str, line: int) -> str:
+    """A line of a text that the program was rendered from."""
+    folders = {str(rendered.template.folder): rendered.template.texts, str(library()): library_texts()}
+    text = folders.get(str(Path(file).parent), {}).get(Path(file).name, "")
+    lines = text.split("\n")
     return lines[line - 1] if 0 < line <= len(lines) else ""
 
 
@@ -94,7 +101,7 @@ def _verified_place(rendered: Rendered, log: list[str]) -> Position | None:
             candidates = [place for place, line in enumerate(source, 1) if line.strip() == text]
         for candidate in candidates:
             if place := template_line(rendered, candidate):
-                return Position(*place, 1, _text(*place))
+                return Position(*place, 1, _text(rendered, *place))
     return None
 
 

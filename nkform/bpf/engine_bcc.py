@@ -1,38 +1,44 @@
-"""The bcc engine: C → instructions, compiled in this process by python3-bpfcc, for machines without clang.
+"""The bcc engine: C → instructions, compiled by python3-bpfcc, for machines without clang.
 
 bcc knows no read-only data, so the values are part of the source, and each set of values is compiled. It needs no
-headers of the kernel: BCC_KERNEL_SOURCE points at the few that stand in for them (bpf_templates/lib/bcc). What is kept
-of it are the instructions and the definitions of the maps; its own maps and its 100 MB of compiler go at once.
+headers of the kernel: BCC_KERNEL_SOURCE points at the few that stand in for them (bpf_templates/lib/bcc). It works in a
+child within limits, and sees the texts that are in the digest and no others (overlay.py). What is kept of it are the
+instructions and the definitions of the maps; its own maps and its 100 MB of compiler go with the child.
 """
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import ctypes
 import errno
 import hashlib
 import os
 import sys
-import tempfile
-from collections.abc import Iterator
 from typing import Any
 
-from nkform.bpf.catalogue import library
 from nkform.bpf.diagnose import compiler_error, verifier_error
-from nkform.bpf.loader import MapDefinition, Prototype, places_of
+from nkform.bpf.loader import MapDefinition, Prototype, in_child, places_of
+from nkform.bpf.overlay import INCLUDES, Overlay, virtual_files
 from nkform.bpf.render import Rendered
+from nkform.bpf.texts import library, library_texts
 from nkform.dataclass import dataclass
 from nkform.kernel.bpf import PRIVILEGE
 from nkform.kernel.bpf_maps import map_info
 from nkform.kernel.bpf_programs import SCHED_CLS, last_useful_line
+from nkform.kernel.child import Limits
 from nkform.kernel.netlink import KernelError
 from nkform.problem import NkformError, Problem
 
 HEADERS_VARIABLE = "BCC_KERNEL_SOURCE"
+HEADERS = "bcc"
+"""Where they are in the library."""
+
 LOG_BYTES = 1 << 20
+LIMITS = Limits(seconds=60, cpu=60, memory=2 << 30, output=16 << 20)
+"""Of one program; a third of a second and 125 MB are usual."""
+
 _FLAGS = (
     "-DNK_BCC=1",
+    "-fno-gnu-inline-asm",  # it can read files (assembly.py); an empty one, a barrier to the compiler, is let pass
     "-Wno-unused-variable",
     "-Wno-unused-function",
     "-fno-color-diagnostics",
@@ -66,6 +72,7 @@ class BccEngine:
     def __init__(self) -> None:
         self.runs = 0
         """How often bcc compiled."""
+        self.unkept: OSError | None = None
         self._built: dict[str, BccObject] = {}
 
     def close(self) -> None:
@@ -77,7 +84,8 @@ class BccEngine:
         key = _key(rendered)
         if key not in self._built:
             self.runs += 1
-            self._built[key] = BccObject(key, _compile(rendered))
+            _require_bcc()
+            self._built[key] = BccObject(key, in_child(rendered, lambda: _compile(rendered), LIMITS))
         return self._built[key]
 
 
@@ -125,32 +133,27 @@ def _require_bcc() -> Any:
 
 
 def _compile(rendered: Rendered) -> Prototype:
+    """The child's work. It has nobody to clean up for: what is left goes with it."""
     bcc = _require_bcc()
-    flags = [*_FLAGS, f"-I{library()}", f"-I{rendered.template.folder}"]
-    program = None
-    with _environment(), _stderr() as said:
-        # bcc says why only on the terminal's file descriptor, and raises a bare Exception.
-        try:
-            program = bcc.BPF(text=rendered.source.encode(), cflags=flags)
-        except Exception as error:
-            failure: Exception | None = error
-        else:
-            failure = None
-    if program is None:
-        output = said()
-        if "error:" not in output and os.geteuid() != 0:
-            raise KernelError(errno.EPERM, f"compile program {rendered.name} with bcc", PRIVILEGE)
-        raise compiler_error(rendered, output or str(failure))
-    atexit.unregister(program.cleanup)  # which would keep it for as long as the process lives
+    headers = library() / HEADERS
+    texts = virtual_files(rendered)
+    texts |= {f"{library()}/{name}": text for name, text in library_texts().items() if name.startswith(f"{HEADERS}/")}
+    os.environ[HEADERS_VARIABLE] = str(headers)
+    overlay = Overlay(texts)
+    said = _Stderr()
+    # bcc says why only on the terminal's file descriptor, and raises a bare Exception.
     try:
-        _verify(bcc, program, rendered)
-        insns: bytes = program.dump_func(rendered.function.encode())
-        maps = _maps(bcc, program)
-        names = {fd: definition.name for fd, definition in maps}
-        return Prototype(bytes(insns), tuple(definition for _, definition in maps), places_of(insns, names))
-    finally:
-        with _stderr():
-            program.cleanup()
+        program = bcc.BPF(text=rendered.source.encode(), cflags=[*_FLAGS, *overlay.flags, *INCLUDES])
+    except Exception as error:
+        output = said.text()
+        if "error:" not in output and os.geteuid() != 0:
+            raise KernelError(errno.EPERM, f"compile program {rendered.name} with bcc", PRIVILEGE) from None
+        raise compiler_error(rendered, output or str(error)) from None
+    _verify(bcc, program, rendered)
+    insns: bytes = program.dump_func(rendered.function.encode())
+    maps = _maps(bcc, program)
+    names = {fd: definition.name for fd, definition in maps}
+    return Prototype(bytes(insns), tuple(definition for _, definition in maps), places_of(insns, names))
 
 
 def _maps(bcc: Any, program: Any) -> list[tuple[int, MapDefinition]]:
@@ -185,13 +188,12 @@ def _verify(bcc: Any, program: Any, rendered: Rendered) -> None:
     log = ctypes.create_string_buffer(LOG_BYTES)
 
     def attempt(level: int) -> int:
-        with _stderr():
-            return int(
-                lib.bcc_func_load(
-                    program.module, SCHED_CLS, name, start, size, rendered.license.encode(), 0,
-                    level, log if level else None, len(log) if level else 0, None, 0,
-                )
-            )  # fmt: skip
+        return int(
+            lib.bcc_func_load(
+                program.module, SCHED_CLS, name, start, size, rendered.license.encode(), 0,
+                level, log if level else None, len(log) if level else 0, None, 0,
+            )
+        )  # fmt: skip
 
     fd = attempt(0)
     if fd < 0:
@@ -205,31 +207,12 @@ def _verify(bcc: Any, program: Any, rendered: Rendered) -> None:
     os.close(fd)
 
 
-@contextlib.contextmanager
-def _environment() -> Iterator[None]:
-    before = os.environ.get(HEADERS_VARIABLE)
-    os.environ[HEADERS_VARIABLE] = str(library() / "bcc")
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[HEADERS_VARIABLE]
-        else:
-            os.environ[HEADERS_VARIABLE] = before
+class _Stderr:
+    """What C++ writes to the child's terminal, which it has none of."""
 
+    def __init__(self) -> None:
+        self._fd = os.memfd_create("nkform", os.MFD_CLOEXEC)
+        os.dup2(self._fd, 2)
 
-@contextlib.contextmanager
-def _stderr() -> Iterator[Any]:
-    """Catches what C++ writes to the terminal; gives a function that tells it."""
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as caught:
-        kept = os.dup(2)
-        os.dup2(caught.fileno(), 2)
-        text: list[str] = []
-        try:
-            yield lambda: text[0]
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            caught.seek(0)
-            text.append(caught.read(1 << 20).decode(errors="replace"))
+    def text(self) -> str:
+        return os.pread(self._fd, LOG_BYTES, 0).decode(errors="replace")

@@ -1,26 +1,33 @@
-"""The clang engine: C → object file, compiled once for the whole machine, loaded through libbpf."""
+"""The clang engine: C → object file, compiled once for the whole machine, loaded through libbpf.
+
+Both happen in child processes within limits: a compiler or a library that hangs, fills the memory or crashes ends in an
+error. A compiler sees the texts that are in the digest and no others (overlay.py), and writes into pipes.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
 import subprocess
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nkform.bpf.catalogue import library
+from nkform.bpf import assembly
 from nkform.bpf.diagnose import compiler_error, verifier_error
-from nkform.bpf.loader import MapDefinition, Prototype, places_of
+from nkform.bpf.loader import MapDefinition, Prototype, in_child, places_of
+from nkform.bpf.overlay import INCLUDES, Overlay, fd_path, virtual_files
 from nkform.bpf.render import ABI, Rendered
-from nkform.bpf.store import Store
+from nkform.bpf.store import MAX_OBJECT, Store
 from nkform.bpf.values import MAP_NAME
 from nkform.dataclass import dataclass, field
+from nkform.kernel import child
 from nkform.kernel.bpf_programs import VerifierError
-from nkform.problem import NkformError, Problem
+from nkform.kernel.child import ChildError, Done, Limits
+from nkform.problem import NkformError, Position, Problem
 
 if TYPE_CHECKING:
     from nkform.kernel.libbpf import Library
@@ -29,14 +36,21 @@ FLAGS = (
     "-target", "bpf",
     "-mcpu=v3",  # 32 bit arithmetic and jumps: every kernel from 5.1 on
     "-std=gnu11", "-O2", "-g",
-    "-nostdinc", "-fno-ident", "-fdebug-compilation-dir=.", "-fno-color-diagnostics",
+    "-nostdinc", "-fno-ident", "-fdebug-compilation-dir=.", "-fno-color-diagnostics", "-fno-crash-diagnostics",
     "-Wall", "-Wno-unused-variable", "-Wno-unused-function", "-Wno-unused-const-variable",
     "-Werror=implicit-function-declaration", "-Werror=int-conversion", "-Werror=incompatible-pointer-types",
 )  # fmt: skip
-TIMEOUT = 60.0
-"""Seconds for one compilation; a quarter of one is usual."""
+LIMITS = Limits(seconds=60, cpu=60, memory=2 << 30, output=MAX_OBJECT)
+"""Of one compilation. A quarter of a second and 100 MB are usual."""
 
-SOURCE, OBJECT = "program.c", "program.o"
+LOAD_LIMITS = Limits(seconds=120, cpu=120, memory=512 << 20, output=64 << 20)
+"""Of libbpf and the verifier with one program; some milliseconds are usual."""
+
+SOURCE = "program.c"
+"""What a program's C is called in what compiler and verifier say; it is no file."""
+
+_ENDS = (0, 1)
+"""How clang ends that has done its work, or has said what is wrong with a program."""
 _VERSIONED = tuple(f"clang-{number}" for number in range(30, 10, -1))
 
 
@@ -55,9 +69,12 @@ class ClangObject:
         return self.structure == rendered.structure
 
     def prototype(self, rendered: Rendered) -> Prototype:
-        """See loader.Object."""
-        asked = f"load program {rendered.name}"
-        with self.library().open(self.data, asked) as opened:
+        """See loader.Object. libbpf and what it makes of an object that somebody has crafted stay in a child."""
+        library = self.library()
+        return in_child(rendered, lambda: self._loaded(library, rendered), LOAD_LIMITS)
+
+    def _loaded(self, library: Library, rendered: Rendered) -> Prototype:
+        with library.open(self.data, f"load program {rendered.name}") as opened:
             if rendered.layout.fields:
                 opened.set_initial_value(MAP_NAME, rendered.packed())
             try:
@@ -96,14 +113,16 @@ class ClangEngine:
     name = "clang"
 
     def __init__(
-        self, cache: Store, *, objects: Store | None = None, compiler: str | None = None, timeout: float = TIMEOUT
+        self, cache: Store, *, objects: Store | None = None, compiler: str | None = None, limits: Limits = LIMITS
     ) -> None:
         self.cache = cache
         self.objects = objects
         self.compiler = compiler
-        self.timeout = timeout
+        self.limits = limits
         self.runs = 0
         """How often clang ran."""
+        self.unkept: OSError | None = None
+        """Why the cache did not take something, if it did not."""
         self._built: dict[str, ClangObject] = {}
 
     def close(self) -> None:
@@ -131,13 +150,30 @@ class ClangEngine:
         key = self._key(rendered)
         if (data := self.cache.get(key)) is not None:
             return ClangObject(key, rendered.structure, data, "cache", self._open_library)
-        with self.cache.lock(key):
+        with self._building(key):
             if (data := self.cache.get(key)) is not None:  # somebody else has built it meanwhile
                 return ClangObject(key, rendered.structure, data, "cache", self._open_library)
             data = self._compile(rendered)
             about = {"template": rendered.template.name, "mode": rendered.mode, "clang": self._version}
-            self.cache.put(key, data, about)
+            with self._kept():
+                self.cache.put(key, data, about)
         return ClangObject(key, rendered.structure, data, "compiled", self._open_library)
+
+    @contextlib.contextmanager
+    def _building(self, key: str) -> Iterator[None]:
+        """Others wait while it is built; where there is no room to tell them so, they build it too."""
+        with contextlib.ExitStack() as stack:
+            with self._kept():
+                stack.enter_context(self.cache.lock(key))
+            yield
+
+    @contextlib.contextmanager
+    def _kept(self) -> Iterator[None]:
+        """What the cache cannot take can be used all the same."""
+        try:
+            yield
+        except OSError as error:
+            self.unkept = error
 
     def _key(self, rendered: Rendered) -> str:
         parts = (str(ABI), self._version, *FLAGS, rendered.structure, rendered.source)
@@ -178,8 +214,9 @@ class ClangEngine:
         name = hashlib.sha256(identity.encode()).hexdigest()
         known = self.cache.note(name)
         if known is None:
-            known = self._run([self._path, "--version"], None).stdout.split(b"\n", 1)[0]
-            self.cache.set_note(name, known)
+            known = self._run([self._path, "--version"], None, None, subprocess.DEVNULL).out.split(b"\n", 1)[0]
+            with self._kept():
+                self.cache.set_note(name, known)
         return known.decode(errors="replace")
 
     def _about_compiler(self) -> str:
@@ -187,33 +224,66 @@ class ClangEngine:
 
     def _compile(self, rendered: Rendered) -> bytes:
         self.runs += 1
-        with tempfile.TemporaryDirectory(prefix="nkform-") as folder:
-            (Path(folder) / SOURCE).write_text(rendered.source, encoding="utf-8")
-            places = {"nkform": library(), "template": rendered.template.folder}
-            # Two machines make the same bytes: what stands in the object is the name, not where it lies here.
-            names = [f"-ffile-prefix-map={path}={name}" for name, path in places.items()]
-            includes = [f"-I{path}" for path in places.values()]
-            done = self._run([self._path, *FLAGS, *names, *includes, "-c", SOURCE, "-o", OBJECT], folder)
-            if done.returncode:
-                raise compiler_error(rendered, done.stderr.decode(errors="replace"))
-            return (Path(folder) / OBJECT).read_bytes()
+        source = f'#line 1 "{SOURCE}"\n{rendered.source}'.encode()
+        with Overlay(virtual_files(rendered)) as overlay:
+            command = [self._path, *FLAGS, *overlay.flags, *INCLUDES, "-x", "c", "-"]
+            if assembly.may_occur(rendered.source, *rendered.template.headers.values()):
+                done = self._run([*command, "-E", "-P"], rendered, overlay, overlay.add(source))
+                if not done.code and assembly.reads_files(done.out.decode(errors="replace")):
+                    raise _reads(rendered, "by inline assembly that has a directive, or something like one")
+            dependencies = overlay.add(b"")
+            told = ["-c", "-o", "-", "-MD", "-MT", "x", "-MF", fd_path(dependencies)]
+            done = self._run([*command, *told], rendered, overlay, overlay.add(source))
+            if done.code:
+                raise compiler_error(rendered, done.err.decode(errors="replace"))
+            _only_known(rendered, os.pread(dependencies, os.fstat(dependencies).st_size, 0))
+        return done.out
 
-    def _run(self, command: list[str], folder: str | None) -> subprocess.CompletedProcess[bytes]:
-        environment = {"PATH": os.defpath, "LC_ALL": "C", **({"TMPDIR": folder} if folder else {})}
+    def _run(self, command: list[str], rendered: Rendered | None, overlay: Overlay | None, stdin: int) -> Done:
+        # Nothing is written, so that no folder for temporary files is told; no configuration file is read.
+        environment = {"PATH": os.defpath, "LC_ALL": "C", "CLANG_NO_DEFAULT_CONFIG": "1"}
+        name = f" with the template {rendered.template.name}" if rendered else ""
         try:
-            return subprocess.run(
-                command,
-                cwd=folder,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=self.timeout,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise NkformError(Problem("NK0732", f"{command[0]} did not end within {self.timeout:g} s")) from None
+            done = child.run(
+                command, self.limits, environment, stdin=stdin, keep=overlay.fds if overlay else (),
+            )  # fmt: skip
+        except ChildError as error:
+            code = "NK0732" if error.reason == "time" else "NK0762"
+            raise NkformError(Problem(code, f"{command[0]}{name} {error}, and was stopped")) from None
         except OSError as error:
             raise NkformError(Problem("NK0730", f"cannot run {command[0]}: {error.strerror}")) from None
+        if rendered and done.code not in _ENDS:
+            raise _crashed(rendered, command[0], done, self.limits)
+        return done
+
+
+def _reads(rendered: Rendered, how: str) -> NkformError:
+    position = Position(str(rendered.template.path), 1, 1)
+    return NkformError(
+        Problem(
+            "NK0763",
+            f"the template {rendered.template.name} reads files that no digest covers: {how}",
+            position=position,
+            hint="a program is made of the *.h of its template's folder and of lib/, and of nothing else",
+        )
+    )
+
+
+def _only_known(rendered: Rendered, dependencies: bytes) -> None:
+    """Raises NkformError if a compiler says that it has read anything but what it was given."""
+    _, _, names = dependencies.decode(errors="replace").replace("\\\n", " ").partition(":")
+    if strange := sorted(set(names.split()) - {"-", "<stdin>"} - virtual_files(rendered).keys()):
+        raise _reads(rendered, ", ".join(strange))
+
+
+def _crashed(rendered: Rendered, compiler: str, done: Done, limits: Limits) -> NkformError:
+    """The compiler ended as no compiler should: it ran into a limit on memory, or has a bug."""
+    lines = done.err.decode(errors="replace").splitlines()
+    said = next((line for line in lines if "ERROR" in line or "error:" in line), "")
+    ended = f"died of signal {-done.code}" if done.code < 0 else f"ended with {done.code}"
+    message = f"{compiler} {ended} with the template {rendered.template.name}{': ' if said else ''}{said.strip()[:200]}"
+    hint = f"it may take {limits.memory >> 20} MiB of memory and {limits.cpu} s; else it has a bug"
+    return NkformError(Problem("NK0762", message, position=Position(str(rendered.template.path), 1, 1), hint=hint))
 
 
 def find_compiler(wanted: str | None = None) -> str | None:

@@ -19,6 +19,10 @@ class Engine(Protocol):
     def name(self) -> str:
         """clang or bcc: what `render` is told."""
 
+    @property
+    def unkept(self) -> OSError | None:
+        """Why a cache did not take an object, which is used all the same; None if all is well."""
+
     def build(self, rendered: Rendered) -> Object:
         """The object of a program. Raises NkformError (it does not compile, the compiler is missing)."""
 

@@ -10,8 +10,8 @@ import contextlib
 import os
 import struct
 import sys
-from collections.abc import Collection, Iterator, Mapping
-from typing import Protocol
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any, Protocol
 
 from nkform.bpf.render import Rendered
 from nkform.bpf.values import MAP_NAME
@@ -20,8 +20,9 @@ from nkform.entries import VALUE, keys
 from nkform.kernel import bpf_maps
 from nkform.kernel.bpf_maps import BPF_F_RDONLY_PROG, MapInfo, MapType, map_create, map_info
 from nkform.kernel.bpf_programs import VerifierError, prog_load
+from nkform.kernel.child import Answer, ChildError, Limits, Worker
 from nkform.model import Contents
-from nkform.problem import NkformError, Problem
+from nkform.problem import NkformError, Position, Problem
 
 LOAD_IMMEDIATE = 0x18
 """BPF_LD | BPF_IMM | BPF_DW: the instruction that refers to a map."""
@@ -66,6 +67,44 @@ class Prototype:
     maps: tuple[MapDefinition, ...]
     places: Mapping[str, tuple[int, ...]]
     btf_fd: int = -1
+
+
+def in_child(rendered: Rendered, work: Callable[[], Prototype], limits: Limits) -> Prototype:
+    """What a program is made of, found out in a child within limits. Raises NkformError, KernelError, OSError."""
+    from nkform.bpf.outcome import heard, told
+
+    def serve(_: bytes) -> Answer:
+        made: list[int] = []
+
+        def listed() -> list[Any]:
+            prototype = work()
+            made.append(prototype.btf_fd)
+            definitions = [[getattr(each, name) for name in MapDefinition.__slots__] for each in prototype.maps]
+            return [prototype.insns.hex(), definitions, prototype.places]
+
+        answer = told(listed)
+        return answer, [fd for fd in made if fd >= 0]
+
+    try:
+        with Worker(serve, limits) as worker:
+            answer, fds = worker.ask(b"")
+    except ChildError as error:
+        message = f"loading the program {rendered.name} failed: what looks at it {error}"
+        position = Position(str(rendered.template.path), 1, 1)
+        hint = "the object is damaged or was made to do this: compile it anew from a template that you trust"
+        raise NkformError(Problem("NK0764", message, position=position, hint=hint)) from None
+    try:
+        insns, definitions, places = heard(answer)
+    except BaseException:
+        for fd in fds:
+            os.close(fd)
+        raise
+    return Prototype(
+        bytes.fromhex(insns),
+        tuple(MapDefinition(*values) for values in definitions),
+        {name: tuple(found) for name, found in places.items()},
+        fds[0] if fds else -1,
+    )
 
 
 class Object(Protocol):

@@ -42,13 +42,14 @@ class Programs:
         self._engine_name = resolve(source.engine, objects=source.objects is not None)
         self._engine: Engine | None = None
         self._templates = catalogue(source.folders)
-        self._renderer = Renderer()
+        self._renderer = Renderer(self._templates.values())
         self._ready: dict[tuple[str, str, str, str], Rendered] = {}
         """What was rendered for a plan and is complete, by device, hook, name and digest. Loading takes it."""
         self._loader = Loader()
 
     def close(self) -> None:
         self._loader.close()
+        self._renderer.close()
         if self._engine is not None:
             self._engine.close()
 
@@ -62,6 +63,15 @@ class Programs:
     def engine(self) -> str:
         """The engine that programs are rendered for."""
         return self._engine_name
+
+    @property
+    def notes(self) -> list[Problem]:
+        """What whoever loaded programs may want to know afterwards."""
+        error = self._engine.unkept if self._engine else None
+        if error is None:
+            return []
+        said = f"compiled programs could not be kept: {error.strerror or error}"
+        return [Problem("NK0765", said, hint="each run compiles them again", severity="warning")]
 
     def check(self, devices: Mapping[str, Device]) -> list[Problem]:
         """What is wrong with the programs of chains, with paths into the spec."""

@@ -1,4 +1,4 @@
-"""A template, its parameters and the facts of a device → C. Pure, but for the files that templates are.
+"""A template, its parameters and the facts of a device → C. Reads no files; templates run in a child, within limits.
 
 What is rendered is the *structure*: text that is alike for all devices of one shape, and rendered once for them. The
 values of each device stay beside it: as data that is set when the program is loaded (clang), or as macros in front of
@@ -9,27 +9,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from nkform.bpf import contents as filling
 from nkform.bpf import values as data
-from nkform.bpf.catalogue import library
 from nkform.bpf.facts import IDENTITY, Facts
 from nkform.bpf.parameters import MAP, STRUCTURE, Canonical, FactDefault, Parameter
 from nkform.bpf.template import PROGRAM, Template
+from nkform.bpf.texts import library_texts
 from nkform.bpf.values import Layout, Values
-from nkform.bpf.vocabulary import FACT_PREFIX, Used, Vocabulary, function_name
+from nkform.bpf.vocabulary import FACT_PREFIX, Used, Vocabulary, function_name, listed, unlisted
 from nkform.dataclass import dataclass, field
+from nkform.kernel.child import Answer, ChildError, Limits, Worker
 from nkform.model import Contents
-from nkform.problem import NkformError, Problem
+from nkform.problem import NkformError, Position, Problem
 
 if TYPE_CHECKING:
     from nkform.bpf.sandbox import Place
 
 ABI = 1
 """Raised when what a compiled object and this program agree on changes: no older object is taken then."""
+
+LIMITS = Limits(seconds=30, cpu=5, memory=256 << 20, output=64 << 20)
+"""Of rendering one structure, which takes some milliseconds."""
 
 ENGINES = ("clang", "bcc")
 DIGEST_DIGITS = 16
@@ -101,11 +105,21 @@ def digest(rendered: Rendered) -> str:
 
 
 class Renderer:
-    """Renders programs, each structure once."""
+    """Renders programs, each structure once, in a child that is forked for the first. Close it.
 
-    def __init__(self) -> None:
-        self._environments: dict[str, Any] = {}
+    `templates` are those that are going to be rendered, as far as they are known.
+    """
+
+    def __init__(self, templates: Iterable[Template] = ()) -> None:
+        self._templates = list(templates)
+        self._numbers = {id(template): number for number, template in enumerate(self._templates)}
+        self._environments: dict[int, Any] = {}
+        """Of templates by number. The child's: this process renders nothing."""
+        self._worker = Worker(self._serve, LIMITS)
         self._bodies: dict[tuple[object, ...], _Body] = {}
+
+    def close(self) -> None:
+        self._worker.close()
 
     def render(self, template: Template, params: Mapping[str, Canonical], facts: Facts, engine: str) -> Rendered:
         """The C of a program. `params` in their one form (template.check). Raises NkformError."""
@@ -115,7 +129,7 @@ class Renderer:
             (name, complete[name] if p.role == STRUCTURE else _shape(p, complete[name], engine))
             for name, p in template.parameters.items()
         )
-        key = (template.folder, template.source, engine, facts.kind, facts.mode, facts.hook, facts.framing, shape)
+        key = (self._number(template), engine, facts.kind, facts.mode, facts.hook, facts.framing, shape)
         body = self._bodies.get(key)
         if body is None:
             body = self._bodies[key] = self._body(template, complete, facts, engine)
@@ -137,27 +151,64 @@ class Renderer:
             capacities=body.capacities,
         )
 
-    def _body(self, template: Template, params: Mapping[str, Canonical], facts: Facts, engine: str) -> _Body:
-        from nkform.bpf import sandbox
+    def _number(self, template: Template) -> int:
+        number = self._numbers.get(id(template))
+        if number is None:
+            number = self._numbers[id(template)] = len(self._templates)
+            self._templates.append(template)
+            self._worker.close()  # the next one knows this template too
+        return number
 
-        key = str(template.folder)
-        if key not in self._environments:
-            self._environments[key] = sandbox.environment(template.folder, library())
-        vocabulary = Vocabulary(template, params, facts, engine)
-        lines, places = sandbox.run(self._environments[key], PROGRAM, vocabulary.context())
+    def _body(self, template: Template, params: Mapping[str, Canonical], facts: Facts, engine: str) -> _Body:
+        from nkform.bpf import sandbox  # noqa: F401  # loaded before the fork, it need not be loaded after each
+        from nkform.bpf.outcome import heard
+
+        request = [self._number(template), params, facts.kind, facts.mode, facts.hook, facts.framing, engine]
+        try:
+            answer, _ = self._worker.ask(json.dumps(request).encode())
+        except ChildError as error:
+            position = Position(str(template.path), 1, 1)
+            message = f"the template {template.name} cannot be rendered: it {error}"
+            raise NkformError(Problem("NK0761", message, position=position)) from None
+        lines, files, numbers, used_data, capacities = heard(answer)
+        places = [(files[number], line) for number, line in numbers]
+        used = {each.field.name: each for each in (unlisted(template, data_of) for data_of in used_data)}
         while lines and not lines[-1]:
             lines.pop()
-        _all_declared(template, vocabulary.capacities)
-        layout = data.arrange([used.field for used in vocabulary.used.values()])
+        _all_declared(template, capacities)
+        layout = data.arrange([each.field for each in used.values()])
         head = _head(template, engine, layout, facts.framing)
         structure = hashlib.sha256()
         for part in (str(ABI), engine, _library_digest(), *head, *lines, *sorted(map(str, template.headers.items()))):
             structure.update(part.encode() + b"\0")
         own = tuple(places[: len(lines)])
         return _Body(
-            head, lines, own, layout, vocabulary.used, structure.hexdigest(), vocabulary.capacities,
-            (None,) * len(head) + own,
+            head, lines, own, layout, used, structure.hexdigest(), capacities, (None,) * len(head) + own,
         )  # fmt: skip
+
+    def _serve(self, request: bytes) -> Answer:
+        """What the child does."""
+        from nkform.bpf.outcome import told
+
+        return told(lambda: self._rendered(*json.loads(request))), ()
+
+    def _rendered(
+        self, number: int, params: dict[str, Any], kind: str, mode: str, hook: str, framing: str, engine: str
+    ) -> list[Any]:
+        """The lines of a structure; the files that they are of, and for each its file's number and its line there;
+        the values that it uses; and how many entries its maps take."""
+        from nkform.bpf import sandbox
+
+        template = self._templates[number]
+        if number not in self._environments:
+            self._environments[number] = sandbox.environment(template)
+        given = {name: tuple(value) if isinstance(value, list) else value for name, value in params.items()}
+        vocabulary = Vocabulary(template, given, Facts(kind, mode, hook, framing=framing), engine)
+        lines, places = sandbox.run(self._environments[number], PROGRAM, vocabulary.context())
+        files = {file: place for place, file in enumerate(dict.fromkeys(file for file, _ in places))}
+        numbered = [(files[file], line) for file, line in places]
+        used = [listed(each) for each in vocabulary.used.values()]
+        return [lines, list(files), numbered, used, vocabulary.capacities]
 
 
 @dataclass(frozen=True)
@@ -284,7 +335,7 @@ def _values_in_c(layout: Layout, values: Values, unknown: tuple[str, ...]) -> li
 def _library_digest() -> str:
     """SHA-256 of all headers that templates share."""
     total = hashlib.sha256()
-    base = library()
-    for file in sorted(base.rglob("*.h")):
-        total.update(str(file.relative_to(base)).encode() + b"\0" + file.read_bytes() + b"\0")
+    for name, text in library_texts().items():
+        if name.endswith(".h"):
+            total.update(name.encode() + b"\0" + text.encode() + b"\0")
     return total.hexdigest()

@@ -3,7 +3,7 @@
 What is printed must be C already: a number, or text that one of our functions and filters has made. Plain text, be it
 a parameter, is refused, so that no string can become code by being printed. Parameters that are text are words of a
 closed list or identifiers to begin with (parameters.py); addresses never enter a template at all, only the C
-expressions that stand for them. Touches nothing but the files that a template includes.
+expressions that stand for them. Touches no file: what a template can include was read with it (texts.py).
 """
 
 from __future__ import annotations
@@ -32,8 +32,11 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from markupsafe import Markup
 
 from nkform.bpf.parameters import KINDS, Kind, RefusedError
+from nkform.bpf.template import Template
+from nkform.bpf.texts import library, library_texts
 from nkform.bpf.values import Form, form_of
 from nkform.bpf.values import literal as _literal
+from nkform.kernel.child import OutOfTimeError
 from nkform.problem import NkformError, Position, Problem
 
 MAX_OUTPUT = 1 << 20
@@ -102,30 +105,31 @@ def _marked(token: Token, name: str) -> str:
 
 
 class _Loader(BaseLoader):
-    """Templates of one folder, and those of the library."""
+    """The texts of one template, and those of the library."""
 
-    def __init__(self, folder: Path, library: Path) -> None:
-        self.folder = folder
-        self.library = library
+    def __init__(self, template: Template) -> None:
+        self.template = template
+        self._library = library()
 
     def path(self, name: str) -> Path:
-        if not _FILE.fullmatch(name):
+        """Where a text was read."""
+        return self._library / name[4:] if name.startswith("lib/") else self.template.folder / name
+
+    def text(self, name: str) -> str:
+        """A text. Raises TemplateNotFound."""
+        found = None
+        if _FILE.fullmatch(name):
+            found = library_texts().get(name[4:]) if name.startswith("lib/") else self.template.texts.get(name)
+        if found is None:
             raise TemplateNotFound(name, f"{name!r} cannot be included: files of the template's folder and lib/ can")
-        return self.library / name[4:] if name.startswith("lib/") else self.folder / name
+        return found
 
     def get_source(
         self,
         environment: Environment,  # noqa: ARG002
         template: str,
     ) -> tuple[str, str, Callable[[], bool]]:
-        path = self.path(template)
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise TemplateNotFound(template, f"cannot read {path}: {error}") from None
-        if "\x02" in text or "\x03" in text:
-            raise TemplateNotFound(template, f"{path} has control characters")
-        return text, str(path), lambda: True
+        return self.text(template), str(self.path(template)), lambda: True
 
 
 class _Compiled(BytecodeCache):
@@ -157,10 +161,10 @@ def _finalize(value: Any) -> Any:
     )
 
 
-def environment(folder: Path, library: Path) -> Environment:
-    """An environment for the templates of one folder."""
+def environment(template: Template) -> Environment:
+    """An environment for the texts of one template."""
     made = _Sandbox(
-        loader=_Loader(folder, library),
+        loader=_Loader(template),
         extensions=[_Lines],
         undefined=StrictUndefined,
         autoescape=True,  # so that Jinja tells C, which is marked as safe, from text
@@ -240,12 +244,17 @@ def run(env: Environment, name: str, context: Mapping[str, Any]) -> tuple[list[s
             size += len(piece)
             if size > 2 * MAX_OUTPUT:  # the marks are about half of it
                 raise TemplateError(f"it makes more than {MAX_OUTPUT >> 20} MiB of C")
+        text = "".join(pieces)
+        text.encode()  # half a surrogate pair is no text
+        return _unmark(text, loader, name)
     except TemplateSyntaxError as error:
-        path = str(loader.path(error.name or name))
-        raise _failed(path, error.lineno, error.message or "") from None
-    except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, RecursionError) as error:
-        raise _failed(*_where(error, loader, name), _said(error)) from None
-    return _unmark("".join(pieces), loader, name)
+        raise _failed(loader, error.name or name, error.lineno, error.message or "") from None
+    except OutOfTimeError as error:
+        raise _failed(loader, *_where(error, loader, name), "it takes too long", "NK0761") from None
+    except MemoryError as error:
+        raise _failed(loader, *_where(error, loader, name), "it needs too much memory", "NK0761") from None
+    except Exception as error:  # a template can make Python complain of anything
+        raise _failed(loader, *_where(error, loader, name), _said(error)) from None
 
 
 def _said(error: Exception) -> str:
@@ -253,25 +262,26 @@ def _said(error: Exception) -> str:
     return str(message).removeprefix("'").split("\n", maxsplit=1)[0]
 
 
-def _where(error: Exception, loader: _Loader, name: str) -> Place:
+def _where(error: BaseException, loader: _Loader, name: str) -> Place:
     """The innermost line of a template in the traceback, which Jinja makes fit the template's text."""
-    place = (str(loader.path(name)), 1)
-    folders = {str(loader.folder), str(loader.library)}
+    place = (name, 1)
+    names = {str(loader.path(each)): each for each in (*loader.template.texts, *map("lib/".__add__, library_texts()))}
     trace = error.__traceback__
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename
-        if file.endswith(".j2") and str(Path(file).parent) in folders:
-            place = (file, trace.tb_lineno)
+        if file in names:
+            place = (names[file], trace.tb_lineno)
         trace = trace.tb_next
     return place
 
 
-def _failed(path: str, line: int, message: str) -> NkformError:
+def _failed(loader: _Loader, name: str, line: int, message: str, code: str = "NK0720") -> NkformError:
     try:
-        text = Path(path).read_text(encoding="utf-8").split("\n")[line - 1]
-    except (OSError, IndexError):
+        text = loader.text(name).split("\n")[line - 1]
+    except (TemplateNotFound, IndexError):
         text = ""
-    return NkformError(Problem("NK0720", f"the template fails: {message}", position=Position(path, line, 1, text)))
+    position = Position(str(loader.path(name)), line, 1, text)
+    return NkformError(Problem(code, f"the template fails: {message}", position=position))
 
 
 def _unmark(text: str, loader: _Loader, name: str) -> tuple[list[str], list[Place]]:

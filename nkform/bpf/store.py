@@ -26,7 +26,8 @@ MAX_OBJECTS = 2048
 
 _KEY = re.compile(r"[0-9a-f]{64}")
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+"""O_NONBLOCK: a FIFO in a file's place makes nobody wait."""
 
 
 def default_path() -> Path:
@@ -102,7 +103,7 @@ class Store:
                 try:
                     yield
                 finally:
-                    with contextlib.suppress(FileNotFoundError):
+                    with contextlib.suppress(OSError):  # it is gone, or the file system cannot be written to any more
                         os.unlink(name, dir_fd=self._fd)
                 return
             finally:

@@ -13,10 +13,11 @@ from typing import Any
 from nkform.bpf import parameters as kinds
 from nkform.bpf.facts import Facts
 from nkform.bpf.parameters import Canonical, Checked, FactDefault, Kind, Parameter, check_all, checked
+from nkform.bpf.texts import folder_texts, read_text
 from nkform.bpf.values import families
 from nkform.data import data_path
 from nkform.dataclass import dataclass, field
-from nkform.problem import NkformError, Position, Problem
+from nkform.problem import NkformError, Problem
 
 MANIFEST = "manifest.yaml"
 PROGRAM = "program.bpf.c.j2"
@@ -24,8 +25,6 @@ TESTS = "tests.yaml"
 SCHEMA = "schemas/template.v1.json"
 
 LICENSE = "Dual BSD/GPL"
-MAX_BYTES = 1 << 20
-"""Largest program text and largest header, in bytes."""
 
 RESERVED = frozenset({
     "mode", "kind", "hook", "framing", "facts", "program", "map", "lookup", "update", "delete", "value", "each",
@@ -62,17 +61,16 @@ class Numbers:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A program template. `headers` are the *.h of its folder, by name; `needs` names features of the kernel."""
+    """A program template. `texts` are the *.h and *.j2 of its folder, by name; `needs` names features of the kernel."""
 
     name: str
     folder: Path
     purpose: str
     hooks: tuple[str, ...]
     modes: tuple[str, ...]
-    source: str = field(repr=False)
+    texts: Mapping[str, str] = field(repr=False)
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     maps: Mapping[str, Numbers] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     needs: tuple[str, ...] = ()
     framings: tuple[str, ...] = ("ethernet",)
     verdicts: tuple[str, ...] = ()
@@ -85,6 +83,16 @@ class Template:
     def path(self) -> Path:
         """The file with the program's text."""
         return self.folder / PROGRAM
+
+    @property
+    def source(self) -> str:
+        """The program's text."""
+        return self.texts[PROGRAM]
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers of its folder, by name."""
+        return {name: text for name, text in self.texts.items() if name.endswith(".h")}
 
     @property
     def tests(self) -> Path:
@@ -132,9 +140,8 @@ def read(folder: Path, *, builtin: bool = False) -> Template:
     from nkform.spec.check import explain
 
     try:
-        source = files.read(folder / MANIFEST)
-        text = _read_text(folder / PROGRAM)
-        headers = {file.name: _read_text(file) for file in sorted(folder.glob("*.h"))}
+        source = files.read(folder / MANIFEST, within=folder)
+        texts = {PROGRAM: read_text(folder / PROGRAM, folder), **folder_texts(folder)}
     except OSError as error:
         raise NkformError(_unreadable(error)) from None
     parsed = tree.parse(source.text)
@@ -166,8 +173,7 @@ def read(folder: Path, *, builtin: bool = False) -> Template:
             name: Numbers(tuple(m["keys"]), tuple(m["fields"]), m.get("description", ""))
             for name, m in (data.get("maps") or {}).items()
         },
-        source=text,
-        headers=headers,
+        texts=texts,
         builtin=builtin,
     )
 
@@ -299,23 +305,6 @@ def _words(names: frozenset[str]) -> str:
 def _placed(problem: Problem, source: Any) -> Problem:
     place, _ = source.find(problem.path or ())
     return Problem(problem.code, problem.message, position=source.spot(place), hint=problem.hint)
-
-
-def _read_text(path: Path) -> str:
-    with path.open("rb") as stream:
-        data = stream.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise NkformError(Problem("NK0701", f"{path} is larger than {MAX_BYTES >> 20} MiB"))
-    try:
-        text = data.decode()
-    except UnicodeDecodeError:
-        raise NkformError(Problem("NK0701", f"{path} is not UTF-8 text")) from None
-    text = text.replace("\r\n", "\n")
-    if bad := next((c for c in text if c < " " and c not in "\t\n"), None):
-        line = text[: text.index(bad)].count("\n") + 1
-        position = Position(str(path), line, 1)
-        raise NkformError(Problem("NK0701", f"the character U+{ord(bad):04X} is not allowed here", position=position))
-    return text
 
 
 def _unreadable(error: OSError) -> Problem:

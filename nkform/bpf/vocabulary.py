@@ -47,6 +47,22 @@ class Used:
     counted: bool = False
 
 
+def listed(used: Used) -> list[Any]:
+    """A value that the text uses, as plain data."""
+    parameter = used.parameter.name if used.parameter else ""
+    return [used.field.name, used.field.capacity, parameter, used.fact, used.family, used.counted]
+
+
+def unlisted(template: Template, data_of_used: list[Any]) -> Used:
+    """The value of a template that plain data stand for."""
+    name, capacity, parameter_name, fact, family, counted = data_of_used
+    if fact:
+        return Used(Field(name, _FACT_FORMS[fact], capacity), fact=fact)
+    parameter = template.parameters[parameter_name]
+    form = data.U32 if counted else dict(data.families(parameter.kind)).get(family) or data.form_of(parameter.kind)
+    return Used(Field(name, form, capacity), parameter, family=family, counted=counted)
+
+
 class Vocabulary:
     """The words for one program: what they need, and what they noted."""
 

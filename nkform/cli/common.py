@@ -141,6 +141,7 @@ def remember(found: Look, live: Node, spec: Spec, options: argparse.Namespace, p
 
     with timed("record"), afterwards(options):
         if programs is not None:
+            warn(programs.notes, options)
             explanations.note(live, found.plan.devices, programs.templates())
         files = [source.name for source in spec.sources]
         targets = getattr(options, "target", ()) or (tuple(found.plan.devices) if found.without else ())

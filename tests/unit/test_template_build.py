@@ -10,8 +10,9 @@ import pytest
 
 from nkform.bpf import Renderer, catalogue, check, engines
 from nkform.bpf.diagnose import ProgramError, verifier_error
-from nkform.bpf.engine_clang import ClangEngine
+from nkform.bpf.engine_clang import LIMITS, ClangEngine
 from nkform.bpf.store import Store
+from nkform.dataclass import replace
 from nkform.problem import NkformError
 from tests.unit.templates import FACTS, body, rendered, template
 
@@ -141,7 +142,9 @@ def test_a_compiler_that_hangs_is_ended(cache: Store, tmp_path: Path) -> None:
     slow.write_text("#!/bin/sh\ncase $1 in --version) echo slow;; *) exec sleep 60;; esac\n")
     slow.chmod(slow.stat().st_mode | stat.S_IXUSR)
     with pytest.raises(NkformError) as caught:
-        ClangEngine(cache, compiler=str(slow), timeout=0.5).build(rendered(TEMPLATES["verdict"]))
+        ClangEngine(cache, compiler=str(slow), limits=replace(LIMITS, seconds=0.5)).build(
+            rendered(TEMPLATES["verdict"])
+        )
     assert caught.value.problems[0].code == "NK0732"
 
 
@@ -155,7 +158,7 @@ def test_clang_sees_nothing_of_the_environment(cache: Store, tmp_path: Path, mon
     with pytest.raises(ProgramError):
         ClangEngine(cache, compiler=str(spy)).build(rendered(TEMPLATES["verdict"]))
     names = {line.partition("=")[0] for line in told.read_text().splitlines()}
-    assert names <= {"PATH", "LC_ALL", "TMPDIR", "PWD", "SHLVL", "_", "OLDPWD"}
+    assert names <= {"PATH", "LC_ALL", "CLANG_NO_DEFAULT_CONFIG", "PWD", "SHLVL", "_", "OLDPWD"}
 
 
 # What verifiers say: of Linux 6.18, which names lines, and of 6.1, which does not.
