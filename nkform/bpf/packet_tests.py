@@ -73,10 +73,10 @@ def read_tests(template: Template) -> tuple[PacketTest, ...]:
     from nkform.spec import source as files
     from nkform.spec import tree
 
-    if not template.tests.exists():
-        return ()
     try:
-        source = files.read(template.tests)
+        source = files.read(template.tests, within=template.folder)
+    except FileNotFoundError:
+        return ()
     except OSError as error:
         raise NkformError(Problem("NK0701", f"cannot read {template.tests}: {error.strerror}")) from None
     parsed = tree.parse(source.text)

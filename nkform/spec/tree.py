@@ -88,6 +88,8 @@ class _Anchor:
     place: Place | None
     size: int = 0
     """Nodes within, aliases expanded. 0 while the anchored value is still open."""
+    height: int = 0
+    """Mappings and lists within each other, aliases expanded."""
 
 
 class _Frame:
@@ -118,6 +120,8 @@ class _Builder:
         self.resolved: dict[str, Scalar] = {}
         """What each plain scalar means; of text, one object for all that is alike."""
         self.quoted: dict[str, str] = {}
+        self.heights: dict[int, tuple[int, object]] = {}
+        """Of anchored mappings and lists, by identity; and themselves, so that no other gets the same identity."""
         self.nodes = 0
         self.documents = 0
 
@@ -236,8 +240,7 @@ class _Builder:
     def open(self, container: Any, is_list: bool, event: Any) -> None:
         self.refuse_tag(event)
         if len(self.stack) >= MAX_DEPTH:
-            self.fault("NK0108", f"more than {MAX_DEPTH} mappings and lists within each other", event.start_mark)
-            raise _StopError
+            self.too_deep(event)
         if event.tag is not None:
             self.drop()
         place = self.here(event, None, False)
@@ -255,7 +258,13 @@ class _Builder:
             self.merge(frame, value, place, mark)
         if frame.anchor is not None:
             frame.anchor.size = self.nodes - frame.start
+            frame.anchor.height = self.height(frame.container)
+            self.heights[id(frame.container)] = frame.anchor.height, frame.container
         self.frame = self.stack.pop()
+
+    def too_deep(self, event: Any) -> None:
+        self.fault("NK0108", f"more than {MAX_DEPTH} mappings and lists within each other", event.start_mark)
+        raise _StopError
 
     def alias(self, event: Any) -> None:
         anchor = self.anchors.get(event.anchor)
@@ -269,6 +278,8 @@ class _Builder:
             anchor = None
         if anchor is None:
             self.drop()
+        elif len(self.stack) + anchor.height > MAX_DEPTH:
+            self.too_deep(event)
         self.nodes += anchor.size if anchor else 0
         place = self.here(event, f"*{event.anchor}", True)
         if anchor and anchor.place and place:
@@ -278,6 +289,22 @@ class _Builder:
                 anchor.place.children,
             )
         self.add(anchor.value if anchor else None, event, place)
+
+    def height(self, container: object) -> int:
+        """How many mappings and lists are within each other. Of what an alias stands for that is known already."""
+        highest = depth = 0
+        level: list[Any] = [container]
+        while level:
+            depth += 1
+            below: list[Any] = []
+            for each in level:
+                for item in each.values() if isinstance(each, dict) else each:
+                    if id(item) in self.heights:
+                        highest = max(highest, depth + self.heights[id(item)][0])
+                    elif isinstance(item, dict | list):
+                        below.append(item)
+            level = below
+        return max(highest, depth)
 
     def drop(self) -> None:
         """What comes is refused: its key is as if it were not there."""

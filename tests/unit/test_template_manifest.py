@@ -163,3 +163,13 @@ def test_a_verdict_that_no_parameter_can_say_is_told(tmp_path: Path, verdict: st
     assert said in problem.message
     assert problem.position is not None
     assert problem.position.line == 5
+
+
+@pytest.mark.parametrize("key", ["maps", "needs", "description"])
+def test_aliases_of_aliases_do_not_nest_without_end(tmp_path: Path, key: str) -> None:
+    deep, inner = [], "1"
+    for number in range(40):
+        deep.append(f"      - &a{number} {'[' * 50}{inner}{']' * 50}\n")
+        inner = f"*a{number}"
+    examples = parameter("role: value\ndescription: x\ntype: integer\nexamples:") + "".join(deep)
+    assert problems_of(write(tmp_path, manifest=f"{examples}{key}: *a39\n"))[0].code == "NK0108"
