@@ -38,14 +38,15 @@ def read(path: Path, most: int, *, within: Path | None = None, pipes: bool = Fal
     `within`: the folder that the file itself must lie in, whatever links lead to it. `pipes`: an anonymous pipe is as
     good as a file (the shell's `<(command)`). Raises OSError; NoFileError for what is no file, or lies elsewhere.
     """
-    fd = _opened(path, pipes)
+    fd = opened(path, pipes=pipes)
     with os.fdopen(fd, "rb") as stream:
         if within is not None:
             _check_within(fd, path, within)
         return stream.read(most + 1)
 
 
-def _opened(path: Path, pipes: bool) -> int:
+def opened(path: Path, *, pipes: bool = False) -> int:
+    """A file, open for reading; the descriptor is the caller's. See `read`."""
     try:
         _check(path, os.stat(path), pipes)  # noqa: PTH116  # of a path that may hold a NUL
         fd = os.open(path, _READ)

@@ -43,6 +43,7 @@ class Programs:
         self._engine: Engine | None = None
         self._templates = catalogue(source.folders)
         self._renderer = Renderer(self._templates.values())
+        self._renderer.begin()
         self._ready: dict[tuple[str, str, str, str], Rendered] = {}
         """What was rendered for a plan and is complete, by device, hook, name and digest. Loading takes it."""
         self._loader = Loader()

@@ -115,8 +115,12 @@ class Renderer:
         self._numbers = {id(template): number for number, template in enumerate(self._templates)}
         self._environments: dict[int, Any] = {}
         """Of templates by number. The child's: this process renders nothing."""
-        self._worker = Worker(self._serve, LIMITS)
+        self._worker = Worker(self._serve, LIMITS, _load)
         self._bodies: dict[tuple[object, ...], _Body] = {}
+
+    def begin(self) -> None:
+        """Has the child load what it needs, while this process does something else."""
+        self._worker.start()
 
     def close(self) -> None:
         self._worker.close()
@@ -157,10 +161,10 @@ class Renderer:
             number = self._numbers[id(template)] = len(self._templates)
             self._templates.append(template)
             self._worker.close()  # the next one knows this template too
+            _load()  # what is loaded before a fork need not be loaded after each
         return number
 
     def _body(self, template: Template, params: Mapping[str, Canonical], facts: Facts, engine: str) -> _Body:
-        from nkform.bpf import sandbox  # noqa: F401  # loaded before the fork, it need not be loaded after each
         from nkform.bpf.outcome import heard
 
         request = [self._number(template), params, facts.kind, facts.mode, facts.hook, facts.framing, engine]
@@ -209,6 +213,10 @@ class Renderer:
         numbered = [(files[file], line) for file, line in places]
         used = [listed(each) for each in vocabulary.used.values()]
         return [lines, list(files), numbered, used, vocabulary.capacities]
+
+
+def _load() -> None:
+    from nkform.bpf import outcome, sandbox  # noqa: F401
 
 
 @dataclass(frozen=True)

@@ -129,10 +129,11 @@ class Store:
             fd = os.open(name, _FILE, dir_fd=self._fd)
         except OSError:
             return None
+        state = os.fstat(fd)
+        if not stat.S_ISREG(state.st_mode) or not _is_ours(state):
+            os.close(fd)
+            return None
         with os.fdopen(fd, "rb") as stream:
-            state = os.fstat(fd)
-            if not stat.S_ISREG(state.st_mode) or not _is_ours(state):
-                return None
             data = stream.read(most + 1)
         return data if len(data) <= most else None
 

@@ -173,7 +173,11 @@ def _detailed(sub: Parser) -> None:
 
 def _keeping(sub: Parser) -> None:
     sub.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", help="keep the plan in a file that `apply` carries out"
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="keep the plan in a file that `apply` carries out (-: standard output)",
     )
 
 

@@ -16,6 +16,7 @@ from nkform.cli.common import (
     warn,
     warn_interrupted,
 )
+from nkform.problem import fail
 
 CHANGES = 2
 """Exit code of --detailed-exitcode when there is something to do."""
@@ -24,6 +25,10 @@ CHANGES = 2
 def run(options: argparse.Namespace) -> int:
     from nkform.kernel.netns import Namespaces
 
+    aside = str(options.output) == "-"
+    """Whether the plan for `apply` has the standard output, and what is to be read goes beside it."""
+    if aside and options.json:
+        raise fail("NK0602", "-o - and --json: both want the standard output", hint="give -o a file")
     spec = read_spec(options)
     begun = warn_interrupted(spec.node.name, options)
     with Namespaces() as namespaces, placed(spec), programs_of(spec, options) as programs:
@@ -43,8 +48,9 @@ def run(options: argparse.Namespace) -> int:
             from nkform.report.colour import Paint, wanted
             from nkform.report.plan_text import lines
 
-            paint = Paint(wanted(sys.stdout, options.no_color))
-            sys.stdout.writelines(lines(plan, paint, summary_only=options.summary, drift=drift))
-            if options.output:
+            stream = sys.stderr if aside else sys.stdout
+            paint = Paint(wanted(stream, options.no_color))
+            stream.writelines(lines(plan, paint, summary_only=options.summary, drift=drift))
+            if options.output and not aside:
                 print(f"\nSaved: `nkform apply {options.output}` carries out exactly this, or says what has changed.")
     return CHANGES if options.detailed_exitcode and not plan.empty else 0

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import stat
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nkform import __version__
+from nkform import __version__, files
 from nkform.plan import saved
 from nkform.plan.saved import Basis, Saved
 from nkform.problem import fail
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from nkform.plan.drift import Notes
 
 FILE_MODE = 0o600
+STDOUT = Path("-")
 
 
 def save(path: Path, found: Look, drift: Notes, spec: Spec, options: argparse.Namespace) -> None:
@@ -43,6 +46,45 @@ def save(path: Path, found: Look, drift: Notes, spec: Spec, options: argparse.Na
         expedite=spec.expedite,
     )
     text = saved.write(document(found.plan, drift), basis)
+    if path == STDOUT:
+        sys.stdout.write(text)
+        return
+    try:
+        if _is_device(path):
+            _write_into(path, text)
+        else:
+            _replace(path, text)
+    except OSError as error:
+        hint = "`-o -` is the standard output" if isinstance(error, files.NoFileError) else ""
+        raise fail("NK0101", f"{path} cannot be written: {error.strerror}", hint=hint) from error
+
+
+def _is_device(path: Path) -> bool:
+    """Whether a plan is written into what is there, such as /dev/null, rather than put in its place.
+
+    Raises NoFileError where neither will do.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return False
+    if stat.S_ISCHR(mode):
+        return True
+    if words := files.kind(mode):
+        raise files.NoFileError(errno.EINVAL, f"it is {words}, and no file", str(path))
+    if path.is_symlink() and str(path.readlink()).startswith("/proc/"):  # /dev/stdout, say
+        raise files.NoFileError(errno.EINVAL, "it is a link into /proc, which is not put aside", str(path))
+    return False
+
+
+def _write_into(path: Path, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_NOCTTY | os.O_CLOEXEC)
+    with os.fdopen(fd, "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def _replace(path: Path, text: str) -> None:
+    """Puts a file in place, whole or not at all; a link is put aside."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
@@ -51,9 +93,9 @@ def save(path: Path, found: Look, drift: Notes, spec: Spec, options: argparse.Na
             file.flush()
             os.fsync(fd)
         draft.replace(path)
-    except OSError as error:
+    except OSError:
         draft.unlink(missing_ok=True)
-        raise fail("NK0101", f"{path} cannot be written: {error.strerror}") from error
+        raise
 
 
 def load(options: argparse.Namespace) -> Saved | None:
@@ -64,7 +106,7 @@ def load(options: argparse.Namespace) -> Saved | None:
         return None
     path: Path = options.spec[0]
     try:
-        with path.open(encoding="utf-8", errors="surrogateescape") as file:
+        with os.fdopen(files.opened(path), encoding="utf-8", errors="surrogateescape") as file:
             if not saved.is_plan(file.read(200)):
                 return None
             _check_owner(path, os.fstat(file.fileno()))

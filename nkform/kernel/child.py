@@ -164,13 +164,17 @@ def _limit(limits: Limits, memory: int) -> None:
 class Worker:
     """A forked child that answers requests, one after the other, with what `serve` makes of them.
 
-    It is forked when it is first asked, and again after it was stopped for what it did. `serve` inherits the parent's
-    memory as it is then, and can return file descriptors. Close it.
+    It is forked when it is first asked, or told to start, and again after it was stopped for what it did. It inherits
+    its parent's memory as it is then; it calls `prepare` before it answers. `serve` can return file descriptors.
+    Close it.
     """
 
-    def __init__(self, serve: Callable[[bytes], Answer], limits: Limits) -> None:
+    def __init__(
+        self, serve: Callable[[bytes], Answer], limits: Limits, prepare: Callable[[], object] = lambda: None
+    ) -> None:
         self._serve = serve
         self._limits = limits
+        self._prepare = prepare
         self._pid = 0
         self._line: socket.socket | None = None
         self._starter: threading.Thread | None = None
@@ -202,7 +206,7 @@ class Worker:
         # The child dies with the thread that forked it: one that may end before we are answered is of no use to us.
         if self._starter not in (threading.current_thread(), threading.main_thread()):
             self.close()
-        line = self._line or self._start()
+        line = self.start()
         deadline = time.monotonic() + self._limits.seconds
         try:
             line.settimeout(self._limits.seconds)
@@ -241,14 +245,19 @@ class Worker:
             answer += _some(line, min(_CHUNK, size - len(answer)))
         return status, bytes(answer), fds
 
-    def _start(self) -> socket.socket:
+    def start(self) -> socket.socket:
+        """Forks the child if there is none. Raises OSError."""
+        if self._line is not None:
+            return self._line
         ours, its = socket.socketpair()
         parent = os.getpid()
         with its:
             pid = os.fork()
             if pid == 0:
                 try:
-                    _work(its.fileno(), self._serve, self._limits, parent)
+                    _confine(its.fileno(), self._limits, parent)
+                    self._prepare()
+                    _work(self._serve, self._limits)
                 finally:
                     os._exit(1)
         self._pid, self._line, self._starter = pid, ours, threading.current_thread()
@@ -270,8 +279,8 @@ def _died(status: int) -> ChildError:
     return ChildError("died", f"died of {signal.Signals(number).name}" if number else "ended without an answer")
 
 
-def _work(line: int, serve: Callable[[bytes], Answer], limits: Limits, parent: int) -> None:
-    """The child's life: it hears no signals that are meant for its parent, and has nothing open but the line."""
+def _confine(line: int, limits: Limits, parent: int) -> None:
+    """The child hears no signals that are meant for its parent, and has nothing open but the line."""
     _bind(parent)
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
@@ -285,6 +294,10 @@ def _work(line: int, serve: Callable[[bytes], Answer], limits: Limits, parent: i
         pages = int(file.read().split()[0])
     _limit(limits, pages * resource.getpagesize() + limits.memory)
     signal.signal(signal.SIGXCPU, _out_of_time)
+
+
+def _work(serve: Callable[[bytes], Answer], limits: Limits) -> None:
+    """The child's life."""
     with socket.socket(fileno=_LINE) as end:
         while (request := _request(end)) is not None:
             _allow(limits.cpu)

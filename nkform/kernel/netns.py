@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from nkform.files import kind
 from nkform.kernel.netlink import S32, KernelError, Message, Request, Socket, u32, walk
 from nkform.model import ROOT
 
@@ -34,6 +35,9 @@ RTGENMSG_BYTES = 4
 
 HELPERS = 7
 """So many threads beside the main one wait for grace periods where there are many to wait for."""
+
+_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+"""O_NONBLOCK: a FIFO in a namespace's place makes nobody wait (fifo(7))."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -98,12 +102,20 @@ class Namespaces:
 
     @contextmanager
     def open(self, key: str) -> Iterator[int]:
-        """A file descriptor of a namespace. Raises KernelError (ENOENT: there is none)."""
+        """A file descriptor of a namespace. Raises KernelError (ENOENT: there is none).
+
+        What a name stands for need not be a namespace: entering it tells. What a path stands for, which anybody may
+        have made, is not opened if it is no file: opening a device can set things going.
+        """
         if key == ROOT:
             yield self._root
             return
         try:
-            fd = os.open(self.path(key), os.O_RDONLY | os.O_CLOEXEC)
+            if key.startswith("path:") and (words := kind(os.stat(self.path(key)).st_mode)):
+                raise KernelError(errno.EINVAL, f"open namespace {key}", f"it is {words}")
+            fd = os.open(self.path(key), _READ)
+        except KernelError:
+            raise
         except OSError as error:
             raise KernelError(error.errno or errno.EIO, f"open namespace {key}") from error
         try:

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TextIO
 
+from nkform.files import kind
 from nkform.kernel.netlink import KernelError
 
 RUN = Path("/run/nkform")
@@ -31,7 +32,8 @@ LOCK = "@lock"
 MACHINE = "@machine"
 """The folder of what is the machine's and not a node's. No node has these names: theirs have no @."""
 
-_OPEN = os.O_NOFOLLOW | os.O_CLOEXEC
+_OPEN = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+"""O_NONBLOCK: a FIFO in a file's place makes nobody wait (fifo(7))."""
 
 
 def _open_folder(path: Path) -> int:
@@ -58,6 +60,12 @@ def _check(state: os.stat_result, asked: str) -> None:
     if state.st_uid != os.geteuid() or stat.S_IMODE(state.st_mode) & 0o022:
         told = f"it belongs to user {state.st_uid}, mode {stat.S_IMODE(state.st_mode):o}: others could write to it"
         raise KernelError(errno.EPERM, asked, told)
+
+
+def _check_file(state: os.stat_result, asked: str) -> None:
+    if words := kind(state.st_mode):
+        raise KernelError(errno.EINVAL, asked, f"it is {words}, which nkform never made; remove it")
+    _check(state, asked)
 
 
 @contextlib.contextmanager
@@ -97,13 +105,12 @@ def _opened(node: str, name: str, base: Path) -> TextIO | None:
             fd = os.open(name, os.O_RDONLY | _OPEN, dir_fd=folder)
         except FileNotFoundError:
             return None
-    file = os.fdopen(fd, encoding="utf-8", errors="surrogateescape", newline="\n")
     try:
-        _check(os.fstat(fd), asked)
+        _check_file(os.fstat(fd), asked)
     except KernelError:
-        file.close()
+        os.close(fd)
         raise
-    return file
+    return os.fdopen(fd, encoding="utf-8", errors="surrogateescape", newline="\n")
 
 
 def _lines(file: TextIO, asked: str) -> Iterator[str]:
@@ -252,7 +259,7 @@ def _take(path: Path, name: str, words: str) -> Lock | str:
     finally:
         os.close(folder)
     try:
-        _check(os.fstat(fd), asked)
+        _check_file(os.fstat(fd), asked)
         fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
     except (BlockingIOError, PermissionError):  # EAGAIN or EACCES: somebody has it
         holder = os.pread(fd, 500, 0).decode(errors="replace").strip()

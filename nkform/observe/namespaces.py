@@ -20,8 +20,8 @@ LOOPBACK = 1
 OPEN_AT_ONCE = 256
 LINKS_ONE_BY_ONE = 2
 """Routes of so many links are asked for link by link: each time the kernel goes through all routes there."""
-LEADS_NOWHERE = (errno.ENOENT, errno.ESRCH, errno.ENOTDIR, errno.EINVAL)
-"""No such file or process; or a file that is no network namespace (setns(2))."""
+LEADS_NOWHERE = (errno.ENOENT, errno.ESRCH, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EINVAL)
+"""No such file or process; links that lead in a circle; a socket; or a file that is no network namespace (setns(2))."""
 
 T = TypeVar("T")
 

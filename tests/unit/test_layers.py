@@ -21,7 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "serial": set(),
     "attributes": {"model"},
     "entries": {"model"},
-    "kernel": {"model", "attributes", "features"},
+    "kernel": {"model", "attributes", "features", "files"},
     "bpf": {"model", "entries", "problem", "data", "files", "kernel", "features", "spec"},
     "spec": {"model", "attributes", "features", "problem", "data", "files"},
     "observe": {"model", "attributes", "entries", "kernel", "serial"},
