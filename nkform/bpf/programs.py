@@ -5,6 +5,7 @@ A digest needs no compiler; compiling and loading happen when a program is attac
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -46,6 +47,8 @@ class Programs:
         self._renderer.begin()
         self._ready: dict[tuple[str, str, str, str], Rendered] = {}
         """What was rendered for a plan and is complete, by device, hook, name and digest. Loading takes it."""
+        self._structures: set[str] = set()
+        """What a plan needs objects of."""
         self._loader = Loader()
 
     def close(self) -> None:
@@ -125,6 +128,7 @@ class Programs:
                     notes.append(_unframed(device.name, program, facts.framing))
                 if why is None:
                     rendered = self._render(program, facts)
+                    self._structures.add(rendered.structure)
                     kept.append(replace(program, digest=digest(rendered), contents=rendered.contents))
                     if not rendered.unknown:
                         self._ready[device.name, hook, program.name, kept[-1].digest] = rendered
@@ -187,6 +191,22 @@ class Programs:
     def templates(self) -> Mapping[str, tuple[str, bool]]:
         """The folder of each template, and whether it came with nkform."""
         return {name: (str(template.folder), template.builtin) for name, template in self._templates.items()}
+
+    def given(self) -> str:
+        """The SHA-256 of all objects that were built elsewhere and that the plan just made needs; empty without any.
+
+        A program's digest says what an object was made of, and not what is in it. Raises NkformError.
+        """
+        if self._source.objects is None:
+            return ""
+        from nkform.bpf.store import Store
+
+        total = hashlib.sha256()
+        with Store(self._source.objects, create=False) as store:
+            for structure in sorted(self._structures):
+                data = store.get(structure)
+                total.update(f"{structure} {hashlib.sha256(data).hexdigest() if data else '-'}\n".encode())
+        return total.hexdigest()
 
     def load(
         self,

@@ -28,7 +28,7 @@ from nkform.cli.writing import Writer, refuse_pending, seconds, stopped, writing
 from nkform.dataclass import dataclass, replace
 from nkform.model import Node
 from nkform.plan.parts import NOTHING, Without
-from nkform.plan.saved import check_agreed, check_live, check_plan
+from nkform.plan.saved import check_agreed, check_given, check_live, check_plan
 from nkform.problem import NkformError, Problem, fail
 from nkform.report.colour import Paint, wanted
 from nkform.report.plan_text import lines
@@ -84,6 +84,7 @@ def run(options: argparse.Namespace) -> int:
             found = see()
             if kept:
                 check_plan(kept, found.plan)
+                check_given(kept.basis, programs.given() if programs else "")
             if shown:
                 check_agreed(shown.live, found.live, shown.plan, found.plan)
             else:

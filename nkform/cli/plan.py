@@ -33,12 +33,13 @@ def run(options: argparse.Namespace) -> int:
     begun = warn_interrupted(spec.node.name, options)
     with Namespaces() as namespaces, placed(spec), programs_of(spec, options) as programs:
         found = look(namespaces, spec.node, programs=programs, adopt=options.adopt, targets=options.target, begun=begun)
+        given = programs.given() if programs and options.output else ""
     plan, drift = found.plan, drift_of(found)
     warn(place_all(plan.warnings, spec), options)
     if options.output:
         from nkform.cli.saved import save
 
-        save(options.output, found, drift, spec, options)
+        save(options.output, found, drift, spec, options, given)
     with timed("report"):
         if options.json:
             from nkform.report.plan_json import render as render_json

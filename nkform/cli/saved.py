@@ -25,7 +25,7 @@ FILE_MODE = 0o600
 STDOUT = Path("-")
 
 
-def save(path: Path, found: Look, drift: Notes, spec: Spec, options: argparse.Namespace) -> None:
+def save(path: Path, found: Look, drift: Notes, spec: Spec, options: argparse.Namespace, given: str) -> None:
     """Writes a plan for `apply`, readable by its owner alone. Raises NkformError."""
     from nkform.kernel.place import place
     from nkform.report.plan_json import document
@@ -44,6 +44,7 @@ def save(path: Path, found: Look, drift: Notes, spec: Spec, options: argparse.Na
         targets=tuple(options.target),
         live=saved.relevant(found.live),
         expedite=spec.expedite,
+        given=given,
     )
     text = saved.write(document(found.plan, drift), basis)
     if path == STDOUT:

@@ -26,7 +26,7 @@ class Basis:
     `nkform` is the version, `place` the boot and network namespace, `when` seconds since 1970, `files` the spec's,
     `spec` its digest, `desired` what it declares. `templates`, `engine` and `objects` are where programs come from;
     `adopt` and `targets` the options of those names, `expedite` the spec's key. `live` is the node as it was, as far as
-    the plan depends on it, revisions of chains included.
+    the plan depends on it, revisions of chains included. `given`: the SHA-256 of the objects that were built elsewhere.
     """
 
     nkform: str
@@ -42,6 +42,7 @@ class Basis:
     targets: tuple[str, ...]
     live: Node
     expedite: bool = True
+    given: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +136,15 @@ def check_plan(saved: Saved, plan: Plan) -> None:
             "from the same spec and node comes another plan now: its templates or the kernel have changed",
             hint="plan again",
         )
+
+
+def check_given(basis: Basis, given: str) -> None:
+    """Raises NkformError if the objects that were built elsewhere are others now."""
+    if basis.given != given:
+        raise fail(
+            "NK0623", f"the compiled objects in {basis.objects} are others than those that were planned with",
+            hint="plan again",
+        )  # fmt: skip
 
 
 def differences(

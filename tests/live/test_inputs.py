@@ -75,6 +75,24 @@ def test_a_saved_plan_runs_no_code_that_changed_since(node: Node, tmp_path: Path
 
 
 @needs("tcx")
+def test_a_saved_plan_loads_no_object_that_changed_since(node: Node, tmp_path: Path) -> None:
+    folder, path = tmp_path / "objects", tmp_path / "node.plan"
+    node.write(TCX_INGRESS.spec(["count"]))
+    assert node.run("build", str(node.path), "-o", str(folder)).code == 0
+    given = ("--engine", "clang", "--objects", str(folder))
+    assert node.plan(TCX_INGRESS.spec(["count"]), "-o", str(path), *given).code == 0
+    (key,) = [file.stem for file in folder.glob("*.o")]
+    sound = (folder / f"{key}.o").read_bytes()
+    with Store(folder) as store:
+        store.put(key, sound + b"\0", {})
+        refused = node.run("apply", str(path))
+        assert refused.code == 1
+        assert "NK0623" in refused.err
+        store.put(key, sound, {})
+    assert node.run("apply", str(path)).code == 0
+
+
+@needs("tcx")
 @pytest.mark.parametrize("engine", ["clang", "bcc"])
 @pytest.mark.parametrize(
     "reach",
