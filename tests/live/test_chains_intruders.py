@@ -129,12 +129,13 @@ def test_counts_of_another_program_are_not_taken_over(node: Node, site: Site, en
     spec = site.spec(["count"], engine)
     node.apply(spec)
     with Packets(site) as packets:
-        packets.passing()
-        assert site.counted() > 0
+        for _ in range(25):
+            packets.passing()
+        assert site.counted() >= 25
         with owned(program(NEXT, "count")) as fd:
             put_program(site, site.one("count"), fd)
         node.apply(spec)
-        assert site.counted() == 0
+        assert site.counted() < 25  # the kernel sends some of its own
 
 
 def test_the_watch_mends_it(node: Node, site: Site, engine: str, watch: Start) -> None:  # noqa: F811
