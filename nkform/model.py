@@ -318,7 +318,9 @@ class Namespace:
     """A network namespace by its key.
 
     Desired: `create` says that nkform makes and owns it, `optional` that it may be absent. Observed: `owner` is the
-    node whose mark its `lo` carries, `links` maps the names of all devices in it to whether they belong to that node.
+    node that has it on record, `marked` whether its `lo` carries that node's mark, which anybody in it can change.
+    `links` maps the names of all devices in it to whether they belong to that node. `cookie` is the kernel's number of
+    it, which no other one ever gets; 0 where it is not known.
     """
 
     name: str
@@ -326,6 +328,8 @@ class Namespace:
     owner: str | None = None
     links: Mapping[str, bool] = field(default_factory=dict)
     optional: bool = False
+    marked: bool = True
+    cookie: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from functools import partial
 from itertools import groupby
 from typing import Protocol
 
+from nkform.apply import owned
 from nkform.apply.expedite import Expedited
 from nkform.apply.visit import Steps, Visit, check, raise_first
 from nkform.kernel import links
@@ -20,6 +21,7 @@ from nkform.kernel.netlink import KernelError, Socket, whole
 from nkform.kernel.netns import Namespaces
 from nkform.kernel.sysfs import Interfaces
 from nkform.model import ROOT, Hook, owner_of
+from nkform.observe.owned import read as owned_by
 from nkform.plan.actions import (
     Action,
     CreateNamespace,
@@ -113,34 +115,41 @@ class Executor:
     def _create_namespaces(self, actions: Sequence[Action]) -> None:
         request = links.claim_loopback(self._node)
 
-        def inside() -> None:
+        def inside(name: str) -> None:
             with Socket() as socket:
                 check(socket, [request])
+                owned.note(self._node, name, socket.cookie())
 
         for action in actions:
             assert isinstance(action, CreateNamespace)
             self._steps.ahead(1)
-            self._namespaces.create(action.name, inside)
+            self._namespaces.create(action.name, partial(inside, action.name))
             self._done(action)
 
     def _delete_namespaces(self, actions: Sequence[DeleteNamespace]) -> None:
         for start in range(0, len(actions), NAMESPACES_AT_ONCE):
             some = actions[start : start + NAMESPACES_AT_ONCE]
             names = [action.name for action in some]
+            known = owned_by(self._node)
             with self._namespaces.away() as enter:
-                for name in names:
-                    with self._namespaces.open(name) as fd:
-                        enter(fd, name)
-                    self._check_empty(name)
+                for action in some:
+                    with self._namespaces.open(action.name) as fd:
+                        enter(fd, action.name)
+                    self._check_empty(action.name, {known.get(action.name), action.cookie or known.get(action.name)})
             outcomes = self._namespaces.delete_all(names)
             for action, outcome in zip(some, outcomes, strict=True):
                 if outcome is None:
                     self._done(action)
+            owned.forget(self._node, [name for name, outcome in zip(names, outcomes, strict=True) if outcome is None])
             raise_first(outcomes)
 
-    def _check_empty(self, name: str) -> None:
-        """Raises KernelError (ENOTEMPTY) where the namespace that the thread is in holds more than `lo`."""
+    def _check_empty(self, name: str, cookies: Collection[int | None]) -> None:
+        """Raises KernelError where the namespace that the thread is in has not just this one number (ESTALE), or holds
+        more than `lo` (ENOTEMPTY)."""
         with Socket() as socket:
+            if {socket.cookie()} != set(cookies):
+                told = "that name leads to another namespace now, or it is not on record as nkform's"
+                raise KernelError(errno.ESTALE, f"delete namespace {name}", told)
             present = whole(partial(links.dump, decoder=self._decoder), socket)
         if others := [link.name for link in present if link.name != "lo"]:
             raise KernelError(errno.ENOTEMPTY, f"delete namespace {name}, which holds {', '.join(others)}")

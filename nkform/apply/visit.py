@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
+from nkform.apply import owned
 from nkform.dataclass import replace
 from nkform.kernel import devconf, inet, links, sysctl
 from nkform.kernel.netlink import KernelError, Request, Socket, whole
 from nkform.kernel.netns import Namespaces
-from nkform.model import Attrs, Value
+from nkform.model import ROOT, Attrs, Value
 from nkform.plan.actions import (
     Action,
     AddAddress,
@@ -101,8 +102,10 @@ class Visit:
 
     def _carry_out(self, action: Action) -> None:
         match action:
-            case SetMark(_, name, marked):
+            case SetMark(key, name, marked, again):
                 self._send(action, links.set_mark(name, self._node) if marked else links.set_alias(name, ""))
+                if name == "lo" and key != ROOT and not again:
+                    self._put_on_record(key, marked)
             case SetLink(end, _, after):
                 self._send(action, links.change(end.name, after))
             case SetUp(end, up):
@@ -147,6 +150,12 @@ class Visit:
 
     def _send(self, action: Action, request: Request) -> None:
         self._pending.append((action, request))
+
+    def _put_on_record(self, name: str, ours: bool) -> None:
+        if ours:
+            owned.note(self._node, name, self._socket.cookie())
+        else:
+            owned.forget(self._node, [name])
 
     def _carry_routes(self, before: End, after: End) -> None:
         """Each is there twice for a moment, and never not at all."""

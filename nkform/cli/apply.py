@@ -357,10 +357,11 @@ def _last_said(node: str) -> bool:
 
 def _forget(live: Node) -> None:
     """Nothing of a node is left, nor a way back; what says so goes."""
-    from nkform.apply import journal
+    from nkform.apply import journal, owned
     from nkform.apply.transaction import release
     from nkform.observe import explanations, record
 
+    owned.tidy(live.name, live.namespaces.values())
     journal.forget_all(live.name)
     release(live.name, live)
     explanations.forget(live.name)

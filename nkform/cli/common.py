@@ -136,10 +136,11 @@ def drift_of(found: Look) -> Notes:
 
 def remember(found: Look, live: Node, spec: Spec, options: argparse.Namespace, programs: Programs | None) -> None:
     """Puts on record what was applied, and what the programs were made of."""
-    from nkform.apply import record
+    from nkform.apply import owned, record
     from nkform.observe import explanations
 
     with timed("record"), afterwards(options):
+        owned.tidy(live.name, live.namespaces.values())
         if programs is not None:
             warn(programs.notes, options)
             explanations.note(live, found.plan.devices, programs.templates())

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 from nkform.dataclass import dataclass
+from nkform.kernel.place import cookie_of
 
 NETLINK_ROUTE = 0
 SOL_NETLINK = 270
@@ -155,6 +156,10 @@ class Socket:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def cookie(self) -> int:
+        """The number of the socket's namespace, which no other one of this boot ever gets (SO_NETNS_COOKIE)."""
+        return cookie_of(self._socket)
 
     def dump(self, request: Request) -> Iterator[Message]:
         """All objects that a dump request finds, as they come.

@@ -150,6 +150,16 @@ def append(node: str, name: str, base: Path = RUN) -> int:
         return os.open(name, os.O_WRONLY | os.O_APPEND | _OPEN, dir_fd=folder)
 
 
+def add(node: str, name: str, text: str, base: Path = RUN) -> None:
+    """Adds text to a file, which is made if it is not there."""
+    with _folder(node, base, f"write {base / node / name}") as folder:
+        fd = os.open(name, os.O_WRONLY | os.O_APPEND | os.O_CREAT | _OPEN, FILE_MODE, dir_fd=folder)
+        try:
+            os.write(fd, text.encode(errors="surrogateescape"))
+        finally:
+            os.close(fd)
+
+
 def rewrite(node: str, name: str, text: str, base: Path = RUN) -> None:
     """Puts a short text in place of what a file says; the file stays the same one, with whoever has its lock."""
     with _folder(node, base, f"write {base / node / name}") as folder:

@@ -34,6 +34,7 @@ class Contents:
     addresses: Mapping[int, tuple[Address, ...]] = field(default_factory=dict)
     routes: Mapping[int, tuple[Route, ...]] = field(default_factory=dict)
     taken: Mapping[Slot, Sequence[Taken]] = field(default_factory=dict)
+    cookie: int = 0
 
     @property
     def alias(self) -> str:
@@ -58,9 +59,9 @@ def read(decoder: links.Decoder, relevant: Relevant) -> Contents:
             addresses = _grouped(inet.of_links(partial(inet.dump_addresses, among=indexes), socket, indexes))
             routes = _grouped(_routes(socket, indexes))
         if not places:
-            return Contents(known, addresses, routes)
+            return Contents(known, addresses, routes, cookie=socket.cookie())
         seen = look(socket, places, addresses, routes, {link.index: link.name for link in known.values()})
-        return Contents(known, addresses, with_hops(routes, seen) if seen.hops else routes, seen.taken)
+        return Contents(known, addresses, with_hops(routes, seen) if seen.hops else routes, seen.taken, socket.cookie())
 
 
 def _routes(socket: Socket, indexes: Collection[int]) -> list[tuple[int, Route]]:

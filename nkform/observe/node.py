@@ -12,11 +12,12 @@ from functools import partial
 
 from nkform.attributes import ATTRIBUTES
 from nkform.dataclass import dataclass, replace
-from nkform.kernel import bpffs, devconf, hardware, links, sysctl
+from nkform.kernel import bpffs, devconf, hardware, links, rundir, sysctl
 from nkform.kernel.netlink import KernelError, Socket, whole
 from nkform.kernel.netns import Namespaces
 from nkform.kernel.qdiscs import FILTER_PREFIX, has_filter, with_clsact
 from nkform.model import ROOT, Attrs, Device, Endpoint, Namespace, Node, Room, Taken, mark, owner_of
+from nkform.observe import owned
 from nkform.observe.namespaces import Contents, read, visit
 from nkform.observe.taken import Place, Slot
 
@@ -32,10 +33,14 @@ Wanted = Mapping[str, Mapping[str, Mapping[str, str]]]
 
 @dataclass(frozen=True, slots=True)
 class _World:
-    """All that was read: contents by namespace key, and the keys by which each namespace id is known."""
+    """All that was read: contents by namespace key, and the keys by which each namespace id is known.
+
+    `owners`: whose each namespace is that is on record, by its cookie.
+    """
 
     contents: Mapping[str, Contents]
     keys: Mapping[int | None, tuple[str, ...]]
+    owners: Mapping[int, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +88,7 @@ def _look(
     root = world.contents[ROOT]
     if owners is not None:
         owners.update(owner_of(link.alias) for link in root.links.values())
-        owners.update(owner_of(contents.alias) for contents in world.contents.values())
+        owners.update(world.owners.get(contents.cookie) for contents in world.contents.values())
     devices: dict[str, Device] = {}
     for link in (_marked(link, node, begun) for link in root.links.values()):
         owner = owner_of(link.alias)
@@ -184,6 +189,7 @@ def _read(
         return owner_of(link.alias) == node or link.name in declared
 
     ends = _ends(declared.values())
+    owners = owned.owners()
 
     def ours(known: Mapping[int, links.Link], _: Socket) -> tuple[set[int], list[Place]]:
         """Our devices and declared ones, and their peers where those are in the root namespace."""
@@ -210,7 +216,7 @@ def _read(
             """The other ends of the root namespace's pairs: nothing else in a namespace can be ours."""
             primaries.extend(_primaries(root, known, namespaces, socket))
             here = {(primary.name, 1): primary.link for primary in primaries}
-            relevant = key in named or owner_of(Contents(known).alias) == node or any(map(is_ours, primaries))
+            relevant = key in named or owners.get(socket.cookie()) == node or any(map(is_ours, primaries))
             return here.values() if relevant else (), _places(ends.get(key, ()), here)
 
         try:
@@ -223,7 +229,7 @@ def _read(
             keys.setdefault(nsid, []).append(key)
 
     visit(namespaces, dict.fromkeys((*namespaces.names(), *sorted(named))), look)
-    return _World(contents, {nsid: tuple(some) for nsid, some in keys.items()}), values
+    return _World(contents, {nsid: tuple(some) for nsid, some in keys.items()}, owners), values
 
 
 def _ends(devices: Iterable[Device]) -> dict[str, list[tuple[Slot, Endpoint]]]:
@@ -357,25 +363,39 @@ def _namespaces(world: _World, node: str, desired: Node | None, devices: Iterabl
             for end in device.ends:
                 ours.setdefault(end.namespace, set()).add(end.name)
     named = _named(desired)
+    made = {name for name, space in desired.namespaces.items() if space.create} if desired else set()
     found = {}
     for key, contents in world.contents.items():
-        owner = None if key == ROOT else owner_of(contents.alias)
+        owner = None if key == ROOT else _owner(world, contents, node, agreed=bool(ours.get(key)) and key in made)
         if owner != node and key not in named and key != ROOT:
             continue
         names = {link.name: link.name in ours.get(key, ()) for link in contents.links.values() if link.index != 1}
-        found[key] = Namespace(key, owner=owner, links=names)
+        marked = owner_of(contents.alias) == owner
+        found[key] = Namespace(key, owner=owner, links=names, marked=marked, cookie=contents.cookie)
     return found
 
 
+def _owner(world: _World, contents: Contents, node: str, *, agreed: bool) -> str | None:
+    """Whose a namespace is. Its mark alone says nothing: whoever is root in there can write it.
+
+    `agreed`: the spec says that it is to be ours, and a pair of ours, which only the machine's root can mark, has its
+    other end in there. That and the mark are enough where the record was lost.
+    """
+    owner = world.owners.get(contents.cookie)
+    return node if owner is None and agreed and owner_of(contents.alias) == node else owner
+
+
 def nodes(namespaces: Namespaces) -> list[str]:
-    """The names of all nodes whose mark is on a device or a namespace here."""
-    decoder = links.Decoder()
-    owners = {owner_of(link.alias) for link in read(decoder, lambda *_: ((), ())).links.values()}
+    """The names of all nodes that have marks on devices here, or namespaces on record. Raises KernelError."""
+    with Socket() as socket:
+        found = {owner_of(link.alias) for link in whole(links.dump, socket)} - {None}
 
-    def look(_: str, is_root: bool) -> None:
-        if not is_root:
-            with Socket() as socket:
-                owners.add(owner_of(decoder(socket.get(links.get("lo"))).alias))
+    def look(key: str, _: bool) -> None:
+        with Socket() as socket:
+            if socket.cookie() == on_record[key]:
+                found.add(node)
 
-    visit(namespaces, namespaces.names(), look)
-    return sorted(name for name in owners if name)
+    for node in rundir.nodes():
+        on_record = {} if node in found else owned.read(node)
+        visit(namespaces, on_record, look)
+    return sorted(str(name) for name in found)

@@ -30,18 +30,24 @@ class CreateNamespace:
 
 @dataclass(frozen=True, slots=True)
 class DeleteNamespace:
-    """Removes a namespace of ours that holds nothing but `lo`."""
+    """Removes a namespace of ours that holds nothing but `lo`; the one with this number, 0 for the one on record."""
 
     name: str
+    cookie: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class SetMark:
-    """Puts the node's mark on, or takes it off, a device's primary or a namespace's `lo` (`name` is then `lo`)."""
+    """Puts the node's mark on, or takes it off, a device's primary or a namespace's `lo` (`name` is then `lo`).
+
+    A namespace comes on record with its mark, and off it, unless `again` only brings back a mark that was lost, which
+    stays when all else is undone.
+    """
 
     namespace: str
     name: str
     marked: bool
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,8 +281,8 @@ def undo(action: Action) -> tuple[Action, ...]:
             return (DeleteNamespace(name),)
         case DeleteNamespace(name):
             return (CreateNamespace(name),)
-        case SetMark(namespace, name, marked):
-            return (SetMark(namespace, name, not marked),)
+        case SetMark(namespace, name, marked, again):
+            return () if again else (SetMark(namespace, name, not marked),)
         case CreatePair(device):
             return (DeletePair(device),)
         case DeletePair(device):
@@ -294,8 +300,8 @@ def undo(action: Action) -> tuple[Action, ...]:
         case AddAddress(end, address):
             return (DeleteAddress(end, address),)
         case DeleteAddress(end, address, behind):
-            again = (step for one in behind for step in (DeleteAddress(end, one), AddAddress(end, one)))
-            return (AddAddress(end, address), *again)
+            in_order = (step for one in behind for step in (DeleteAddress(end, one), AddAddress(end, one)))
+            return (AddAddress(end, address), *in_order)
         case AddRoute(end, route, beside):
             return (DeleteRoute(end, route, beside),)
         case DeleteRoute(end, route, beside):
@@ -327,7 +333,7 @@ def _swapped(values: Mapping[str, tuple[Value | None, Value]]) -> dict[str, tupl
 def namespace_of(action: Action) -> str:
     """The key of the namespace in which an action is carried out."""
     match action:
-        case SetMark(namespace, _, _):
+        case SetMark(namespace):
             return namespace
         case MoveEnd(before, _, _):
             return before.namespace

@@ -175,7 +175,7 @@ def build(
         left, kept = _leftovers(desired, live)
         changes += left
         warnings += kept
-        phases.leave += [DeleteNamespace(change.name) for change in left]
+        phases.leave += [DeleteNamespace(change.name, live.namespaces[change.name].cookie) for change in left]
     return Plan(desired.name, tuple(changes), phases.ordered(), tuple(warnings), devices)
 
 
@@ -236,6 +236,9 @@ def _namespace_changes(node: str, wanted: Mapping[str, Namespace], live: Node, p
             phases.namespaces.append(SetMark(name, "lo", namespace.create))
             before, after = (None, node) if namespace.create else (node, None)
             yield Change("update", "namespace", name, (FieldChange(("owner",), before, after),))
+        elif found.owner == node and not found.marked:
+            phases.namespaces.append(SetMark(name, "lo", True, again=True))
+            yield Change("update", "namespace", name, (FieldChange(("mark",), None, node),))
 
 
 def _leftovers(desired: Node, live: Node) -> tuple[list[Change], list[Problem]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from nkform import serial
 from nkform.dataclass import dataclass, fields, is_dataclass, replace
-from nkform.model import Namespace, Node
+from nkform.model import Node
 from nkform.plan.actions import Action
 from nkform.plan.plan import Plan
 from nkform.problem import NkformError, Problem, fail
@@ -55,7 +55,7 @@ class Saved:
 
 def relevant(live: Node) -> Node:
     """The live node without what no plan depends on: devices of others that come and go beside ours."""
-    namespaces = {key: Namespace(key, owner=found.owner) for key, found in live.namespaces.items()}
+    namespaces = {key: replace(found, links={}) for key, found in live.namespaces.items()}
     return replace(live, namespaces=namespaces, rooms={}, astray=0)
 
 

@@ -41,7 +41,8 @@ def unlike(before: Node, after: Node, *, losses: bool = True, newcomers: bool = 
 
 def _space(found: Namespace | None) -> Namespace | None:
     """A namespace with the links in it that are ours."""
-    return found and replace(found, links={link: ours for link, ours in found.links.items() if ours})
+    ours = {link: True for link, ours in found.links.items() if ours} if found else {}
+    return found and replace(found, links=ours, cookie=0, marked=True)
 
 
 def _devices(was: Device | None, now: Device | None, losses: bool) -> tuple[Device | None, Device | None]:

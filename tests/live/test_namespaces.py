@@ -86,9 +86,11 @@ def test_the_root_namespace_may_have_a_name(node: Node) -> None:
 
 
 def test_all_nodes_are_found_wherever_their_marks_are(node: Node) -> None:
+    """A namespace that only says so itself is nobody's."""
     node.apply(veth())
+    node.apply({"version": 1, "node": "elsewhere", "namespaces": {"far": {"create": True}}})
     ip("netns", "add", "other")
-    ip("link", "set", "lo", "alias", "nkform:elsewhere", namespace="other")
+    ip("link", "set", "lo", "alias", "nkform:forged", namespace="other")
     Path("/run/netns/left-over").touch()
     with Namespaces() as namespaces:
         assert nodes(namespaces) == ["elsewhere", "w"]

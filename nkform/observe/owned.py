@@ -1,0 +1,35 @@
+"""Which namespaces are a node's: those on record below /run/nkform, where only the machine's root can write.
+
+The mark on a namespace's `lo` is for people: whoever is root in the namespace can write or remove it. On record is the
+number that the kernel gives each namespace once a boot (its cookie), so that another one of the same name is another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from nkform.kernel import rundir
+from nkform.kernel.place import boot
+
+FILE = "namespaces"
+"""A line for each that was made or taken over, or let go (cookie 0): boot, cookie, name. The last of a name counts."""
+
+
+def read(node: str) -> dict[str, int]:
+    """The cookies of a node's namespaces, by name. Raises KernelError where the folder cannot be trusted."""
+    lines = rundir.lines(node, FILE)
+    found: dict[str, int] = {}
+    if lines is None:
+        return found
+    now = boot()
+    for line in lines:
+        when, _, rest = line.rstrip("\n").partition(" ")
+        cookie, _, name = rest.partition(" ")
+        if when == now and cookie.isdigit() and name:
+            found[name] = int(cookie)
+    return {name: cookie for name, cookie in found.items() if cookie}
+
+
+def owners() -> Mapping[int, str]:
+    """The node that each namespace on record belongs to, by cookie. Raises KernelError."""
+    return {cookie: node for node in rundir.nodes() for cookie in read(node).values()}
