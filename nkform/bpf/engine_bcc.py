@@ -13,6 +13,7 @@ import errno
 import hashlib
 import os
 import sys
+from functools import partial
 from typing import Any
 
 from nkform.bpf.diagnose import compiler_error, verifier_error
@@ -24,7 +25,7 @@ from nkform.dataclass import dataclass
 from nkform.kernel.bpf import PRIVILEGE
 from nkform.kernel.bpf_maps import map_info
 from nkform.kernel.bpf_programs import SCHED_CLS, last_useful_line
-from nkform.kernel.child import Limits
+from nkform.kernel.child import ChildError, Limits
 from nkform.kernel.netlink import KernelError
 from nkform.problem import NkformError, Problem
 
@@ -85,8 +86,16 @@ class BccEngine:
         if key not in self._built:
             self.runs += 1
             _require_bcc()
-            self._built[key] = BccObject(key, in_child(rendered, lambda: _compile(rendered), LIMITS))
+            self._built[key] = BccObject(
+                key, in_child(rendered, lambda: _compile(rendered), LIMITS, partial(_stopped, rendered))
+            )
         return self._built[key]
+
+
+def _stopped(rendered: Rendered, error: ChildError) -> Problem:
+    code = "NK0732" if error.reason == "time" else "NK0762"
+    hint = f"it may take {LIMITS.memory >> 20} MiB of memory and {LIMITS.cpu} s; else it has a bug"
+    return Problem(code, f"bcc with the template {rendered.template.name} {error}", hint=hint)
 
 
 def _key(rendered: Rendered) -> str:

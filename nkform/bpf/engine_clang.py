@@ -12,7 +12,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,7 +71,7 @@ class ClangObject:
     def prototype(self, rendered: Rendered) -> Prototype:
         """See loader.Object. libbpf and what it makes of an object that somebody has crafted stay in a child."""
         library = self.library()
-        return in_child(rendered, lambda: self._loaded(library, rendered), LOAD_LIMITS)
+        return in_child(rendered, lambda: self._loaded(library, rendered), LOAD_LIMITS, partial(unloadable, rendered))
 
     def _loaded(self, library: Library, rendered: Rendered) -> Prototype:
         with library.open(self.data, f"load program {rendered.name}") as opened:
@@ -92,6 +92,13 @@ class ClangObject:
             )  # fmt: skip
             _only_values(rendered, [found.name for found in maps if found.internal])
             return Prototype(insns, definitions, places, opened.btf_fd() if definitions else -1)
+
+
+def unloadable(rendered: Rendered, error: ChildError) -> Problem:
+    """What it means that opening an object failed."""
+    message = f"the object of {rendered.template.name} cannot be opened: what looks at it {error}"
+    hint = "it is damaged, or was made to do this: compile it anew from a template that you trust"
+    return Problem("NK0764", message, hint=hint)
 
 
 def _only_values(rendered: Rendered, sections: Sequence[str]) -> None:
@@ -249,7 +256,8 @@ class ClangEngine:
             )  # fmt: skip
         except ChildError as error:
             code = "NK0732" if error.reason == "time" else "NK0762"
-            raise NkformError(Problem(code, f"{command[0]}{name} {error}, and was stopped")) from None
+            position = Position(str(rendered.template.path), 1, 1) if rendered else None
+            raise NkformError(Problem(code, f"{command[0]}{name} {error}", position=position)) from None
         except OSError as error:
             raise NkformError(Problem("NK0730", f"cannot run {command[0]}: {error.strerror}")) from None
         if rendered and done.code not in _ENDS:

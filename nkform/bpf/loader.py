@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from nkform.bpf.render import Rendered
 from nkform.bpf.values import MAP_NAME
-from nkform.dataclass import dataclass, field
+from nkform.dataclass import dataclass, field, replace
 from nkform.entries import VALUE, keys
 from nkform.kernel import bpf_maps
 from nkform.kernel.bpf_maps import BPF_F_RDONLY_PROG, MapInfo, MapType, map_create, map_info
@@ -69,8 +69,13 @@ class Prototype:
     btf_fd: int = -1
 
 
-def in_child(rendered: Rendered, work: Callable[[], Prototype], limits: Limits) -> Prototype:
-    """What a program is made of, found out in a child within limits. Raises NkformError, KernelError, OSError."""
+def in_child(
+    rendered: Rendered, work: Callable[[], Prototype], limits: Limits, failed: Callable[[ChildError], Problem]
+) -> Prototype:
+    """What a program is made of, found out in a child within limits; `failed` says what it means if that fails.
+
+    Raises NkformError, KernelError, OSError.
+    """
     from nkform.bpf.outcome import heard, told
 
     def serve(_: bytes) -> Answer:
@@ -89,10 +94,7 @@ def in_child(rendered: Rendered, work: Callable[[], Prototype], limits: Limits) 
         with Worker(serve, limits) as worker:
             answer, fds = worker.ask(b"")
     except ChildError as error:
-        message = f"loading the program {rendered.name} failed: what looks at it {error}"
-        position = Position(str(rendered.template.path), 1, 1)
-        hint = "the object is damaged or was made to do this: compile it anew from a template that you trust"
-        raise NkformError(Problem("NK0764", message, position=position, hint=hint)) from None
+        raise NkformError(replace(failed(error), position=Position(str(rendered.template.path), 1, 1))) from None
     try:
         insns, definitions, places = heard(answer)
     except BaseException:
