@@ -44,12 +44,15 @@ class Programs:
         self._engine: Engine | None = None
         self._templates = catalogue(source.folders)
         self._renderer = Renderer(self._templates.values())
-        self._renderer.begin()
         self._ready: dict[tuple[str, str, str, str], Rendered] = {}
         """What was rendered for a plan and is complete, by device, hook, name and digest. Loading takes it."""
         self._structures: set[str] = set()
         """What a plan needs objects of."""
         self._loader = Loader()
+
+    def begin(self) -> None:
+        """Makes ready to render, beside what this process does next."""
+        self._renderer.begin()
 
     def close(self) -> None:
         self._loader.close()

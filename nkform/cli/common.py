@@ -177,6 +177,7 @@ def programs_of(spec: Spec, options: argparse.Namespace) -> Iterator[Programs | 
         problems = programs.check(spec.node.devices)
         if problems:
             raise NkformError(*place_all(problems, spec))
+        programs.begin()
         yield programs
 
 
