@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+import nkform.bpf.sandbox  # noqa: F401  # loaded here once, rather than in a child of each run
 from nkform.cli.main import main
 from nkform.features import FEATURES
 from nkform.kernel.netns import Namespaces

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import nkform.bpf.sandbox  # noqa: F401  # loaded here once, rather than in a child of each renderer
 from nkform.bpf import Facts, Rendered, Renderer, Template, catalogue, check
 
 MANIFEST = """\
