@@ -128,7 +128,7 @@ class Endpoint:
     `namespace` is a namespace key: ROOT, a name under /run/netns, `pid:N`, or `path:P`. A key `nsid:N` is only ever
     observed: a namespace that has no name we know.
     `sysctl` maps `ipv4.KEY` and `ipv6.KEY` to values, as text as the kernel prints them.
-    `taken`, observed: what of others stands where the spec wants something of ours.
+    `taken`, observed: what of others stands where the spec wants something of ours. `index`, observed: the ifindex.
     """
 
     name: str
@@ -138,6 +138,7 @@ class Endpoint:
     routes: tuple[Route, ...] = ()
     sysctl: Mapping[str, str] = field(default_factory=dict)
     taken: tuple[Taken, ...] = field(default=(), compare=False)
+    index: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,14 +71,20 @@ class Executor:
         steps: Steps,
         chains: Chains | None = None,
         expedited: Expedited | None = None,
+        cookies: dict[str, int] | None = None,
     ) -> None:
-        """`expedited` shortens what the kernel waits for while programs come and go; None: it waits as usual."""
+        """`expedited` shortens what the kernel waits for while programs come and go; None: it waits as usual.
+
+        `cookies` are the numbers of the namespaces that were there when the plan was made, by their keys: nothing is
+        done in another one that has taken over a name. Those that are made or removed are kept account of.
+        """
         self._namespaces = namespaces
         self._node = node
         self._steps = steps
         self._done = steps.done
         self._chains = chains
         self._expedited = expedited or Expedited(None)
+        self._cookies = {} if cookies is None else cookies
         self._decoder = links.Decoder()
 
     def run(self, actions: Sequence[Action]) -> None:
@@ -118,6 +124,7 @@ class Executor:
         def inside(name: str) -> None:
             with Socket() as socket:
                 check(socket, [request])
+                self._cookies[name] = socket.cookie()
                 owned.note(self._node, name, socket.cookie())
 
         for action in actions:
@@ -139,6 +146,7 @@ class Executor:
             outcomes = self._namespaces.delete_all(names)
             for action, outcome in zip(some, outcomes, strict=True):
                 if outcome is None:
+                    self._cookies.pop(action.name, None)
                     self._done(action)
             owned.forget(self._node, [name for name, outcome in zip(names, outcomes, strict=True) if outcome is None])
             raise_first(outcomes)
@@ -186,8 +194,7 @@ class Executor:
                 link = present.get(action.device.primary.name)
                 if link is None:
                     raise KernelError(errno.ENODEV, f"delete {action.device.primary.name}")
-                if owner_of(link.alias) not in (self._node, None):
-                    raise KernelError(errno.EPERM, f"delete {link.name}, which now belongs to {owner_of(link.alias)}")
+                self._check_ours(action, link)
                 gone.append(link)
             if len(gone) == 1:
                 check(socket, [links.delete(gone[0].index, gone[0].name)])
@@ -197,6 +204,15 @@ class Executor:
             self._done(action)
             if self._chains:
                 self._chains.forget(action.device.name, action.device.hooks)
+
+    def _check_ours(self, action: DeletePair, link: links.Link) -> None:
+        """Raises KernelError where a device is not the one that is to be deleted: not ours, or another of its name."""
+        owner = owner_of(link.alias)
+        if owner != self._node and (owner is not None or link.group != self._steps.group):
+            whose = f"which now belongs to {owner}" if owner else "which does not carry nkform's mark"
+            raise KernelError(errno.EPERM, f"delete {link.name}, {whose}")
+        if action.device.index not in (0, link.index):
+            raise KernelError(errno.ESTALE, f"delete {link.name}", "another device has that name now")
 
     def _delete_together(self, socket: Socket, gone: Sequence[links.Link], present: Collection[links.Link]) -> None:
         group = self._steps.group
@@ -234,6 +250,8 @@ class Executor:
     def _visit(self, key: str, actions: Sequence[Action]) -> None:
         """The thread is in that namespace."""
         with Socket() as socket:
+            if self._cookies.get(key, 0) not in (0, socket.cookie()):
+                raise KernelError(errno.ESTALE, f"work in namespace {key}", "that name leads to another namespace now")
             Visit(self._namespaces, self._node, key, socket, self._steps).run(actions)
 
 

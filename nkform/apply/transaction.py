@@ -23,7 +23,7 @@ from nkform.kernel.rundir import Lock
 from nkform.model import Node
 from nkform.observe.node import observe
 from nkform.plan import restore
-from nkform.plan.actions import Action, CreatePair, DeletePair, SetChain, SetMap, undo
+from nkform.plan.actions import Action, CreatePair, DeletePair, SetChain, SetMap, device_of, undo
 from nkform.plan.grace import are_worth_it
 from nkform.plan.parts import NOTHING, Without
 from nkform.plan.plan import Change, Plan, build
@@ -168,12 +168,13 @@ def apply(
     )
     journal.write()
     steps = _Steps(means, journal, len(plan.actions))
+    cookies = {key: space.cookie for key, space in before.namespaces.items()}
     with ExitStack() as stack:
         stack.callback(journal.close)
         chains: Chains | None = None
         try:
             chains = _chains(complete, run, means, stack)
-            Executor(means.namespaces, plan.node, steps, chains, means.expedited).run(complete.actions)
+            Executor(means.namespaces, plan.node, steps, chains, means.expedited, cookies).run(complete.actions)
             kept = left_alone(journal.entry.others, complete.actions)
             give_again(kept, means.namespaces, beside=False)  # what can be had with the spec
             live = observe(means.namespaces, plan.node, desired)
@@ -187,10 +188,10 @@ def apply(
             else:
                 journal.settle(run.settles)
         except (KernelError, MemoryError, NkformError, Interrupted) as error:
-            undone = _undone(steps, before, others, desired, journal, means, chains)
+            undone = _undone(steps, before, others, desired, journal, means, chains, cookies)
             raise NkformError(*_told(error), *undone) from error
         except Exception:
-            _undone(steps, before, others, desired, journal, means, chains)
+            _undone(steps, before, others, desired, journal, means, chains, cookies)
             raise
     return live
 
@@ -270,6 +271,7 @@ def _undone(
     journal: Journal,
     means: Means,
     chains: Chains | None,
+    cookies: dict[str, int],
 ) -> list[Problem]:
     """Undoes what was done, last first, and compares with the state before; returns what to tell.
 
@@ -280,14 +282,18 @@ def _undone(
     if not give_back(journal.lent, means.namespaces):  # now, while interfaces have the names that it was lent under
         journal.lent.clear()
     done = list(steps.actions)
-    executor = Executor(means.namespaces, before.name, _Back(journal), chains, means.expedited)
+    executor = Executor(means.namespaces, before.name, _Back(journal), chains, means.expedited, cookies)
     # What undoes a change of a chain does not say what it will find there: the change does.
     with means.expedited.during(are_worth_it(done)):
+        missing: set[str] = set()
         for actions in _runs(step for action in reversed(done) for step in undo(action)):
+            some = [action for action in actions if device_of(action) not in missing]
             try:
-                executor.run(actions)
+                executor.run(some)
             except (KernelError, NkformError, MemoryError) as error:
                 failed += (_while_undoing(problem.message) for problem in _told(error))
+                # What has the name of an end that could not be had again is somebody else's.
+                missing |= {action.device.name for action in some if isinstance(action, CreatePair)}
     if chains is not None:
         with suppress(KernelError):  # what holds no program any more is only clutter: the next run clears it up
             chains.sweep()

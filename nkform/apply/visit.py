@@ -87,6 +87,10 @@ class Visit:
         for place, name in enumerate(names):
             self._indexes[name] = links.index_of(answers[place][0])
 
+    def _index(self, end: End) -> int:
+        """The ifindex of an end: the one that it had when the plan was made, whatever has its name by now."""
+        return end.index or self._indexes[end.name]
+
     def _flush(self) -> None:
         pending, self._pending = self._pending, []
         outcomes, _ = self._socket.ask([request for _, request in pending])
@@ -107,23 +111,23 @@ class Visit:
                 if name == "lo" and key != ROOT and not again:
                     self._put_on_record(key, marked)
             case SetLink(end, _, after):
-                self._send(action, links.change(end.name, after))
+                self._send(action, links.change(end.name, after, end.index))
             case SetUp(end, up):
-                self._send(action, links.change(end.name, {"up": up}))
+                self._send(action, links.change(end.name, {"up": up}, end.index))
             case SetPolicy(end, own, peer):
-                self._send(action, links.change_data(end.name, _after(own), _after(peer)))
+                self._send(action, links.change_data(end.name, _after(own), _after(peer), end.index))
             case AddAddress(end, address, again):
-                self._send(action, inet.add_address(self._indexes[end.name], end.name, address, replace=again))
+                self._send(action, inet.add_address(self._index(end), end.name, address, replace=again))
             case DeleteAddress(end, address):
                 self._flush()
                 with _SiblingsKept(end.name, address.text, partial(self._steps.lent, self._key)):
-                    self._send(action, inet.delete_address(self._indexes[end.name], end.name, address))
+                    self._send(action, inet.delete_address(self._index(end), end.name, address))
                     self._flush()
             case AddRoute(end, route, beside, first):
-                index = self._indexes[end.name]
+                index = self._index(end)
                 self._send(action, inet.add_route(index, end.name, route, beside=beside, first=first))
             case DeleteRoute(end, route):
-                self._send(action, inet.delete_route(self._indexes[end.name], end.name, route))
+                self._send(action, inet.delete_route(self._index(end), end.name, route))
             case CarryRoutes(before, after):
                 self._flush()
                 self._done(action)  # half of it is undone like all of it
@@ -134,6 +138,7 @@ class Visit:
                 self._done(action)
             case SetSysctl(end, key, _, after):
                 self._flush()
+                self._check_name(end)
                 if sysctl.read(end.name, key) != after:
                     sysctl.write(end.name, key, after)
                 self._done(action)
@@ -151,6 +156,14 @@ class Visit:
     def _send(self, action: Action, request: Request) -> None:
         self._pending.append((action, request))
 
+    def _check_name(self, end: End) -> None:
+        """Raises KernelError (ESTALE) where another interface has an end's name: sysctls go by names."""
+        if end.index:
+            outcomes, answers = self._socket.ask([links.get(end.name)])
+            raise_first(outcomes)
+            if links.index_of(answers[0][0]) != end.index:
+                raise KernelError(errno.ESTALE, f"set a sysctl of {end.name}", "another interface has that name now")
+
     def _put_on_record(self, name: str, ours: bool) -> None:
         if ours:
             owned.note(self._node, name, self._socket.cookie())
@@ -159,7 +172,7 @@ class Visit:
 
     def _carry_routes(self, before: End, after: End) -> None:
         """Each is there twice for a moment, and never not at all."""
-        old, new = self._indexes[before.name], self._indexes[after.name]
+        old, new = self._index(before), self._index(after)
         routes = whole(partial(inet.dump_foreign_routes, index=old), self._socket)
         check(self._socket, [inet.add_foreign_route(route, new, after.name) for route in routes])
         check(self._socket, [inet.delete_foreign_route(route, old, before.name) for route in routes])
@@ -180,7 +193,7 @@ class Visit:
 
     def _settle(self, end: End) -> None:
         """What does not settle in time is not waited for any longer: it costs a longer gap, and nothing else."""
-        index = self._indexes[end.name]
+        index = self._index(end)
         deadline = time.monotonic() + SETTLE_SECONDS
         while time.monotonic() < deadline:
             outcomes, answers = self._socket.ask([links.get(end.name)])
@@ -193,6 +206,8 @@ class Visit:
 
     def _move(self, action: MoveEnd) -> None:
         before, after = action.before, action.after
+        if before.index and self._indexes[before.name] != before.index:
+            raise KernelError(errno.ESTALE, f"rename or move {before.name}", "another interface has that name now")
         if before.namespace == after.namespace:
             self._rename(action)
             self._indexes[after.name] = self._indexes[before.name]
@@ -239,9 +254,9 @@ def _names_at_first(actions: Sequence[Action]) -> list[str]:
 def _need_indexes(action: Action) -> tuple[str, ...]:
     match action:
         case AddAddress(end) | DeleteAddress(end) | AddRoute(end) | DeleteRoute(end) | Settle(end):
-            return (end.name,)
+            return () if end.index else (end.name,)
         case CarryRoutes(before, after):
-            return before.name, after.name
+            return tuple(end.name for end in (before, after) if not end.index)
         case MoveEnd(before):
             return (before.name,)
         case _:

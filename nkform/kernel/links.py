@@ -324,14 +324,19 @@ def create(device: Device, peer_namespace: int | None, group: int = 0) -> Reques
     )
 
 
-def change(name: str, values: Attrs) -> Request:
+def _which(name: str, index: int, flags: int = 0, mask: int = 0) -> bytes:
+    """The beginning of a request: the link with an ifindex, or where that is 0 the one that has a name."""
+    return IFINFOMSG.pack(0, 0, index, flags, mask) + (b"" if index else text(IFLA_IFNAME, name))
+
+
+def change(name: str, values: Attrs, index: int = 0) -> Request:
     """Changes attributes of a link's own, flags among them, in place."""
     flags = mask = 0
     for flag, bit in _FLAG_VALUES:
         if flag in values:
             mask |= bit
             flags |= bit if values[flag] else 0
-    body = IFINFOMSG.pack(0, 0, 0, flags, mask) + text(IFLA_IFNAME, name) + _own_attributes(values)
+    body = _which(name, index, flags, mask) + _own_attributes(values)
     said = ", ".join(f"{key} {_said(value)}" for key, value in values.items())
     return Request(RTM_NEWLINK, 0, body, f"set {said} on {name}")
 
@@ -340,19 +345,15 @@ def _said(value: Value) -> str:
     return ("yes" if value else "no") if isinstance(value, bool) else str(value)
 
 
-def change_data(name: str, own: Attrs, peer: Attrs) -> Request:
+def change_data(name: str, own: Attrs, peer: Attrs, index: int = 0) -> Request:
     """Changes what a netkit lets change in place (its policies), through the primary.
 
     RTM_NEWLINK without CREATE: RTM_SETLINK ignores INFO_DATA without a word.
     """
-    body = (
-        IFINFOMSG.pack(0, 0, 0, 0, 0)
-        + text(IFLA_IFNAME, name)
-        + nested(
-            IFLA_LINKINFO,
-            text(IFLA_INFO_KIND, "netkit"),
-            nested(IFLA_INFO_DATA, *_encode_data({}, own, peer)),
-        )
+    body = _which(name, index) + nested(
+        IFLA_LINKINFO,
+        text(IFLA_INFO_KIND, "netkit"),
+        nested(IFLA_INFO_DATA, *_encode_data({}, own, peer)),
     )
     said = [f"{key} {value}" for key, value in own.items()] + [f"peer {key} {value}" for key, value in peer.items()]
     return Request(RTM_NEWLINK, 0, body, f"set {', '.join(said)} on {name}")

@@ -318,6 +318,7 @@ def _end(contents: Contents, link: links.Link, key: str, values: Attrs, slot: Sl
         attrs=values,
         addresses=contents.addresses.get(link.index, ()),
         routes=contents.routes.get(link.index, ()),
+        index=link.index,
         taken=tuple(contents.taken.get(slot, ())),
     )
 

@@ -14,11 +14,15 @@ from nkform.model import Address, Attrs, Chain, Device, Endpoint, Filled, Hook, 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """Which end of which device: the device's name, the end's own name, and its namespace's key."""
+    """Which end of which device: the device's name, the end's own name, and its namespace's key.
+
+    `index` is the ifindex of an end that was there when the plan was made: by now another one may have its name.
+    """
 
     device: str
     namespace: str
     name: str
+    index: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,8 +243,9 @@ Action = (
 )
 
 
-def end_of(device: str, endpoint: Endpoint) -> End:
-    return End(device, endpoint.namespace, endpoint.name)
+def end_of(device: str, endpoint: Endpoint, live: Endpoint | None = None) -> End:
+    """An end by its name; with `live`, which is that end as it was observed, by its ifindex too."""
+    return End(device, endpoint.namespace, endpoint.name, live.index if live else 0)
 
 
 def configure(device: str, endpoint: Endpoint, *, silent: bool = False) -> Iterator[Action]:
@@ -284,7 +289,7 @@ def undo(action: Action) -> tuple[Action, ...]:
         case SetMark(namespace, name, marked, again):
             return () if again else (SetMark(namespace, name, not marked),)
         case CreatePair(device):
-            return (DeletePair(device),)
+            return (DeletePair(replace(device, index=0)),)
         case DeletePair(device):
             return tuple(create(device))
         case SetLink(end, before, after):
@@ -328,6 +333,23 @@ def chain_of(hook: Hook) -> Chain:
 
 def _swapped(values: Mapping[str, tuple[Value | None, Value]]) -> dict[str, tuple[Value | None, Value]]:
     return {name: (after, before) for name, (before, after) in values.items() if before is not None}
+
+
+def device_of(action: Action) -> str | None:
+    """The name of the device that an action is about; None for a namespace."""
+    match action:
+        case CreatePair(device) | DeletePair(device) | SetChain(device) | SetMap(device):
+            return device.name
+        case SetMark(_, name):
+            return None if name == "lo" else name
+        case CreateNamespace() | DeleteNamespace():
+            return None
+        case MoveEnd(_, _, device):
+            return device
+        case CarryRoutes(end):
+            return end.device
+        case _:
+            return action.end.device
 
 
 def namespace_of(action: Action) -> str:

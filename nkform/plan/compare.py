@@ -127,7 +127,7 @@ def end_actions(device: str, desired: Endpoint, live: Endpoint) -> Iterator[Acti
     IPv4 addresses alone are added before others go: with its last one a link loses all its IPv4 routes, those of others
     too. A change that needs the link down follows, then what is new, up, and the routes that need it.
     """
-    end = end_of(device, desired)
+    end = end_of(device, desired, live)
     up, was_up = desired.attrs.get("up"), bool(live.attrs.get("up"))
     gone, new = gone_addresses(desired, live), new_addresses(desired, live)
     if _loses_ipv4(gone, new, live):
@@ -249,4 +249,4 @@ def _set_link(device: str, values: dict[str, Value], desired: Endpoint, live: En
                 before[twin] = live.attrs[twin]
             if twin in desired.attrs:
                 values[twin] = desired.attrs[twin]
-    return SetLink(end_of(device, desired), before, values)
+    return SetLink(end_of(device, desired, live), before, values)

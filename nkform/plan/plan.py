@@ -394,6 +394,7 @@ def _moved(live: Endpoint, desired: Endpoint) -> Endpoint:
         taken=(),
         sysctl={},
         attrs={**live.attrs, "up": False},
+        index=0,
     )
 
 
@@ -457,7 +458,7 @@ def _update(desired: Device, live: Device, node: str, phases: _Phases) -> None:
 
 def _policies(desired: Device, live: Device, phases: _Phases) -> None:
     """Policies that close go first of all, those that open last of all."""
-    end = end_of(desired.name, desired.primary)
+    end = end_of(desired.name, desired.primary, live.primary)
     own, peer = (_policy_change(shall, now) for shall, now in zip(desired.ends, live.ends, strict=True))
     for phase, closing in ((phases.close, True), (phases.open, False)):
         own_now, peer_now = (

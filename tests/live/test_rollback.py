@@ -125,7 +125,9 @@ def test_what_the_kernel_ignored_is_an_error(node: Node, monkeypatch: pytest.Mon
     spec["devices"]["to-a"]["mtu"] = 1400
     before = whole()
     monkeypatch.setattr(
-        room, "change", lambda name, values: genuine(name, {k: v for k, v in values.items() if k != "mtu"})
+        room,
+        "change",
+        lambda name, values, index: genuine(name, {k: v for k, v in values.items() if k != "mtu"}, index),
     )
     error = node.refused(spec, command="apply")
     assert "NK0502" in error

@@ -1,0 +1,95 @@
+"""What is acted upon is what was looked at, and not what has taken over its name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nkform.apply import journal, transaction
+from tests.live.processes import until
+from tests.live.support import Node, ip, link, links
+from tests.live.test_going_back import Asked
+from tests.live.test_pairs import veth
+from tests.live.whole import differences, whole
+
+
+def changed(**device: Any) -> dict[str, Any]:
+    spec = veth()
+    spec["devices"]["to-a"].update(device)
+    return spec
+
+
+def another_device() -> None:
+    ip("link", "del", "to-a")
+    ip("link", "add", "to-a", "type", "veth", "peer", "name", "foreign1")
+
+
+def another_marked_device() -> None:
+    another_device()
+    ip("link", "set", "to-a", "alias", "nkform:w")
+
+
+def another_namespace() -> None:
+    ip("netns", "del", "a")
+    until(lambda: "to-a" not in links())
+    ip("netns", "add", "a")
+    ip("link", "add", "eth0", "netns", "a", "type", "veth", "peer", "name", "other")
+
+
+def another_peer() -> None:
+    ip("link", "set", "eth0", "down", namespace="a")
+    ip("link", "set", "eth0", "name", "moved", namespace="a")
+    ip("link", "add", "eth0", "type", "veth", "peer", "name", "other", namespace="a")
+
+
+SWAPS = [another_device, another_marked_device, another_namespace, another_peer]
+
+
+@pytest.mark.parametrize("swap", SWAPS)
+@pytest.mark.parametrize("command", ["apply", "destroy"])
+def test_at_the_prompt(node: Node, swap: Callable[[], None], command: str) -> None:
+    node.apply(veth())
+    asked = Asked(command, str(node.write(changed(mtu=1400))))
+    swap()
+    before = whole()
+    assert asked.answer("yes\n") == 1
+    assert differences(before, whole()) == []
+
+
+@pytest.mark.parametrize("swap", [another_device, another_namespace, another_peer])
+@pytest.mark.parametrize("command", ["apply", "destroy"])
+def test_between_the_last_look_and_the_first_action(
+    node: Node, swap: Callable[[], None], command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.apply(veth())
+    node.write(changed(mtu=1400))
+    genuine = journal.begin
+    seen: list[list[Any]] = []
+    ours = {(where, link(name, where)["ifindex"]) for name, where in (("to-a", ""), ("eth0", "a"), ("eth0", "b"))}
+
+    def begin(*words: Any, **named: Any) -> Any:
+        if not seen:
+            swap()
+            seen.append(foreign(ours))
+        return genuine(*words, **named)
+
+    monkeypatch.setattr(transaction, "begin", begin)  # what it does is done after the look, before the first action
+    outcome = node.run(command, "-y", str(node.path))
+    assert seen
+    assert outcome.code == 1, outcome.out
+    assert [each for each in seen[0] if each not in foreign(ours)] == []
+
+
+def foreign(ours: set[tuple[str, int]]) -> list[Any]:
+    """What others have: devices, with their MTUs and addresses, by ifindex."""
+    found: list[Any] = []
+    for namespace in ("", *(path.name for path in Path("/run/netns").iterdir())):
+        for each in json.loads(ip("-j", "addr", namespace=namespace)):
+            if each["ifname"] in ("foreign1", "other", "eth0", "to-a") and (namespace, each["ifindex"]) not in ours:
+                addresses = sorted(address["local"] for address in each["addr_info"] if address["scope"] == "global")
+                found.append((namespace, each["ifindex"], each["ifname"], each["mtu"], addresses))
+    return found
