@@ -237,8 +237,9 @@ def _subnet(address: Address) -> tuple[int, int]:
 
 def _loses_ipv4(gone: Sequence[Address], new: Sequence[Address], live: Endpoint) -> bool:
     """Whether the last IPv4 address goes, and all IPv4 routes with it (net/ipv4/fib_frontend.c, fib_inetaddr_event)."""
-    left = [address for address in (*live.addresses, *new) if not _is_ipv6(address) and address not in gone]
-    return not left and any(not _is_ipv6(address) for address in gone)
+    going = {address.text for address in gone if not _is_ipv6(address)}
+    left = (address.text not in going for address in (*live.addresses, *new) if not _is_ipv6(address))
+    return bool(going) and not any(left)
 
 
 def _set_link(device: str, values: dict[str, Value], desired: Endpoint, live: Endpoint) -> SetLink:

@@ -10,7 +10,7 @@ for a moment.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from nkform.dataclass import replace
 from nkform.model import Endpoint, Route, RouteKey
@@ -65,18 +65,27 @@ def route_changes(desired: Endpoint, live: Endpoint) -> list[RouteChange]:
 def removals(end: End, changes: Sequence[RouteChange], live: Endpoint) -> Iterator[Action]:
     """Removes what shall be gone. What the kernel would take in its place steps aside for a moment."""
     going = {before for before, after in changes if before is not None and after is None}
-    if not going:
-        return
-    groups = _by_key(live.routes)
-    for before, after in changes:
-        if before is None or after is not None:
-            continue
-        same = groups[before.key]
-        ahead = same[: same.index(before)] if len(same) > 1 else []
-        aside = [route for route in ahead if route not in going and route.ours and kernel_takes(before, route)]
-        yield from (DeleteRoute(end, route) for route in aside)
-        yield DeleteRoute(end, before)
+    for routes in _by_key(live.routes).values() if going else ():
+        gone = [route for route in routes if route in going]
+        aside = _in_the_way(routes, going) if gone and len(routes) > 1 else []
+        yield from (DeleteRoute(end, route) for route in (*aside, *gone))
         yield from (AddRoute(end, route, beside=True) for route in aside)
+
+
+def _in_the_way(routes: Sequence[Route], going: Collection[Route]) -> list[Route]:
+    """Of the routes of one key, those that stay and that the kernel would take for one that goes, for they come first.
+
+    That is seldom more than the one that is declared.
+    """
+    ahead: list[Route] = []
+    aside: dict[Route, None] = {}
+    for route in routes:
+        if route not in going:
+            if route.ours:
+                ahead.append(route)
+        else:
+            aside.update(dict.fromkeys(other for other in ahead if kernel_takes(route, other)))
+    return list(aside)
 
 
 def kernel_takes(asked: Route, route: Route) -> bool:

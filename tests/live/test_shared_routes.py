@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.live.support import Node, ip, kinds
+from nkform.kernel import inet
+from tests.live.support import Node, batch, ip, kinds
 
 Spec = dict[str, Any]
 
@@ -150,3 +151,26 @@ def test_a_second_route_of_ours_that_nobody_declared_is_drift(node: Node) -> Non
     node.apply()
     assert hops() == [("10.7.0.8", "v0", "78")]
     assert len(ip("-6", "route", "show", "default").splitlines()) == 1
+
+
+def test_routes_through_other_links_of_a_workload_are_not_even_read(node: Node) -> None:
+    """They are not ours for their number alone."""
+    node.apply(spec("8"))
+    ip("link", "add", "own0", "type", "veth", "peer", "name", "own1", namespace="web")
+    ip("link", "set", "own0", "up", namespace="web")
+    batch([f"route add 20.0.{n >> 8}.{n & 255}/32 dev own0 proto 78" for n in range(1000)], "web")
+    batch([f"-6 route add 2001:db8:{n:x}::/48 dev own0 proto 78" for n in range(1000)], "web")
+    assert ip("route", namespace="web").count("proto 78") == 1001
+    before = inet.decode_routes.cache_info().misses
+    assert node.changes() == []
+    assert inet.decode_routes.cache_info().misses - before < 100
+    node.destroy()
+
+
+def test_what_a_workload_adds_to_its_own_end_goes_with_the_next_apply(node: Node) -> None:
+    node.apply(spec("8"))
+    batch([f"route add 20.0.{n >> 8}.{n & 255}/32 dev eth0 proto 78" for n in range(3000)], "web")
+    batch([f"route append default via 10.7.{n >> 8}.{n & 255} onlink dev eth0 proto 78" for n in range(3000)], "web")
+    batch([f"-6 route append default via fd07::{n + 16:x} dev eth0 proto 78 metric 1024" for n in range(300)], "web")
+    node.apply()
+    assert hops("web") == [("10.7.0.8", "eth0", "78")]
