@@ -320,7 +320,8 @@ class Namespace:
 
     Desired: `create` says that nkform makes and owns it, `optional` that it may be absent. Observed: `owner` is the
     node that has it on record, `marked` whether its `lo` carries that node's mark, which anybody in it can change.
-    `links` maps the names of all devices in it to whether they belong to that node. `cookie` is the kernel's number of
+    `links` maps the names of all devices in it to whether they belong to that node; `own` are those of them that the
+    kernel made by itself, and that keep no namespace alive. `cookie` is the kernel's number of
     it, which no other one ever gets; 0 where it is not known.
     """
 
@@ -331,6 +332,7 @@ class Namespace:
     optional: bool = False
     marked: bool = True
     cookie: int = 0
+    own: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)

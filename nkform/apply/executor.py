@@ -159,7 +159,7 @@ class Executor:
                 told = "that name leads to another namespace now, or it is not on record as nkform's"
                 raise KernelError(errno.ESTALE, f"delete namespace {name}", told)
             present = whole(partial(links.dump, decoder=self._decoder), socket)
-        if others := [link.name for link in present if link.name != "lo"]:
+        if others := [link.name for link in present if not links.is_the_kernels(link)]:
             raise KernelError(errno.ENOTEMPTY, f"delete namespace {name}, which holds {', '.join(others)}")
 
     def _create_pairs(self, actions: Sequence[CreatePair]) -> None:

@@ -63,9 +63,26 @@ VETH_INFO_PEER = 1
 IFLA_NETKIT_PEER_INFO = 1
 IFLA_NETKIT_PRIMARY = 2
 RTEXT_FILTER_SKIP_STATS = 8
+LOOPBACK = 1
+"""The ifindex of `lo` in every namespace (include/linux/netdevice.h, LOOPBACK_IFINDEX)."""
 IFF_UP = 0x1
 IFF_RUNNING = 0x40
 NO_MAC = "00:00:00:00:00:00"
+
+FALLBACKS: Mapping[str, str] = {
+    "tunl0": "ipip",
+    "gre0": "gre",
+    "gretap0": "gretap",
+    "erspan0": "erspan",
+    "ip_vti0": "vti",
+    "sit0": "sit",
+    "ip6tnl0": "ip6tnl",
+    "ip6gre0": "ip6gre",
+    "ip6_vti0": "vti6",
+}
+"""The devices that the modules of tunnels make in every namespace by themselves, and their kinds; nobody can remove
+them (net/ipv4/ip_tunnel.c, ip_tunnel_init_net; ipip.c, ip_gre.c, ip_vti.c; net/ipv6/sit.c, ip6_tunnel.c, ip6_gre.c,
+ip6_vti.c)."""
 
 _PEER_INFO = {"veth": VETH_INFO_PEER, "netkit": IFLA_NETKIT_PEER_INFO}
 _NUMBERS: Mapping[str, struct.Struct] = {"u8": U8, "u16": U16, "u32": U32}
@@ -94,6 +111,11 @@ class Link:
     peer: Mapping[str, Value]
     headroom: int | None
     tailroom: int | None
+
+
+def is_the_kernels(link: Link) -> bool:
+    """Whether a link is one that the kernel makes in every namespace, `lo` and fallback tunnels, and nobody's."""
+    return link.index == LOOPBACK or FALLBACKS.get(link.name) == link.kind
 
 
 _FLAG_VALUES = tuple((a.name, a.kept.bit) for a in ATTRIBUTES if isinstance(a.kept, Flag))

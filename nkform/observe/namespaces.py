@@ -15,8 +15,6 @@ from nkform.kernel.netns import Namespaces, get_nsid, nsid_of
 from nkform.model import Address, Route, Taken
 from nkform.observe.taken import Place, Slot, look, with_hops
 
-LOOPBACK = 1
-"""The ifindex of `lo` in every namespace (include/linux/netdevice.h, LOOPBACK_IFINDEX)."""
 OPEN_AT_ONCE = 256
 LINKS_ONE_BY_ONE = 2
 """Routes of so many links are asked for link by link: each time the kernel goes through all routes there."""
@@ -39,7 +37,7 @@ class Contents:
     @property
     def alias(self) -> str:
         """The alias of `lo`, where a namespace carries its mark."""
-        loopback = self.links.get(LOOPBACK)
+        loopback = self.links.get(links.LOOPBACK)
         return loopback.alias if loopback else ""
 
 

@@ -372,7 +372,8 @@ def _namespaces(world: _World, node: str, desired: Node | None, devices: Iterabl
             continue
         names = {link.name: link.name in ours.get(key, ()) for link in contents.links.values() if link.index != 1}
         marked = owner_of(contents.alias) == owner
-        found[key] = Namespace(key, owner=owner, links=names, marked=marked, cookie=contents.cookie)
+        own = tuple(link.name for link in contents.links.values() if link.index != 1 and links.is_the_kernels(link))
+        found[key] = Namespace(key, owner=owner, links=names, own=own, marked=marked, cookie=contents.cookie)
     return found
 
 

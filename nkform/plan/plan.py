@@ -247,7 +247,7 @@ def _leftovers(desired: Node, live: Node) -> tuple[list[Change], list[Problem]]:
     for name, found in live.namespaces.items():
         if found.owner != desired.name or name in desired.namespaces:
             continue
-        others = [link for link, ours in found.links.items() if not ours]
+        others = [link for link, ours in found.links.items() if not ours and link not in found.own]
         if others:
             warnings.append(
                 Problem(

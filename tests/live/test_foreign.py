@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from nkform.observe import node as observing
 from tests.live.support import Node, dump, ip, kinds, link, links, needs, sh
 from tests.live.test_pairs import veth
+from tests.live.witness import IP
 
 
 @pytest.fixture
@@ -198,3 +200,13 @@ def test_a_pair_that_goes_while_we_look_is_gone(node: Node, monkeypatch: pytest.
 
     monkeypatch.setattr(observing, "read", read)
     assert [(change["name"], change["operation"]) for change in node.changes()] == [("to-a", "create")]
+
+
+def test_the_kernels_own_tunnels_keep_no_namespace_alive(node: Node) -> None:
+    node.apply(veth())
+    if subprocess.run([IP, "-n", "a", "link", "add", "t0", "type", "sit"], capture_output=True, check=False).returncode:
+        pytest.skip("this kernel has no sit tunnels")
+    ip("link", "del", "t0", namespace="a")
+    assert "sit0" in links("a")
+    node.destroy()
+    assert ip("netns").strip() == ""
