@@ -7,6 +7,9 @@ import errno
 
 from nkform.kernel.netlink import KernelError
 
+UNSET_IS_EIO = "ipv6.stable_secret"
+"""As long as nobody has set it, reading it fails (net/ipv6/addrconf.c, addrconf_sysctl_stable_secret)."""
+
 
 def path(interface: str, key: str) -> str:
     """The file of a key `ipv4.NAME` or `ipv6.NAME`. Interface names may hold dots, which is why no dotted name is
@@ -16,11 +19,13 @@ def path(interface: str, key: str) -> str:
 
 
 def read(interface: str, key: str) -> str:
-    """The value as the kernel prints it. Raises KernelError (ENOENT: this kernel has no such key)."""
+    """The value as the kernel prints it, empty if it has none. Raises KernelError (ENOENT: there is no such key)."""
     try:
         with open(path(interface, key), encoding="ascii") as file:
             return file.read().strip()
     except OSError as error:
+        if error.errno == errno.EIO and key == UNSET_IS_EIO:
+            return ""
         raise KernelError(error.errno or errno.EIO, f"read sysctl {key} of {interface}") from error
 
 

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 
-from nkform.attributes import ATTRIBUTES
+from nkform.attributes import ATTRIBUTES, FORCE_FORWARDING, FORWARDING
 from nkform.dataclass import dataclass, replace
 from nkform.kernel import bpffs, devconf, hardware, links, rundir, sysctl
 from nkform.kernel.netlink import KernelError, Socket, whole
@@ -170,7 +170,8 @@ def _sysctls(devices: Iterable[Device]) -> Wanted:
     for device in devices:
         for end in device.ends:
             if end.sysctl:
-                wanted.setdefault(end.namespace, {})[end.name] = end.sysctl
+                more = {FORCE_FORWARDING: "1"} if FORWARDING in end.sysctl else {}
+                wanted.setdefault(end.namespace, {})[end.name] = {**more, **end.sysctl} if more else end.sysctl
     return wanted
 
 
@@ -293,7 +294,8 @@ def _read_sysctls(
 def _each(interface: str, names: Iterable[str], known: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     for name in names:
         with suppress(KernelError):  # it is not there: the plan will say so
-            yield name, known[name] if name in known else sysctl.read(interface, name)
+            if value := known[name] if name in known else sysctl.read(interface, name):
+                yield name, value
 
 
 def _device(world: _World, link: links.Link, declared: Device | None) -> Device:

@@ -323,7 +323,7 @@ def undo(action: Action) -> tuple[Action, ...]:
             # Half a change leaves what is neither of the two.
             return () if was is None else (SetMap(device, hook, program, None, was),)
         case SetSysctl(end, key, before, after):
-            return () if before is None else (SetSysctl(end, key, after, before),)
+            return (SetSysctl(end, key, after, before),) if before else ()
 
 
 def chain_of(hook: Hook) -> Chain:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
+from nkform.attributes import FORCE_FORWARDING, FORWARDING
 from nkform.dataclass import replace
 from nkform.model import Device, Endpoint, Route
 from nkform.problem import Path, Problem
@@ -28,6 +29,60 @@ def without_own_routes(device: Device) -> tuple[Device, list[Problem]]:
             problems += _told(end, own, path)
             ends[side] = replace(end, routes=tuple(route for route in end.routes if route not in own))
     if not problems:
+        return device, problems
+    return replace(device, primary=ends[0], peer=ends[1] if len(ends) > 1 else None), problems
+
+
+IPV6_MTU = "ipv6.mtu"
+
+
+def contradictions(device: Device) -> Iterator[Problem]:
+    """What the sysctls of an end say against the rest of it."""
+    for side, end in enumerate(device.ends):
+        if not end.sysctl:
+            continue
+        path: Path = ("devices", device.name, "peer") if side else ("devices", device.name)
+        six = [a.text for a in end.addresses if ":" in a.text] + [r.to for r in end.routes if ":" in r.to]
+        if six and end.sysctl.get("ipv6.disable_ipv6", "0") != "0":
+            yield Problem(
+                "NK0454",
+                f"IPv6 is switched off on {end.name}, which shall have {six[0]}",
+                path=(*path, "sysctl", "ipv6", "disable_ipv6"),
+                hint="take `disable_ipv6` out, or the IPv6 addresses and routes",
+            )
+        asked, mtu = end.sysctl.get(IPV6_MTU, ""), end.attrs.get("mtu")
+        if asked.isdecimal() and isinstance(mtu, int) and int(asked) > mtu:
+            yield Problem(
+                "NK0455",
+                f"the IPv6 MTU of {end.name}, {asked}, is larger than its MTU of {mtu}",
+                path=(*path, "sysctl", "ipv6", "mtu"),
+                hint=f"at most {mtu}, or a larger `mtu`",
+            )
+
+
+def forwarding(device: Device, features: Collection[str]) -> tuple[Device, list[Problem]]:
+    """The device with what makes `ipv6.forwarding` of a single device work: alone it changes nothing of what is
+    forwarded, which goes by `all` (net/ipv6/ip6_output.c, ip6_forward)."""
+    forced = f"sysctl:{FORCE_FORWARDING}" in features
+    problems: list[Problem] = []
+    ends = list(device.ends)
+    for side, end in enumerate(device.ends):
+        if end.sysctl.get(FORWARDING) != "1" or FORCE_FORWARDING in end.sysctl:
+            continue
+        if forced:
+            ends[side] = replace(end, sysctl={**end.sysctl, FORCE_FORWARDING: "1"})
+            continue
+        problems.append(
+            Problem(
+                "NK0456",
+                f"ipv6.forwarding of {end.name} alone forwards nothing: this kernel has no force_forwarding, and goes "
+                "by net.ipv6.conf.all.forwarding",
+                path=("devices", device.name, *(("peer",) if side else ()), "sysctl", "ipv6", "forwarding"),
+                hint="set net.ipv6.conf.all.forwarding in that namespace to 1",
+                severity="warning",
+            )
+        )
+    if not forced or ends == list(device.ends):
         return device, problems
     return replace(device, primary=ends[0], peer=ends[1] if len(ends) > 1 else None), problems
 

@@ -26,12 +26,15 @@ from nkform.plan.actions import (
     SetMap,
     SetMark,
     SetPolicy,
+    SetSysctl,
+    Settle,
     SetUp,
     create,
     end_of,
     namespace_of,
 )
 from nkform.plan.compare import FieldChange, device_fields, end_actions, end_fields
+from nkform.plan.contradictions import IPV6_MTU
 from nkform.plan.obstacles import in_place, obstacles
 from nkform.plan.parts import absent
 from nkform.plan.resolve import resolve
@@ -102,6 +105,7 @@ class _Phases:
     switch: list[Action] = field(default_factory=list)
     retire: list[Action] = field(default_factory=list)
     attach: list[Action] = field(default_factory=list)
+    hold: list[Action] = field(default_factory=list)
     leave: list[Action] = field(default_factory=list)
     open: list[Action] = field(default_factory=list)
 
@@ -117,8 +121,8 @@ class _Phases:
         inside = [action for key in keys for some in (self.inside, self.inside_routes) for action in some.get(key, ())]
         return (
             *self.close, *self.delete, *self.namespaces, *self.move, *self.create, *self.attach,
-            *inside, *self.outside, *self.raised, *self.routes, *self.settle, *self.switch, *self.retire, *self.leave,
-            *self.open,
+            *inside, *self.outside, *self.raised, *self.routes, *self.settle, *self.switch, *self.retire, *self.hold,
+            *self.leave, *self.open,
         )  # fmt: skip
 
 
@@ -280,6 +284,7 @@ def _device_changes(
         if found is None:
             _schedule(create(device), phases)
             _attach(device, None, phases, legacy=legacy)
+            _hold(device, phases)
             yield Change("create", "device", name, after=device)
         elif name in anew or name in blocked:
             obstacle = blocked.get(name) or swap.obstacle(device, found, devices, live, going)
@@ -290,6 +295,7 @@ def _device_changes(
                 _attach(device, None, phases, legacy=legacy)
             else:
                 _beside(swap.swap(_keeping(device, found), found, names), phases, legacy=legacy)
+            _hold(device, phases)
             reason = _reason(compared[name], obstacle)
             yield Change("replace", "device", name, compared[name], reason, found, device)
         elif device.kind == "external":
@@ -299,8 +305,20 @@ def _device_changes(
         elif compared[name] or found.owner != node:
             _update(device, found, node, phases)
             _attach(device, found, phases, legacy=legacy)
+            _hold(device, phases)
             marked = () if found.owner == node else (FieldChange(("owner",), found.owner, node),)
             yield Change("update", "device", name, (*marked, *compared[name]), before=found, after=device)
+
+
+def _hold(device: Device, phases: _Phases) -> None:
+    """Sets last what the kernel sets otherwise when an end or its other end comes up, or gets another MTU, and does so
+    some time after the fact (net/ipv6/addrconf.c, addrconf_notify)."""
+    for end in device.ends:
+        if (value := end.sysctl.get(IPV6_MTU)) is not None:
+            place = end_of(device.name, end)
+            if all(each.attrs.get("up") for each in device.ends):
+                phases.hold.append(Settle(place))
+            phases.hold.append(SetSysctl(place, IPV6_MTU, None, value))
 
 
 def is_legacy(device: Device, features: Collection[str]) -> bool:

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from functools import cache, lru_cache
 
-from nkform.attributes import ATTRIBUTES, BY_NAME, Attribute
+from nkform.attributes import ATTRIBUTES, BY_NAME, FORCE_FORWARDING, FORWARDING, Attribute
 from nkform.dataclass import dataclass, replace
 from nkform.features import FEATURES
 from nkform.model import Attrs, Device, Endpoint, Kind, Node, Room, RoomFor, Value
 from nkform.plan.chains import completed, needs_programs
-from nkform.plan.contradictions import without_own_routes
+from nkform.plan.contradictions import contradictions, forwarding, without_own_routes
 from nkform.problem import Path, Problem
 
 MAX_ROOM = 65535
@@ -48,6 +48,9 @@ def resolve(desired: Node, features: Collection[str], rooms: Mapping[str, Room])
         problems += unknown
         filled, noted = without_own_routes(filled)
         problems += noted
+        problems += contradictions(filled)
+        filled, noted = forwarding(filled, features)
+        problems += noted
         problems += _missing(filled, features)
         devices[name] = filled
     return Resolved(devices, tuple(problems))
@@ -66,6 +69,8 @@ def needed_features(desired: Node) -> set[str]:
                 needed.add(attr.feature)
         for end in device.ends:
             needed |= {f"sysctl:{key}" for key in end.sysctl}
+            if FORWARDING in end.sysctl:
+                needed.add(f"sysctl:{FORCE_FORWARDING}")
     return needed
 
 

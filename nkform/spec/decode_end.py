@@ -173,11 +173,22 @@ def _sysctl(data: Mapping[str, Mapping[str, int | str]], path: Path, context: Co
             where = (*path, family, key)
             if fault := names.sysctl_fault(key):
                 context.report("NK0314", f"the sysctl's name {quoted(key)} {fault}", where, "")
-            text = str(value)
+            text = str(value) if key != "stable_secret" else _exploded(str(value), where, context)
             if isinstance(value, str):
                 _check_sysctl_text(key, value, where, context)
             found[f"{family}.{key}"] = text
     return found
+
+
+def _exploded(text: str, path: Path, context: Context) -> str:
+    """An IPv6 address with all its digits, as the kernel prints a secret (net/ipv6/addrconf.c)."""
+    try:
+        ip = parse_ip(text)
+    except BadAddress as error:
+        context.report("NK0314", f"`stable_secret` is {quoted(text)}, which {error.fault}", path, "")
+        return text
+    digits = f"{ip.value:032x}"
+    return ":".join(digits[place : place + 4] for place in range(0, 32, 4))
 
 
 def _check_sysctl_text(key: str, text: str, path: Path, context: Context) -> None:

@@ -44,6 +44,9 @@ _EXAMPLE: Json = {
     },
 }
 
+ROUTE_MTU = 65520
+"""The largest MTU of a route, in bytes: the kernel makes this of all that is more (net/ipv4/metrics.c)."""
+
 
 def strict(schema: Any) -> Any:
     """The schema without the choice of a variable where something else than text is meant."""
@@ -209,7 +212,7 @@ def _definitions() -> Json:
                 "src": _text("Source address of packets that take this route.", "10.0.0.2", title="a source address"),
                 "metric": _number("Priority, the lowest wins. Default: 0 for IPv4, 1024 for IPv6.", 0, u32, 100),
                 "table": _number("Routing table, by number. Default: 254 (main).", 1, u32, 254),
-                "mtu": _number("Largest packet on this route, in bytes. Default: the device's.", 68, 65535, 1400),
+                "mtu": _number("Largest packet on this route, in bytes. Default: the device's.", 68, ROUTE_MTU, 1400),
             },
             required=["to"],
         ),

@@ -1,0 +1,106 @@
+"""Sysctls and routes whose values the kernel changes by itself, or that contradict what else a spec says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.live.support import Node, ip, kinds, needs, pings, sh
+from tests.live.test_shared_routes import spec
+from tests.live.witness import IP
+
+Spec = dict[str, Any]
+
+
+def value(key: str, name: str, namespace: str = "") -> str:
+    """A sysctl as a file."""
+    path = f"/proc/sys/net/{key.replace('.', '/conf/' + name + '/')}"
+    words = [IP, "netns", "exec", namespace] if namespace else []
+    return sh(*words, "cat", path).strip()
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_the_mtu_of_ipv6_holds(node: Node, kind: str) -> None:
+    made = spec("8", kind)
+    device = made["devices"]["v0"]
+    device["sysctl"] = device["peer"]["sysctl"] = {"ipv6": {"mtu": 1400}}
+
+    def holds() -> None:
+        sh("sleep", "0.2")
+        assert value("ipv6.mtu", "v0") == "1400"
+        assert value("ipv6.mtu", "eth0", "web") == "1400"
+        assert node.changes() == []
+
+    node.apply(made)
+    holds()
+    device["mtu"] = 1450
+    node.apply(made)
+    holds()
+    ip("link", "set", "eth0", "down", namespace="web")
+    node.apply(made)
+    holds()
+    ip("link", "set", "v0", "down")
+    node.apply(made)
+    holds()
+    device["mtu"] = 1399
+    assert "NK0455" in node.refused(made)
+
+
+def test_a_secret_that_was_never_set_is_set(node: Node) -> None:
+    made = spec("8")
+    node.apply(made)
+    made["devices"]["v0"]["sysctl"] = {"ipv6": {"stable_secret": "fd00::1"}}
+    node.apply(made)
+    assert value("ipv6.stable_secret", "v0") == "fd00:0000:0000:0000:0000:0000:0000:0001"
+
+
+@pytest.mark.parametrize("what", ["addresses", "routes"])
+def test_ipv6_that_is_switched_off_has_no_addresses_and_no_routes(node: Node, what: str) -> None:
+    made = spec("8")
+    made["devices"]["v0"]["sysctl"] = {"ipv6": {"disable_ipv6": 1}}
+    other = "routes" if what == "addresses" else "addresses"
+    made["devices"]["v0"][other] = [made["devices"]["v0"][other][0]]
+    assert "NK0454" in node.refused(made)
+    made["devices"]["v0"][what] = [made["devices"]["v0"][what][0]]
+    node.apply(made)
+
+
+def test_the_largest_mtu_of_a_route_is_the_kernels(node: Node) -> None:
+    made = spec("8")
+    made["devices"]["v0"]["routes"][0]["mtu"] = 65535
+    assert "65520" in node.refused(made)
+    made["devices"]["v0"]["routes"][0]["mtu"] = 65520
+    node.apply(made)
+
+
+def forwarding() -> Spec:
+    """Two workloads that reach each other through the node over IPv6."""
+    devices = {
+        f"to-{name}": {
+            "kind": "veth",
+            "addresses": ["fe80::1/64"],
+            "routes": [{"to": f"fd00::{number}/128"}],
+            "sysctl": {"ipv6": {"forwarding": 1}},
+            "peer": {
+                "name": "eth0",
+                "namespace": name,
+                "addresses": [f"fd00::{number}/128"],
+                "routes": [{"to": "::/0", "via": "fe80::1"}],
+            },
+        }
+        for number, name in enumerate("ab", 2)
+    }
+    return {
+        "version": 1, "node": "w", "namespaces": {"a": {"create": True}, "b": {"create": True}}, "devices": devices,
+    }  # fmt: skip
+
+
+@needs()
+def test_forwarding_of_one_device_forwards(node: Node) -> None:
+    outcome = node.apply(forwarding())
+    if "NK0456" in outcome.err:
+        pytest.skip("this kernel has no force_forwarding")
+    assert value("ipv6.force_forwarding", "to-a") == "1"
+    assert any(pings("a", "fd00::3") for _ in range(10))
+    node.destroy()
