@@ -350,7 +350,8 @@ class Node:
 
     Observed only: `rooms`, by name, for all devices of the root namespace; `covered`, whether the file system that our
     pins are in may be out of sight; `taken`, by device, what others have where one of its ends is still to come;
-    `astray`, how many of our pins hold links that lead to none of the devices.
+    `astray`, how many of our pins hold links that lead to none of the devices; `occupied`, by the name of a declared
+    namespace, the path of a file there that leads to no namespace.
     """
 
     name: str
@@ -360,6 +361,7 @@ class Node:
     covered: bool = False
     taken: Mapping[str, tuple[Taken, ...]] = field(default_factory=dict, compare=False)
     astray: int = 0
+    occupied: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def with_devices(self, devices: Mapping[str, Device]) -> Node:
         return replace(self, devices=devices)

@@ -98,14 +98,18 @@ def _look(
     devices, astray = _with_hooks(devices, root, node, declared)
     devices = _with_contents(devices, declared)
     devices = {name: devices[name] for name in (*declared, *sorted(devices)) if name in devices}
+    known = _namespaces(world, node, desired, devices.values())
+    lacking = {key for key in desired.namespaces if key not in known} if desired else set()
+    lacking -= set(world.keys.get(None, ()))
     return Node(
         name=node,
-        namespaces=_namespaces(world, node, desired, devices.values()),
+        namespaces=known,
         devices=devices,
         rooms={link.name: Room(link.headroom, link.tailroom) for link in root.links.values()},
         covered=any(device.chains for device in declared.values()) and bpffs.is_covered(),
         taken=_taken(world, devices),
         astray=astray,
+        occupied={key: namespaces.path(key) for key in namespaces.names() if key in lacking} if lacking else {},
     )
 
 

@@ -16,7 +16,14 @@ def obstacles(
     for name, namespace in wanted.items():
         found = live.namespaces.get(name)
         path: Path = ("namespaces", name)
-        if found is None and not namespace.create:
+        if found is None and name in live.occupied:
+            yield Problem(
+                "NK0457",
+                f"{live.occupied[name]} is there, and leads to no namespace",
+                path=path,
+                hint="a file left over from before a reboot, say: remove it, then run nkform again",
+            )
+        elif found is None and not namespace.create:
             yield Problem(
                 "NK0410",
                 f"there is no namespace {name}",
