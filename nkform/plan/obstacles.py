@@ -8,6 +8,9 @@ from nkform.model import ROOT, Device, Endpoint, Namespace, Node, Taken
 from nkform.plan.compare import device_fields
 from nkform.problem import Path, Problem
 
+IPV6_MIN_MTU = 1280
+"""Below it the kernel has no IPv6 on a link (RFC 8200, 5; include/net/if_inet6.h). Bytes."""
+
 
 def obstacles(
     node: str, wanted: Mapping[str, Namespace], devices: Mapping[str, Device], live: Node, adopt: bool
@@ -84,6 +87,8 @@ def _device_obstacles(node: str, device: Device, live: Node, adopt: bool) -> Ite
                 path=(*path, *forced[0].path),
                 hint="nkform never deletes what is not its own: delete the device yourself, or mend the spec",
             )
+    if found is not None:
+        yield from _too_small(device, found)
     if device.peer is not None:
         there = live.namespaces.get(device.peer.namespace)
         own = found.peer if found else None
@@ -96,6 +101,20 @@ def _device_obstacles(node: str, device: Device, live: Node, adopt: bool) -> Ite
                 " that name",
                 path=(*path, "peer", "name"),
                 hint="use another name for the peer",
+            )
+
+
+def _too_small(device: Device, found: Device) -> Iterator[Problem]:
+    """IPv6 on a device that somebody gave a smaller MTU than that needs; what the spec itself says is the spec's."""
+    for side, (end, there) in enumerate(zip(device.ends, found.ends, strict=False)):
+        mtu = there.attrs.get("mtu")
+        six = [address.text for address in end.addresses if ":" in address.text]
+        if six and "mtu" not in end.attrs and isinstance(mtu, int) and mtu < IPV6_MIN_MTU:
+            yield Problem(
+                "NK0458",
+                f"{end.name} cannot have {six[0]}: its MTU is {mtu}, and IPv6 needs {IPV6_MIN_MTU}",
+                path=("devices", device.name, *(("peer",) if side else ()), "addresses"),
+                hint=f"write `mtu: {IPV6_MIN_MTU}` or more",
             )
 
 

@@ -43,3 +43,18 @@ def test_a_name_below_run_netns_that_leads_to_no_namespace_is_named(node: Node, 
         path.unlink()
     node.apply(spec("8"))
     assert "web" in ip("netns")
+
+
+def test_ipv6_on_a_device_that_somebody_made_too_small_is_named(node: Node) -> None:
+    made = spec("8")
+    made["devices"]["v0"]["addresses"] = ["10.7.0.1/24"]
+    made["devices"]["v0"]["routes"] = []
+    made["devices"]["v0"]["peer"].update(addresses=["10.7.0.2/24"], routes=[])
+    node.apply(made)
+    ip("link", "set", "v0", "mtu", "1000")
+    made["devices"]["v0"]["addresses"].append("fd07::1/64")
+    error = node.refused(made)
+    assert "NK0458" in error
+    assert "its MTU is 1000" in error
+    made["devices"]["v0"]["mtu"] = 1280
+    node.apply(made)
