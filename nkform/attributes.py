@@ -15,10 +15,6 @@ from typing import Any, Literal
 from nkform.dataclass import dataclass
 from nkform.model import Kind
 
-FORWARDING = "ipv6.forwarding"
-FORCE_FORWARDING = "ipv6.force_forwarding"
-"""Sysctls of one device: alone, the first lets it forward nothing (Documentation/networking/ip-sysctl.rst)."""
-
 Form = Literal["u8", "u16", "u32", "mac"]
 
 

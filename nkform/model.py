@@ -17,6 +17,10 @@ programs are ours). Observed: what the kernel calls it, whatever that is."""
 ROOT = ""
 """The namespace key of the namespace that nkform itself runs in."""
 
+FORWARDING = "ipv6.forwarding"
+FORCE_FORWARDING = "ipv6.force_forwarding"
+"""Sysctls of one device: alone, the first lets it forward nothing (Documentation/networking/ip-sysctl.rst)."""
+
 MARK_PREFIX = "nkform:"
 
 

@@ -5,14 +5,15 @@ It is read before anything is done, in one visit to each namespace.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
 from nkform.apply import belongings, losses
 from nkform.apply.belongings import Belonging
-from nkform.kernel import devconf
-from nkform.kernel.netlink import Socket, whole
+from nkform.kernel import devconf, sysctl
+from nkform.kernel.netlink import KernelError, Socket, whole
 from nkform.kernel.netns import Namespaces
-from nkform.model import Node
+from nkform.model import FORCE_FORWARDING, FORWARDING, Node
 from nkform.plan.plan import Plan
 
 
@@ -33,8 +34,18 @@ def noted(plan: Plan, live: Node, namespaces: Namespaces) -> tuple[Plan, Node, t
             with Socket() as socket:
                 dump = partial(devconf.dump, names=going.get(key, frozenset()), shared=shared)
                 interfaces = whole(dump, socket)
-                values[key] = {name: sysctls for _, name, sysctls in interfaces}
+                values[key] = {name: _forced(name, sysctls) for _, name, sysctls in interfaces}
                 if names := shaken.get(key):
                     known = {index: name for index, name, _ in interfaces}
                     others += belongings.read(socket, key, names, known)
     return *losses.noted(plan, live, going, values), tuple(others)
+
+
+def _forced(name: str, sysctls: Mapping[str, str]) -> Mapping[str, str]:
+    """The sysctls of an interface, with the one that a link message lacks, where it may be set."""
+    if sysctls.get(FORWARDING) != "1":
+        return sysctls
+    try:
+        return {**sysctls, FORCE_FORWARDING: sysctl.read(name, FORCE_FORWARDING)}
+    except KernelError:  # this kernel has none
+        return sysctls

@@ -10,13 +10,26 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 
-from nkform.attributes import ATTRIBUTES, FORCE_FORWARDING, FORWARDING
+from nkform.attributes import ATTRIBUTES
 from nkform.dataclass import dataclass, replace
 from nkform.kernel import bpffs, devconf, hardware, links, rundir, sysctl
 from nkform.kernel.netlink import KernelError, Socket, whole
 from nkform.kernel.netns import Namespaces
 from nkform.kernel.qdiscs import FILTER_PREFIX, has_filter, with_clsact
-from nkform.model import ROOT, Attrs, Device, Endpoint, Namespace, Node, Room, Taken, mark, owner_of
+from nkform.model import (
+    FORCE_FORWARDING,
+    FORWARDING,
+    ROOT,
+    Attrs,
+    Device,
+    Endpoint,
+    Namespace,
+    Node,
+    Room,
+    Taken,
+    mark,
+    owner_of,
+)
 from nkform.observe import owned
 from nkform.observe.namespaces import Contents, read, visit
 from nkform.observe.taken import Place, Slot
@@ -174,7 +187,7 @@ def _sysctls(devices: Iterable[Device]) -> Wanted:
     for device in devices:
         for end in device.ends:
             if end.sysctl:
-                more = {FORCE_FORWARDING: "1"} if FORWARDING in end.sysctl else {}
+                more = {FORCE_FORWARDING: "1"} if end.sysctl.get(FORWARDING) == "1" else {}
                 wanted.setdefault(end.namespace, {})[end.name] = {**more, **end.sysctl} if more else end.sysctl
     return wanted
 

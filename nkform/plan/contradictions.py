@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from nkform.attributes import FORCE_FORWARDING, FORWARDING
 from nkform.dataclass import replace
-from nkform.model import Device, Endpoint, Route
+from nkform.model import FORCE_FORWARDING, FORWARDING, Device, Endpoint, Route
 from nkform.problem import Path, Problem
 
 MAIN = 254

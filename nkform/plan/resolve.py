@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from functools import cache, lru_cache
 
-from nkform.attributes import ATTRIBUTES, BY_NAME, FORCE_FORWARDING, FORWARDING, Attribute
+from nkform.attributes import ATTRIBUTES, BY_NAME, Attribute
 from nkform.dataclass import dataclass, replace
 from nkform.features import FEATURES
-from nkform.model import Attrs, Device, Endpoint, Kind, Node, Room, RoomFor, Value
+from nkform.model import FORCE_FORWARDING, FORWARDING, Attrs, Device, Endpoint, Kind, Node, Room, RoomFor, Value
 from nkform.plan.chains import completed, needs_programs
 from nkform.plan.contradictions import contradictions, forwarding, without_own_routes
 from nkform.problem import Path, Problem

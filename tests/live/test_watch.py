@@ -117,7 +117,11 @@ def test_drift_is_said_once_when_it_comes_and_once_when_it_goes(node: Node, watc
     for words, path, back in (
         (("link", "set", "to-a", "mtu", "1400"), "mtu", ("link", "set", "to-a", "mtu", "1500")),
         (("route", "del", "10.1.0.2/32"), "routes", ("route", "add", "10.1.0.2/32", "dev", "to-a", "proto", "78")),
-        (("addr", "del", "10.1.0.1/32", "dev", "to-a"), "addresses", ("addr", "add", "10.1.0.1/32", "dev", "to-a")),
+        (
+            ("addr", "del", "10.1.0.1/32", "dev", "to-a"),
+            "addresses",
+            ("addr", "add", "10.1.0.1/32", "dev", "to-a", "proto", "78"),
+        ),
     ):
         ip(*words)
         process.drift(path)
