@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.live.support import Node, ip, kinds, needs, pings, sh
+from tests.live.support import Node, ip, kinds, pings, sh
 from tests.live.test_shared_routes import spec
 from tests.live.witness import IP
 
@@ -96,7 +96,6 @@ def forwarding() -> Spec:
     }  # fmt: skip
 
 
-@needs()
 def test_forwarding_of_one_device_forwards(node: Node) -> None:
     outcome = node.apply(forwarding())
     if "NK0456" in outcome.err:
