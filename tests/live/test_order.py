@@ -15,7 +15,7 @@ ADDRESSES = ("10.7.0.1/24", "10.8.0.1/24", "10.7.0.2/24", "10.9.0.1/32")
 
 
 def spec(addresses: list[str], routes: list[dict[str, Any]] | None = None, kind: str = "veth") -> Spec:
-    device = {"kind": kind, "addresses": addresses, "peer": {"name": "eth0", "namespace": "web"}}
+    device: Spec = {"kind": kind, "addresses": addresses, "peer": {"name": "eth0", "namespace": "web"}}
     if routes is not None:
         device["routes"] = routes
     return {"version": 1, "node": "w", "namespaces": {"web": {"create": True}}, "devices": {"v0": device}}
