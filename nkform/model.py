@@ -342,10 +342,11 @@ class Namespace:
 @dataclass(frozen=True, slots=True)
 class Room:
     """What an existing device asks of the devices in front of it, in bytes; None where the kernel does not report
-    it."""
+    it. And its ifindex."""
 
     headroom: int | None
     tailroom: int | None
+    index: int = 0
 
 
 @dataclass(frozen=True, slots=True)

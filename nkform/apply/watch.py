@@ -130,12 +130,14 @@ class Watch:
     def _meaning(self, subject: Subject, live: Node) -> tuple[Mapping[str, Device], tuple[Problem, ...]]:
         """What the spec means here, but for devices that it can mean nothing for here, and why.
 
-        It is worked out anew only where the devices changed that it makes room for. Raises NkformError for what is
-        wrong with no device in particular.
+        It is worked out anew only where the devices changed that it makes room for, that its programs name, or that are
+        not its own. Raises NkformError for what is wrong with no device in particular.
         """
         values = [value for device in subject.node.devices.values() for value in device.attrs.values()]
         needy = {name for value in values if isinstance(value, RoomFor) for name in value.devices}
-        basis = (subject, {name: live.rooms.get(name) for name in needy})
+        needy |= subject.programs.named(subject.node) if subject.programs else set()
+        framings = {name: d.framing for name, d in live.devices.items() if d.kind == "external"}
+        basis = (subject, {name: live.rooms.get(name) for name in needy}, framings)
         if self._resolved is None or self._resolved[0] != basis:
             devices, problems = meaning(subject.node, live, features=subject.features, programs=subject.programs)
             errors = tuple(problem for problem in problems if problem.severity == "error")

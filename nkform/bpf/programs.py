@@ -6,7 +6,7 @@ A digest needs no compiler; compiling and loading happen when a program is attac
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from nkform.bpf.catalogue import catalogue, unknown
@@ -18,6 +18,8 @@ from nkform.bpf.render import Rendered, Renderer, contents_of, digest
 from nkform.bpf.template import DECLARED_FACTS, Template, check, excluded, misplaced, verdicts
 from nkform.bpf.vocabulary import FACT_PREFIX
 from nkform.dataclass import dataclass, replace
+from nkform.features import FEATURES
+from nkform.kernel.hardware import index_of
 from nkform.model import Chain, Contents, Device, Node, Program
 from nkform.problem import Path as SpecPath
 from nkform.problem import Problem, fail
@@ -41,6 +43,10 @@ class Programs:
     def __init__(self, source: Source) -> None:
         self._source = source
         self._engine_name = resolve(source.engine, objects=source.objects is not None)
+        if source.objects is not None and self._engine_name != "clang":
+            raise fail(
+                "NK0736", "objects that were built elsewhere are clang's: bcc compiles in the process that loads"
+            )
         self._engine: Engine | None = None
         self._templates = catalogue(source.folders)
         self._renderer = Renderer(self._templates.values())
@@ -118,15 +124,64 @@ class Programs:
             return {}
         return contents_of(template, check(template, program.params).params, facts_of(device, hook))
 
-    def resolve(self, device: Device) -> tuple[Device, list[Problem]]:
-        """The device with the digests of its programs, without those that have no work in its mode, which are told."""
+    def needs(self, node: Node) -> set[str]:
+        """The features of the kernel that the templates of a node's programs need."""
+        return {need for program in _all(node) for need in self._templates[program.template].needs}
+
+    def named(self, node: Node) -> set[str]:
+        """The devices that parameters of a node's programs name."""
+        return {name for program in _all(node) for name, _ in self._names(program)}
+
+    def _names(self, program: Program) -> Iterator[tuple[str, str]]:
+        """The devices that a program's parameters name, each with its parameter."""
+        parameters = self._templates[program.template].parameters
+        for name, given in program.params.items():
+            if name in parameters and parameters[name].kind.name == "ifindex":
+                for item in given if isinstance(given, list | tuple) else (given,):
+                    if isinstance(item, str):
+                        yield item, name
+
+    def _absent(
+        self, program: Program, features: Collection[str] | None, indexes: Mapping[str, int | None] | None
+    ) -> Iterator[Problem]:
+        """What a program needs and the node does not have; None: that is not known."""
+        for need in self._templates[program.template].needs if features is not None else ():
+            if features is not None and need not in features:
+                feature = FEATURES.get(need)
+                since = f": it came with Linux {feature.since}" if feature else ""
+                message = (
+                    f"the template {program.template} of {program.name} needs {need}, which this kernel lacks{since}"
+                )
+                yield Problem("NK0401", message, path=program.places.get("template"))
+        for name, parameter in self._names(program) if indexes is not None else ():
+            if indexes is not None and name not in indexes:
+                message = (
+                    f"`{parameter}` of {program.name} names the device {name}, which neither the spec nor the node has"
+                )
+                yield Problem("NK0444", message, path=_place(program, (parameter,)))
+
+    def resolve(
+        self,
+        device: Device,
+        features: Collection[str] | None = None,
+        indexes: Mapping[str, int | None] | None = None,
+    ) -> tuple[Device, list[Problem]]:
+        """The device with the digests of its programs, without those that have no work in its mode, which are told.
+
+        `features` are those that the kernel has, `indexes` the devices that programs can name, with their ifindexes as
+        far as they stay. None: nothing is known of the node.
+        """
         chains: dict[str, Chain] = {}
         notes: list[Problem] = []
         for hook, chain in device.chains.items():
-            facts = facts_of(device, hook)
+            common = facts_of(device, hook)
             kept = []
             for program in chain.programs:
+                known = {name: index for name, _ in self._names(program) if (index := (indexes or {}).get(name))}
+                facts = replace(common, ifindexes=known) if known else common
                 why = excluded(self._templates[program.template], facts)
+                if why is None:
+                    notes += self._absent(program, features, indexes)
                 if why is None and facts.framing not in self._templates[program.template].framings:
                     notes.append(_unframed(device.name, program, facts.framing))
                 if why is None:
@@ -230,7 +285,8 @@ class Programs:
         facts = replace(facts_of(device, hook), ifindex=indexes[0], peer_ifindex=indexes[1])
         rendered = self._render(program, facts)
         if rendered.unknown:
-            rendered = self._render(program, _with_macs(facts, indexes))
+            known = {name: index_of(name) for name, _ in self._names(program)}
+            rendered = self._render(program, replace(_with_macs(facts, indexes), ifindexes=known))
         return self._load(rendered, maps, program.contents, alone=alone)
 
     def load_ahead(self, device: Device, hook: str, program: Program) -> Loaded | None:
@@ -247,6 +303,13 @@ class Programs:
         if self._engine is None:
             self._engine = make(self._source.engine, objects=self._source.objects)
         return self._loader.load(self._engine.build(rendered), rendered, maps, alone=alone, contents=contents)
+
+
+def _all(node: Node) -> Iterator[Program]:
+    """The programs that a node declares."""
+    for device in node.devices.values():
+        for chain in device.chains.values():
+            yield from chain.programs
 
 
 def _overfull(program: Program, rendered: Rendered) -> Iterator[Problem]:

@@ -252,12 +252,20 @@ class _Body:
                     found = len(found)
                 identity[name] = found
                 if used.parameter.kind.name == "ifindex":
+                    identity[name] = _identified(found, facts)
                     found = _resolved(found, facts)
             if found is None or (isinstance(found, tuple) and None in found):
                 unknown.append(name)
             else:
                 values[name] = found
         return values, identity, tuple(unknown)
+
+
+def _identified(found: Any, facts: Facts) -> Any:
+    """Names of devices with their ifindexes, where these are known beforehand: another device is another program."""
+    if isinstance(found, tuple):
+        return tuple(_identified(item, facts) for item in found)
+    return (found, facts.ifindexes[found]) if found in facts.ifindexes else found
 
 
 def _resolved(found: Any, facts: Facts) -> Any:

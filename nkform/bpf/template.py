@@ -17,6 +17,7 @@ from nkform.bpf.texts import folder_texts, read_text
 from nkform.bpf.values import families
 from nkform.data import data_path
 from nkform.dataclass import dataclass, field
+from nkform.features import FEATURES
 from nkform.problem import NkformError, Problem
 
 MANIFEST = "manifest.yaml"
@@ -154,6 +155,8 @@ def read(folder: Path, *, builtin: bool = False) -> Template:
     data: dict[str, Any] = parsed.data  # type: ignore[assignment]
     reading = _Reading()
     parameters = {name: reading.parameter(name, raw) for name, raw in (data.get("parameters") or {}).items()}
+    for place, need in enumerate(data.get("needs") or ()):
+        reading.need(place, need)
     said = tuple(reading.verdict(place, raw, parameters) for place, raw in enumerate(data.get("verdicts") or ()))
     if reading.problems:
         raise NkformError(*(_placed(problem, source) for problem in reading.problems))
@@ -228,6 +231,15 @@ class _Reading:
         if "default" not in raw:
             return parameter
         return Parameter(**{**_as_dict(parameter), "default": self.default(parameter, raw["default"])})
+
+    def need(self, place: int, name: str) -> None:
+        """A feature of the kernel: one that can be looked for."""
+        if name not in FEATURES and not name.startswith("sysctl:"):
+            known = ", ".join(FEATURES)
+            message = f"`{name}` is no feature that nkform can look for"
+            self.problems.append(
+                Problem("NK0702", message, path=("needs", place), hint=f"known are {known}, and sysctl:ipv4.KEY")
+            )
 
     def verdict(self, place: int, raw: object, parameters: Mapping[str, Parameter]) -> str:
         """A word, or a parameter that is one."""

@@ -103,7 +103,7 @@ def look(
     if programs is not None:
         desired = programs.declared(desired)
     with timed("probe"):
-        features = probe(namespaces, needed_features(desired))
+        features = probe(namespaces, needed_features(desired) | (programs.needs(desired) if programs else set()))
     with timed("observe"):
         live = observe(namespaces, desired.name, desired, begun)
     seen(live)
@@ -166,13 +166,18 @@ def programs_of(spec: Spec, options: argparse.Namespace) -> Iterator[Programs | 
     """The programs that a spec's chains use, checked; None where it needs none. Raises NkformError."""
     from nkform.plan.chains import needs_programs
 
+    objects = getattr(options, "objects", None)
+    if objects is not None:  # even where nothing has to be loaded: it was asked for
+        from nkform.bpf.store import Store
+
+        Store(objects, create=False).close()
     if not any(needs_programs(device) for device in spec.node.devices.values()):
         yield None
         return
     from nkform.bpf.programs import Programs, Source
 
     engine = getattr(options, "engine", None) or spec.engine
-    source = Source(tuple(Path(folder) for folder in spec.templates), engine, getattr(options, "objects", None))
+    source = Source(tuple(Path(folder) for folder in spec.templates), engine, objects)
     with Programs(source) as programs:
         problems = programs.check(spec.node.devices)
         if problems:

@@ -61,7 +61,7 @@ def _subject(options: argparse.Namespace, namespaces: Namespaces, stack: ExitSta
     spec = read_spec(options)
     with placed(spec):
         programs = stack.enter_context(programs_of(spec, options))
-        features = probe(namespaces, needed_features(spec.node))
+        features = probe(namespaces, needed_features(spec.node) | (programs.needs(spec.node) if programs else set()))
         node = programs.declared(spec.node) if programs else spec.node  # says which maps to look into
     heal = _healer(spec, namespaces, programs, options) if options.heal else None
     return Subject(node, features, programs, heal)

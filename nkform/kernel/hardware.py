@@ -1,4 +1,6 @@
-"""What a device's packets begin with, by its hardware type. Asks about devices of the thread's network namespace.
+"""What a device's packets begin with, by its hardware type, and its ifindex by its name.
+
+Asks about devices of the thread's network namespace.
 
 A program sees a packet from its link-layer header on, if the device has one: 14 bytes on Ethernet, none on tun,
 WireGuard and IP tunnels. Numbers: include/uapi/linux/if_arp.h, sockios.h; struct ifreq: include/uapi/linux/if.h.
@@ -6,6 +8,7 @@ WireGuard and IP tunnels. Numbers: include/uapi/linux/if_arp.h, sockios.h; struc
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import socket
 import struct
@@ -37,3 +40,11 @@ def framing(name: str) -> str:
         except OSError as error:
             raise KernelError(error.errno or 0, f"ask for the hardware type of {name}") from error
     return FRAMINGS.get(IFREQ.unpack(answer)[1], "other")
+
+
+def index_of(name: str) -> int:
+    """The ifindex of a device. Raises KernelError (ENODEV)."""
+    try:
+        return socket.if_nametoindex(name)
+    except OSError as error:
+        raise KernelError(errno.ENODEV, f"find the device {name}, which a program names") from error

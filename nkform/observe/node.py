@@ -118,7 +118,7 @@ def _look(
         name=node,
         namespaces=known,
         devices=devices,
-        rooms={link.name: Room(link.headroom, link.tailroom) for link in root.links.values()},
+        rooms={link.name: Room(link.headroom, link.tailroom, link.index) for link in root.links.values()},
         covered=any(device.chains for device in declared.values()) and bpffs.is_covered(),
         taken=_taken(world, devices),
         astray=astray,

@@ -84,7 +84,15 @@ class Plan:
 class Programs(Protocol):
     """What tells the digests of a device's programs, and which of them its mode has no work for (nkform.bpf)."""
 
-    def resolve(self, device: Device) -> tuple[Device, list[Problem]]: ...
+    def resolve(
+        self,
+        device: Device,
+        features: Collection[str] | None = None,
+        indexes: Mapping[str, int | None] | None = None,
+    ) -> tuple[Device, list[Problem]]: ...
+
+    def named(self, node: Node) -> set[str]:
+        """The devices that parameters of a node's programs name."""
 
 
 @dataclass(slots=True)
@@ -208,13 +216,26 @@ def meaning(
     found = resolve(desired, features, live.rooms)
     problems = list(found.problems)
     devices = {name: d for name, d in found.devices.items() if not targets or name in targets}
+    indexes = _indexes(desired, live) if programs is not None else {}
     for name, device in devices.items():
         if device.chains and programs is not None:
             framing = live.devices[name].framing if name in live.devices else device.framing
             framed = device if framing == device.framing else replace(device, framing=framing)
-            devices[name], notes = programs.resolve(framed)
+            devices[name], notes = programs.resolve(framed, features, indexes)
             problems += notes
     return devices, [problem for problem in problems if not chains.is_void(problem, devices)]
+
+
+def _indexes(desired: Node, live: Node) -> dict[str, int | None]:
+    """The devices that programs can name, with their ifindexes: of those that the spec makes, these come and go."""
+    made: dict[str, int | None] = {
+        end.name: None
+        for d in desired.devices.values()
+        if d.kind != "external"
+        for end in d.ends
+        if end.namespace == ROOT
+    }
+    return {name: room.index for name, room in live.rooms.items()} | made
 
 
 def _unknown_targets(targets: Collection[str], desired: Node, live: Node) -> Iterator[Problem]:

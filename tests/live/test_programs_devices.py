@@ -143,3 +143,94 @@ def test_a_template_that_expects_an_ethernet_header_is_refused_where_there_is_no
                 spec({"arp": {"template": "arp_responder", "params": {"addresses": [NEAR]}}}, device="t0")
             ).err
         )
+
+
+def template(folder: Path, needs: str = "[]", parameters: str = "{}", body: str = "return NK_NEXT;") -> dict[str, Any]:
+    """A spec for v9 with a template of one's own, `mine`."""
+    place = folder / "templates" / "mine"
+    place.mkdir(parents=True, exist_ok=True)
+    said = (
+        f"version: 1\npurpose: x\nhooks: [ingress, egress]\nmodes: [l2, l3]\nneeds: {needs}\nparameters: {parameters}\n"
+    )
+    (place / "manifest.yaml").write_text(said)
+    (place / "program.bpf.c.j2").write_text(f'#include "packet.h"\n\n{{{{ program() }}}}\n{{\n\t{body}\n}}\n')
+    return {**spec({"mine": {"template": "mine"}}), "templates": [str(folder / "templates")]}
+
+
+def test_what_a_template_needs_of_the_kernel_is_looked_for(node: Node, tmp_path: Path) -> None:
+    assert node.plan(template(tmp_path, "[gso_ipv4]")).code == 0
+    missing = "netkit" if "netkit" not in features() else "sysctl:ipv4.no_such_thing"
+    error = node.refused(template(tmp_path, f"[gso_ipv4, '{missing}']"))
+    for words in ("NK0401", "mine", missing, "spec.yaml:"):
+        assert words in error
+    error = node.refused(template(tmp_path, "[gso_ipv5]"))
+    for words in ("NK0702", "gso_ipv5", "gso_ipv4", "manifest.yaml:5"):
+        assert words in error
+
+
+@pytest.mark.parametrize("chain", [True, False], ids=["programs", "no programs"])
+def test_a_folder_of_objects_that_is_not_there_is_an_error(node: Node, chain: bool) -> None:
+    """Also where nothing has to be loaded."""
+    declared = spec({"count": {"template": "counters"}}) if chain else {"version": 1, "node": NODE}
+    node.apply(declared)
+    for command in ("plan", "apply"):
+        error = node.refused(declared, "--objects", "/nonexistent", command=command)
+        assert "NK0733" in error
+        assert "/nonexistent" in error
+    node.folder.joinpath("objects").mkdir(mode=0o700)
+    if chain:
+        error = node.refused({**declared, "engine": "bcc"}, "--objects", str(node.folder / "objects"))
+        assert "NK0736" in error
+
+
+OUT = "{out: {role: value, description: x, type: string, format: ifindex}}"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("way", [pytest.param("auto", marks=needs("tcx")), "tc"])
+def test_a_parameter_can_name_a_device(node: Node, tmp_path: Path, engine: str, way: str) -> None:
+    """By name, whether it is there already or the same spec makes it, or by its number."""
+    made = template(tmp_path, "[]", OUT, 'return bpf_redirect({{ value("out") }}, 0);')
+    made["engine"] = engine
+    made["devices"]["v9"]["attach"] = way
+    ip("link", "add", "r0", "type", "veth", "peer", "name", "r1")
+    ip("link", "set", "r0", "up")
+    ip("link", "set", "r1", "up")
+    made["devices"]["s0"] = {"kind": "veth", "peer": {"name": "s1"}}
+    ip("link", "set", "v9p", "up")
+    for out, end in (("r0", "r1"), ("s0", "s1"), (socket.if_nametoindex("r0"), "r1")):
+        made["programs"]["mine"]["params"] = {"out": out}
+        node.apply(made)
+        assert redirected(end)
+    made["programs"]["mine"]["params"] = {"out": "nowhere"}
+    error = node.refused(made)
+    for words in ("NK0444", "nowhere", "`out`", "spec.yaml:"):
+        assert words in error
+    made["programs"]["mine"]["params"] = {"out": "r0"}
+    node.apply(made)
+    ip("link", "del", "r0")
+    ip("link", "add", "r0", "type", "veth", "peer", "name", "r1")
+    ip("link", "set", "r0", "up")
+    ip("link", "set", "r1", "up")
+    (change,) = node.changes()  # another device by that name: the program knows the old one's number
+    assert change["name"] == "v9"
+    node.apply()
+    assert redirected("r1")
+
+
+def redirected(end: str) -> bool:
+    """Whether a frame that comes in at v9 arrives at an end."""
+    ETH_P_ALL = 3  # noqa: N806  # include/uapi/linux/if_ether.h
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL)) as listening:
+        listening.bind((end, 0))
+        listening.settimeout(SILENCE)
+        text = os.urandom(20)
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sending:
+            sending.bind(("v9p", 0))
+            for _ in range(20):
+                sending.send(b"\xff" * 6 + b"\2" * 6 + b"\x88\xb5" + text)
+                with contextlib.suppress(TimeoutError):
+                    while text not in listening.recv(200):
+                        pass
+                    return True
+    return False
