@@ -104,6 +104,10 @@ def run() -> NoReturn:
     import gc
 
     gc.disable()
+    if sys.argv[1:] not in (["--version"], ["-V"]):
+        from nkform.cli.streams import install
+
+        install()
     code = main()
     for stream in (sys.stdout, sys.stderr):
         try:

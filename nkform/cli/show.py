@@ -19,7 +19,7 @@ def run(options: argparse.Namespace) -> int:
     from nkform.kernel.probe import require_root
     from nkform.observe import explanations
     from nkform.observe.sysctls import with_sysctls
-    from nkform.report.spec_text import as_spec, render, unexplained
+    from nkform.report.spec_text import as_spec, render, unexplained, unwritable
 
     require_root()
     with Namespaces() as namespaces:
@@ -29,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
     known = explanations.read(name)
     live = _with_contents(live, _filled_maps(known))
     told = {digest: (each.template, each.params, "" if each.builtin else each.folder) for digest, each in known.items()}
-    warn(unexplained(live, told), options)
+    warn([*unexplained(live, told), *unwritable(live)], options)
     spec = as_spec(live, told)
     sys.stdout.write(json.dumps(spec, indent=2) + "\n" if options.json else render(spec))
     return 0

@@ -30,7 +30,7 @@ from nkform.model import (
     mark,
     owner_of,
 )
-from nkform.observe import owned
+from nkform.observe import owned, record
 from nkform.observe.namespaces import Contents, read, visit
 from nkform.observe.taken import Place, Slot
 
@@ -407,9 +407,13 @@ def _owner(world: _World, contents: Contents, node: str, *, agreed: bool) -> str
 
 
 def nodes(namespaces: Namespaces) -> list[str]:
-    """The names of all nodes that have marks on devices here, or namespaces on record. Raises KernelError."""
+    """The names of all nodes that have something here: marks on devices, programs, namespaces or an apply on record.
+
+    Raises KernelError.
+    """
     with Socket() as socket:
         found = {owner_of(link.alias) for link in whole(links.dump, socket)} - {None}
+    found |= {name for name in rundir.nodes() if name not in found and record.read(name, only=()) is not None}
 
     def look(key: str, _: bool) -> None:
         with Socket() as socket:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,8 @@ Told = Mapping[str, tuple[str, Mapping[str, Any], str]]
 """By digest: the template, the parameters, and the folder of a template that did not come with nkform."""
 
 GENERATED = "default"
+
+_NUMBER = re.compile(r"([-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|0o[0-7]+|0x[0-9a-fA-F]+)$")
 
 
 def unexplained(node: Node, told: Told) -> list[Problem]:
@@ -61,6 +64,26 @@ def as_spec(node: Node, told: Told) -> dict[str, Any]:
     if programs.declared:
         spec["programs"] = programs.declared
     return {**spec, "devices": devices}
+
+
+def unwritable(node: Node) -> list[Problem]:
+    """Names that no spec can say, since they are no text; they are shown spelled out."""
+    ends = [(device.name, end) for device in node.devices.values() for end in device.ends]
+    return [
+        Problem(
+            "NK0608",
+            f"an end of {device} is called {_text(end.name)}: that is no text, and no spec can say it",
+            hint="`nkform apply` of its spec gives it its name again",
+            severity="warning",
+        )
+        for device, end in ends
+        if _text(end.name) != end.name.replace("${", "$${")
+    ]
+
+
+def _text(name: str) -> str:
+    """A name as a spec has it: bytes that are no text (PEP 383) are spelled out, and nothing is a variable."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace").replace("${", "$${")
 
 
 class _Programs:
@@ -113,6 +136,8 @@ def render(spec: Mapping[str, Any]) -> str:
         def ignore_aliases(self, _: object) -> bool:
             return True
 
+    # YAML 1.2 takes some texts for numbers that PyYAML would not quote: 1e5, 0o17 (yaml.org/spec/1.2.2, 10.3.2).
+    Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+.0123456789"))
     text: str = yaml.dump(spec, Dumper=Dumper, sort_keys=False, default_flow_style=None, width=110)
     return text
 
@@ -133,9 +158,10 @@ def _device(device: Device) -> dict[str, Any]:
         }
         values = {key: value for key, value in peer.attrs.items() if key not in inherited}
         found["peer"] = {
-            "name": peer.name,
+            "name": _text(peer.name),
             **_namespace(peer.namespace),
             **_attrs(values, ("end",), device.kind),
+            **_not_inherited(device.primary.attrs, peer.attrs, device.kind),
             **_differing_up(device.primary, peer),
             **_rest(peer),
         }
@@ -148,6 +174,19 @@ def _namespace(key: str) -> dict[str, Any]:
     if key.startswith("pid:"):
         return {"namespace": {"pid": int(key[4:])}}
     return {"namespace": {"path": key[5:]} if key.startswith("path:") else key}
+
+
+def _not_inherited(primary: Attrs, peer: Attrs, kind: str) -> dict[str, Any]:
+    """What the peer has as any new device has it, and would take from the primary if nothing was said."""
+    return {
+        attr.name: peer[attr.name]
+        for attr in ATTRIBUTES
+        if attr.inherit
+        and attr.place == "end"
+        and kind in attr.kinds
+        and attr.name in peer
+        and primary.get(attr.name, attr.usual) not in (attr.default, attr.usual, peer[attr.name])
+    }
 
 
 def _differing_up(primary: Endpoint, peer: Endpoint) -> dict[str, Any]:

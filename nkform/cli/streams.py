@@ -1,0 +1,78 @@
+"""The one place that prints: what nkform writes to its standard streams is text that no terminal obeys.
+
+Names out of the kernel are bytes that a workload has chosen, and specs, manifests and templates may come from anybody.
+Whatever of it is no printable character is spelled out here, control characters and those that turn the direction of
+text among them. Colours are nkform's own: they are marked by a number that nobody else knows (report/colour.py).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterable
+from typing import IO, Any
+
+from nkform.report.colour import ESCAPE, Paint
+from nkform.report.problems import harmless
+
+KEPT = "\n\t"
+
+
+class Harmless:
+    """A text stream that spells out what is not printable."""
+
+    def __init__(self, stream: IO[str], mark: str) -> None:
+        self._stream = stream
+        self._mark = mark
+        self._codes = re.compile(f"({re.escape(mark)}[0-9;]+m)")
+
+    def write(self, text: str) -> int:
+        self._stream.write(text if _is_plain(text) else self._spelled(text))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def _spelled(self, text: str) -> str:
+        if self._mark not in text:
+            return _spelled(text)
+        parts = self._codes.split(text)
+        return "".join(
+            ESCAPE + part.removeprefix(self._mark) if number % 2 else _spelled(part)
+            for number, part in enumerate(parts)
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _is_plain(text: str) -> bool:
+    return all(line.isprintable() for line in text.split("\n"))
+
+
+def _spelled(text: str) -> str:
+    if _is_plain(text):
+        return text
+    return re.sub(r"[^\n\t]+", lambda found: harmless(found[0]), text)
+
+
+def install() -> None:
+    """Has the standard streams print harmlessly, in whatever encoding; those that were closed lead nowhere.
+
+    A closed one is opened first: else the next file that is opened took its number, and got what is printed.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    if sys.stdin is None:
+        sys.stdin = os.fdopen(0, encoding="utf-8")
+    mark = f"\0{os.urandom(8).hex()}:"
+    Paint.mark = mark
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        stream = getattr(sys, name) or os.fdopen(number, "w", encoding="utf-8")
+        stream.reconfigure(errors="backslashreplace")
+        setattr(sys, name, Harmless(stream, mark))
