@@ -42,6 +42,19 @@ class NkformError(Exception):
         self.problems = problems
 
 
+def unexpected(error: BaseException) -> Problem:
+    """What to say of an exception that nobody thought of: what it is, and where in nkform it came from."""
+    import traceback
+
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "nkform" in frame.filename]
+    where = f" ({frames[-1].filename.rpartition('nkform/')[2]}:{frames[-1].lineno})" if frames else ""
+    return Problem(
+        "NK0900",
+        f"internal error, {type(error).__name__}: {error}{where}",
+        hint="this is a bug in nkform; NKFORM_DEBUG=1 shows where",
+    )
+
+
 def fail(code: str, message: str, *, path: Path | None = None, hint: str = "") -> NkformError:
     """A NkformError with a single problem, to raise."""
     return NkformError(Problem(code, message, path=path, hint=hint))

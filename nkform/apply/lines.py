@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nkform import serial
 from nkform.apply.belongings import Belonging
@@ -81,11 +81,11 @@ def read(kind: type[Entry], lines: Iterable[str]) -> tuple[Entry, list[object]]:
     for line in lines:
         if not line.endswith("\n"):
             break
-        data = json.loads(line)
+        data = _parsed(line)
         if entry is None:
             entry = serial.read(kind, data)
         elif not isinstance(data, dict):
-            added.append(data)
+            added.append(_checked(data))
         else:
             match serial.read_any(Line, data):
                 case Namespace() as namespace:
@@ -100,6 +100,21 @@ def read(kind: type[Entry], lines: Iterable[str]) -> tuple[Entry, list[object]]:
         raise ValueError("it is empty")
     before = replace(entry.before, namespaces=namespaces, devices=devices)
     return replace(entry, before=before, others=tuple(others)), added
+
+
+def _parsed(line: str) -> Any:
+    """JSON data. Raises ValueError."""
+    try:
+        return json.loads(line)
+    except RecursionError:
+        raise ValueError("a line of it nests too deep") from None
+
+
+def _checked(data: object) -> object:
+    """A line that a run adds: how many actions it has reached, or four words on a sysctl. Raises ValueError."""
+    if type(data) is int or (isinstance(data, list) and len(data) == 4 and all(isinstance(word, str) for word in data)):
+        return data
+    raise ValueError(f"a line that no run writes: {data!r:.60}")
 
 
 def _each_end(device: Device, sysctls: Callable[[Endpoint], Mapping[str, str]]) -> Device:

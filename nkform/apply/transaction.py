@@ -28,7 +28,7 @@ from nkform.plan.grace import are_worth_it
 from nkform.plan.parts import NOTHING, Without
 from nkform.plan.plan import Change, Plan, build
 from nkform.plan.unlike import unlike
-from nkform.problem import NkformError, Problem
+from nkform.problem import NkformError, Problem, unexpected
 
 if TYPE_CHECKING:
     from nkform.apply.chains import Chains
@@ -190,9 +190,9 @@ def apply(
         except (KernelError, MemoryError, NkformError, Interrupted) as error:
             undone = _undone(steps, before, others, desired, journal, means, chains, cookies)
             raise NkformError(*_told(error), *undone) from error
-        except Exception:
-            _undone(steps, before, others, desired, journal, means, chains, cookies)
-            raise
+        except Exception as error:
+            undone = _undone(steps, before, others, desired, journal, means, chains, cookies)
+            raise NkformError(unexpected(error), *undone) from error
     return live
 
 

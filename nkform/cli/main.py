@@ -63,7 +63,7 @@ def _guarded(run: object, options: object) -> int:
 
 def _explained(error: Exception) -> Exception:
     """An unexpected exception as a problem: the kernel's or the system's own words, or a bug of nkform."""
-    from nkform.problem import NkformError, Problem
+    from nkform.problem import NkformError, Problem, unexpected
 
     if isinstance(error, OSError):
         import errno
@@ -76,9 +76,7 @@ def _explained(error: Exception) -> Exception:
         return NkformError(
             Problem("NK0601", f"could not {error}" if hasattr(error, "asked") else str(error), hint=hint)
         )
-    what = f"{type(error).__name__}: {error}"
-    hint = "this is a bug in nkform; NKFORM_DEBUG=1 shows where"
-    return NkformError(Problem("NK0900", f"internal error, {what}", hint=hint))
+    return NkformError(unexpected(error))
 
 
 def _tell(error: Exception, options: object) -> None:

@@ -33,6 +33,8 @@ NETNSA_FD = 3
 RTGENMSG_BYTES = 4
 """struct rtgenmsg is one byte, the family, and padded."""
 
+KEY_PREFIXES = ("pid:", "path:", "nsid:")
+"""What the keys of namespaces that have no name below /run/netns begin with (model.Endpoint)."""
 HELPERS = 7
 """So many threads beside the main one wait for grace periods where there are many to wait for."""
 
@@ -94,9 +96,13 @@ class Namespaces:
         return key[5:] if key.startswith("path:") else f"{self.run}/{key}"
 
     def names(self) -> list[str]:
-        """The named namespaces, in order; files that are none (left over from a reboot, say) among them."""
+        """The named namespaces, in order; files that are none (left over from a reboot, say) among them.
+
+        A name that a key would take for something else is left out: no spec can mean it.
+        """
         try:
-            return sorted(entry.name for entry in os.scandir(self.run))
+            names = sorted(entry.name for entry in os.scandir(self.run))
+            return [name for name in names if not name.startswith(KEY_PREFIXES)]
         except FileNotFoundError:
             return []
 

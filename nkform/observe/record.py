@@ -45,7 +45,7 @@ def read(node: str, only: Collection[str] | None = None) -> Record | None:
             devices = data["node"]["devices"]
             data["node"]["devices"] = {name: devices[name] for name in devices if name in only}
         found = serial.read(Record, data) if data else None
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None  # written by another version
     return found if found and found.place == place() else None
 

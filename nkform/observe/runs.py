@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Mapping
+from contextlib import suppress
 
 from nkform.dataclass import dataclass
 from nkform.kernel import bpf
-from nkform.kernel.bpf_maps import map_info, map_items_percpu
+from nkform.kernel.bpf import BpfError
+from nkform.kernel.bpf_maps import PERCPU, MapInfo, map_info, map_items, map_items_percpu
 from nkform.kernel.bpf_programs import prog_info
 from nkform.model import Attached
 
@@ -43,12 +45,20 @@ def read(entry: Attached, maps: Mapping[str, Names]) -> Run:
     for number in info.map_ids:
         map_fd = bpf.map_fd(number)
         try:
-            name = map_info(map_fd).name
-            if name in maps:
-                found[name] = _numbers(map_items_percpu(map_fd), maps[name])
+            about = map_info(map_fd)
+            if about.name in maps:
+                with suppress(BpfError):  # of a kind that cannot be read so
+                    found[about.name] = _numbers(_items(map_fd, about), maps[about.name])
         finally:
             os.close(map_fd)
     return Run(info.name, info.run_cnt, info.run_time_ns, found)
+
+
+def _items(map_fd: int, about: MapInfo) -> Mapping[bytes, tuple[bytes, ...]]:
+    """The entries of a map, whether it has a value for each CPU or one for all. Raises BpfError."""
+    if about.type in PERCPU:
+        return map_items_percpu(map_fd, about)
+    return {key: (value,) for key, value in map_items(map_fd, about).items()}
 
 
 def _numbers(items: Mapping[bytes, tuple[bytes, ...]], told: Names) -> dict[str, dict[str, int]]:
@@ -60,5 +70,6 @@ def _numbers(items: Mapping[bytes, tuple[bytes, ...]], told: Names) -> dict[str,
             found[told[0][number]] = {
                 name: sum(U64.unpack_from(value, 8 * place)[0] for value in values)
                 for place, name in enumerate(told[1])
+                if 8 * place + 8 <= min(map(len, values))
             }
     return found

@@ -83,7 +83,9 @@ def read(text: str, name: str) -> Saved:
             actions = serial.read_any(tuple[Action, ...], data["actions"])
             return Saved(serial.read(Basis, data["basis"]), actions)
         told = "it was changed after it was made"
-    except (ValueError, KeyError, AttributeError) as error:
+    except RecursionError:
+        told = "it nests too deep"
+    except (ValueError, LookupError, AttributeError, TypeError) as error:
         told = str(error)
     raise fail("NK0621", f"{name} is not a plan as nkform wrote it: {told}", hint="plan again: nkform plan -o FILE")
 
