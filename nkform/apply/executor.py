@@ -121,17 +121,19 @@ class Executor:
     def _create_namespaces(self, actions: Sequence[Action]) -> None:
         request = links.claim_loopback(self._node)
 
-        def inside(name: str) -> None:
-            with Socket() as socket:
-                check(socket, [request])
-                self._cookies[name] = socket.cookie()
-                owned.note(self._node, name, socket.cookie())
+        with owned.Notes(self._node) as notes:
 
-        for action in actions:
-            assert isinstance(action, CreateNamespace)
-            self._steps.ahead(1)
-            self._namespaces.create(action.name, partial(inside, action.name))
-            self._done(action)
+            def inside(name: str) -> None:
+                with Socket() as socket:
+                    check(socket, [request])
+                    self._cookies[name] = socket.cookie()
+                    notes.note(name, self._cookies[name])
+
+            for action in actions:
+                assert isinstance(action, CreateNamespace)
+                self._steps.ahead(1)
+                self._namespaces.create(action.name, partial(inside, action.name))
+                self._done(action)
 
     def _delete_namespaces(self, actions: Sequence[DeleteNamespace]) -> None:
         for start in range(0, len(actions), NAMESPACES_AT_ONCE):
@@ -148,7 +150,8 @@ class Executor:
                 if outcome is None:
                     self._cookies.pop(action.name, None)
                     self._done(action)
-            owned.forget(self._node, [name for name, outcome in zip(names, outcomes, strict=True) if outcome is None])
+            with owned.Notes(self._node) as notes:
+                notes.forget(name for name, outcome in zip(names, outcomes, strict=True) if outcome is None)
             raise_first(outcomes)
 
     def _check_empty(self, name: str, cookies: Collection[int | None]) -> None:

@@ -10,15 +10,26 @@ from nkform.model import Namespace
 from nkform.observe.owned import FILE, read
 
 
-def note(node: str, name: str, cookie: int) -> None:
-    """A namespace is the node's from now on. Raises KernelError."""
-    rundir.add(node, FILE, f"{boot()} {cookie} {name}\n")
+class Notes:
+    """The record of a node, to be added to. Close it; all methods raise KernelError."""
 
+    def __init__(self, node: str) -> None:
+        self._file = rundir.Appended(node, FILE)
 
-def forget(node: str, names: Iterable[str]) -> None:
-    """Namespaces are not the node's any more. Raises KernelError."""
-    if text := "".join(f"{boot()} 0 {name}\n" for name in names):
-        rundir.add(node, FILE, text)
+    def note(self, name: str, cookie: int) -> None:
+        """A namespace is the node's from now on."""
+        self._file.add(f"{boot()} {cookie} {name}\n")
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Namespaces are not the node's any more."""
+        if text := "".join(f"{boot()} 0 {name}\n" for name in names):
+            self._file.add(text)
+
+    def __enter__(self) -> Notes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
 
 
 def tidy(node: str, live: Iterable[Namespace]) -> None:

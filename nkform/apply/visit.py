@@ -165,10 +165,11 @@ class Visit:
                 raise KernelError(errno.ESTALE, f"set a sysctl of {end.name}", "another interface has that name now")
 
     def _put_on_record(self, name: str, ours: bool) -> None:
-        if ours:
-            owned.note(self._node, name, self._socket.cookie())
-        else:
-            owned.forget(self._node, [name])
+        with owned.Notes(self._node) as notes:
+            if ours:
+                notes.note(name, self._socket.cookie())
+            else:
+                notes.forget([name])
 
     def _carry_routes(self, before: End, after: End) -> None:
         """Each is there twice for a moment, and never not at all."""

@@ -150,14 +150,33 @@ def append(node: str, name: str, base: Path = RUN) -> int:
         return os.open(name, os.O_WRONLY | os.O_APPEND | _OPEN, dir_fd=folder)
 
 
-def add(node: str, name: str, text: str, base: Path = RUN) -> None:
-    """Adds text to a file, which is made if it is not there."""
-    with _folder(node, base, f"write {base / node / name}") as folder:
-        fd = os.open(name, os.O_WRONLY | os.O_APPEND | os.O_CREAT | _OPEN, FILE_MODE, dir_fd=folder)
+class Appended:
+    """A file that lines are added to, made with the first of them. Close it."""
+
+    def __init__(self, node: str, name: str, base: Path = RUN) -> None:
+        self._place = node, name, base
+        self._fd = -1
+
+    def add(self, text: str) -> None:
+        node, name, base = self._place
+        if self._fd < 0:
+            with _folder(node, base, f"write {base / node / name}") as folder:
+                self._fd = os.open(name, os.O_WRONLY | os.O_APPEND | os.O_CREAT | _OPEN, FILE_MODE, dir_fd=folder)
         try:
-            os.write(fd, text.encode(errors="surrogateescape"))
-        finally:
-            os.close(fd)
+            os.write(self._fd, text.encode(errors="surrogateescape"))
+        except OSError as error:
+            raise KernelError(error.errno or errno.EIO, f"write {base / node / name}") from error
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> Appended:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def rewrite(node: str, name: str, text: str, base: Path = RUN) -> None:
