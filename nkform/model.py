@@ -6,7 +6,7 @@ attribute means "not managed". This module touches nothing: no I/O, no clock, no
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from nkform.dataclass import dataclass, field, replace
 
@@ -133,6 +133,7 @@ class Endpoint:
     observed: a namespace that has no name we know.
     `sysctl` maps `ipv4.KEY` and `ipv6.KEY` to values, as text as the kernel prints them.
     `taken`, observed: what of others stands where the spec wants something of ours. `index`, observed: the ifindex.
+    `mtu_limit`, observed: the largest MTU that the kernel lets it have as it is, in bytes; 0 where that is the kind's.
     """
 
     name: str
@@ -143,6 +144,7 @@ class Endpoint:
     sysctl: Mapping[str, str] = field(default_factory=dict)
     taken: tuple[Taken, ...] = field(default=(), compare=False)
     index: int = field(default=0, compare=False)
+    mtu_limit: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,7 +292,8 @@ class Device:
     carries, whether it is a port of a bridge or the like (whose driver may raise its headroom), and what its hooks run.
     `optional`: an external device may be absent. `index` is the primary's ifindex when observed. `framing` is what
     packets begin with, which only external devices may have otherwise: ethernet, ip (no header before that of IP) or
-    other; it is observed, and a declared device takes it from the observed one.
+    other; it is observed, and a declared device takes it from the observed one. `ingress`, observed: somebody's ingress
+    qdisc is where legacy tc's filters of ours would need a clsact.
     """
 
     name: str
@@ -306,6 +309,7 @@ class Device:
     hooks: Mapping[str, Hook] = field(default_factory=dict)
     optional: bool = False
     framing: str = "ethernet"
+    ingress: bool = field(default=False, compare=False)
 
     @property
     def hooks_legacy(self) -> bool:
@@ -326,7 +330,8 @@ class Namespace:
     node that has it on record, `marked` whether its `lo` carries that node's mark, which anybody in it can change.
     `links` maps the names of all devices in it to whether they belong to that node; `own` are those of them that the
     kernel made by itself, and that keep no namespace alive. `cookie` is the kernel's number of
-    it, which no other one ever gets; 0 where it is not known.
+    it, which no other one ever gets; 0 where it is not known. `altnames` are the further names of devices in it, which
+    no other device can have, with the names of those devices.
     """
 
     name: str
@@ -337,6 +342,7 @@ class Namespace:
     marked: bool = True
     cookie: int = 0
     own: tuple[str, ...] = field(default=(), compare=False)
+    altnames: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,7 +362,8 @@ class Node:
     Observed only: `rooms`, by name, for all devices of the root namespace; `covered`, whether the file system that our
     pins are in may be out of sight; `taken`, by device, what others have where one of its ends is still to come;
     `astray`, how many of our pins hold links that lead to none of the devices; `occupied`, by the name of a declared
-    namespace, the path of a file there that leads to no namespace.
+    namespace, the path of a file there that leads to no namespace; `home`, the keys by which the spec names the
+    namespace that nkform runs in.
     """
 
     name: str
@@ -367,6 +374,23 @@ class Node:
     taken: Mapping[str, tuple[Taken, ...]] = field(default_factory=dict, compare=False)
     astray: int = 0
     occupied: Mapping[str, str] = field(default_factory=dict, compare=False)
+    home: tuple[str, ...] = field(default=(), compare=False)
 
     def with_devices(self, devices: Mapping[str, Device]) -> Node:
         return replace(self, devices=devices)
+
+    def at_home(self, keys: Collection[str]) -> Node:
+        """The node with what is in the namespace that nkform runs in, under whichever of these keys, in ROOT.
+
+        A namespace that is to be made stays declared: that one cannot be, which the plan says.
+        """
+        if not keys:
+            return self
+        devices = {
+            name: replace(device, peer=replace(device.peer, namespace=ROOT))
+            if device.peer and device.peer.namespace in keys
+            else device
+            for name, device in self.devices.items()
+        }
+        spaces = {name: space for name, space in self.namespaces.items() if space.create or name not in keys}
+        return replace(self, devices=devices, namespaces=spaces)

@@ -119,7 +119,7 @@ class Watch:
             live = observe(self._namespaces, subject.node.name, subject.node)
             devices, wrong = self._meaning(subject, live)
             left = Without(frozenset(concerned(wrong)))
-            desired, live = left.trim(subject.node.with_devices(devices), live)
+            desired, live = left.trim(subject.node.with_devices(devices).at_home(live.home), live)
             self._scope = scope(self._namespaces, live, desired)
             if self._scope == before:
                 break

@@ -107,6 +107,7 @@ def look(
     with timed("observe"):
         live = observe(namespaces, desired.name, desired, begun)
     seen(live)
+    desired = desired.at_home(live.home)
 
     def plan(left: Without) -> Plan:
         shall, there = left.trim(desired, live)

@@ -55,6 +55,9 @@ IFLA_EXT_MASK = 29
 IFLA_LINK_NETNSID = 37
 IFLA_TARGET_NETNSID = 46
 IFLA_TSO_MAX_SIZE = 59
+IFLA_MAX_MTU = 51
+IFLA_PROP_LIST = 52
+IFLA_ALT_IFNAME = 53
 IFLA_HEADROOM = 68
 IFLA_TAILROOM = 69
 IFLA_INFO_KIND = 1
@@ -94,7 +97,8 @@ class Link:
 
     `values` are the attributes of its own; `own` and `peer` those of a netkit's INFO_DATA, as this end sees them.
     `link` and `nsid` say where the other end is: its ifindex, and its namespace's id (None: in the same one).
-    `headroom` and `tailroom` in bytes, None where the kernel does not report them (before Linux 6.18).
+    `headroom` and `tailroom` in bytes, None where the kernel does not report them (before Linux 6.18). `max_mtu` in
+    bytes, 0 where the kernel sets none. `altnames` are the further names that it is known by (ip-link(8), property).
     """
 
     index: int
@@ -111,6 +115,8 @@ class Link:
     peer: Mapping[str, Value]
     headroom: int | None
     tailroom: int | None
+    max_mtu: int = 0
+    altnames: tuple[str, ...] = ()
 
 
 def is_the_kernels(link: Link) -> bool:
@@ -155,6 +161,8 @@ class _Layout:
             for number in (IFLA_MASTER, IFLA_LINK, IFLA_LINK_NETNSID, IFLA_GROUP)
         )
         self._rooms = parts.get(IFLA_HEADROOM), parts.get(IFLA_TAILROOM)
+        self._max_mtu = parts[IFLA_MAX_MTU][0] // 4 if IFLA_MAX_MTU in parts else 0
+        self._altnames = parts.get(IFLA_PROP_LIST)
         self._primary = data.get(IFLA_NETKIT_PRIMARY)
         self._own = tuple((name, data[kept.own][0], kept) for name, kept in _DATA if kept.own in data)
         self._peer = tuple((name, data[kept.peer][0], kept) for name, kept in _DATA if kept.peer in data)
@@ -187,6 +195,8 @@ class _Layout:
             {key: _data_value(body, place, kept) for key, place, kept in self._peer} if self._peer else NOTHING,
             U16.unpack_from(body, headroom[0])[0] if headroom else None,
             U16.unpack_from(body, tailroom[0])[0] if tailroom else None,
+            words[self._max_mtu] if self._max_mtu else 0,
+            tuple(_altnames(body, self._altnames)) if self._altnames else (),
         )
 
 
@@ -202,6 +212,18 @@ def _places(body: bytes, within: tuple[int, int], heads: list[int]) -> dict[int,
         payloads[number & NLA_TYPE_MASK] = start + ATTRIBUTE.size, start + length
         start += (length + 3) & ~3
     return payloads
+
+
+def _altnames(body: bytes, within: tuple[int, int]) -> Iterator[str]:
+    """The further names in the list of a link's properties, which has one attribute for each."""
+    start, end = within
+    while start + ATTRIBUTE.size <= end:
+        length, number = ATTRIBUTE.unpack_from(body, start)
+        if length < ATTRIBUTE.size or start + length > end:
+            return
+        if number & NLA_TYPE_MASK == IFLA_ALT_IFNAME:
+            yield string(body[start + ATTRIBUTE.size : start + length])
+        start += (length + 3) & ~3
 
 
 def _payload(body: bytes, place: tuple[int, int] | None) -> bytes | None:

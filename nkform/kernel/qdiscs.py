@@ -1,4 +1,4 @@
-"""Which devices have a clsact qdisc, found without loading anything for it: most nodes have none.
+"""Which devices have a clsact or ingress qdisc, found without loading anything for it: most nodes have none.
 
 Numbers: include/uapi/linux/rtnetlink.h, pkt_sched.h.
 """
@@ -18,21 +18,26 @@ TCA_OPTIONS = 2
 TCA_BPF_NAME = 7
 FILTER_PREFIX = "nkform:"
 """How the names of all filters of ours begin."""
+TC_H_INGRESS = 0xFFFFFFF1
+"""The parent of both, so that a device has one of them at most (TC_H_CLSACT is the same number)."""
 PARENTS = (0xFFFFFFF2, 0xFFFFFFF3)
 """Ingress and egress of a clsact: TC_H_CLSACT with TC_H_MIN_INGRESS, TC_H_MIN_EGRESS."""
 
 
-def with_clsact(socket: Socket) -> set[int]:
-    """The ifindexes of the devices of the socket's namespace that have one."""
-    found = set()
+def at_ingress(socket: Socket) -> tuple[set[int], set[int]]:
+    """The ifindexes of the devices of the socket's namespace that have a clsact, and of those that have an ingress
+    qdisc, beside which there can be no clsact."""
+    clsact, ingress = set[int](), set[int]()
     for message in socket.dump(Request(RTM_GETQDISC, 0, TCMSG.pack(0, 0, 0, 0, 0), "list the qdiscs")):
-        if message.buffer.find(b"clsact", message.start, message.end) < 0:
+        _, index, _, parent, _ = TCMSG.unpack_from(message.buffer, message.start)
+        if parent != TC_H_INGRESS:
             continue  # as with nearly all: nothing more is decoded of it
-        _, index, *_ = TCMSG.unpack_from(message.buffer, message.start)
-        kind = walk(message.buffer, message.start + TCMSG.size, message.end).get(TCA_KIND)
-        if string(kind) == "clsact":
-            found.add(index)
-    return found
+        kind = string(walk(message.buffer, message.start + TCMSG.size, message.end).get(TCA_KIND))
+        if kind == "clsact":
+            clsact.add(index)
+        elif kind == "ingress":
+            ingress.add(index)
+    return clsact, ingress
 
 
 def has_filter(socket: Socket, index: int, prefix: str) -> bool:

@@ -15,7 +15,7 @@ from nkform.dataclass import dataclass, replace
 from nkform.kernel import bpffs, devconf, hardware, links, rundir, sysctl
 from nkform.kernel.netlink import KernelError, Socket, whole
 from nkform.kernel.netns import Namespaces
-from nkform.kernel.qdiscs import FILTER_PREFIX, has_filter, with_clsact
+from nkform.kernel.qdiscs import FILTER_PREFIX, at_ingress, has_filter
 from nkform.model import (
     FORCE_FORWARDING,
     FORWARDING,
@@ -35,6 +35,8 @@ from nkform.observe.namespaces import Contents, read, visit
 from nkform.observe.taken import Place, Slot
 
 PAIRS = ("netkit", "veth")
+ETH_MAX_MTU = 0xFFFF
+"""include/uapi/linux/if_ether.h. Bytes."""
 TORN = (0.01, 0.02, 0.04)
 """Seconds between one look and the next while a pair lacks an end: it went between two of the dumps of one look."""
 _DEVICE_WIDE = frozenset(a.name for a in ATTRIBUTES if a.place == "device")
@@ -48,12 +50,14 @@ Wanted = Mapping[str, Mapping[str, Mapping[str, str]]]
 class _World:
     """All that was read: contents by namespace key, and the keys by which each namespace id is known.
 
-    `owners`: whose each namespace is that is on record, by its cookie.
+    `owners`: whose each namespace is that is on record, by its cookie. `recorded`: the cookies of the node's own, by
+    the names that nkform gave them.
     """
 
     contents: Mapping[str, Contents]
     keys: Mapping[int | None, tuple[str, ...]]
     owners: Mapping[int, str]
+    recorded: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,20 @@ def observe_only(namespaces: Namespaces, likely: str) -> Node | None:
 def _observe(
     namespaces: Namespaces, node: str, desired: Node | None, begun: Begun | None, owners: set[str | None] | None = None
 ) -> Node:
-    """`owners` gets all whose mark is on a device or a namespace here."""
+    """`owners` gets all whose mark is on a device or a namespace here.
+
+    Where the spec names the namespace that we run in, we look again, for what it says of that one.
+    """
+    live = _whole(namespaces, node, desired, begun, owners)
+    if desired is None or not live.home:
+        return live
+    return replace(_whole(namespaces, node, desired.at_home(live.home), begun, owners), home=live.home)
+
+
+def _whole(
+    namespaces: Namespaces, node: str, desired: Node | None, begun: Begun | None, owners: set[str | None] | None
+) -> Node:
+    """One look in which no pair lacks an end, or the last of several."""
     for pause in TORN:
         live = _look(namespaces, node, desired, begun, owners)
         if all(device.peer for device in live.devices.values() if device.kind in PAIRS):
@@ -92,7 +109,7 @@ def _observe(
 
 
 def _look(
-    namespaces: Namespaces, node: str, desired: Node | None, begun: Begun | None, owners: set[str | None] | None = None
+    namespaces: Namespaces, node: str, desired: Node | None, begun: Begun | None, owners: set[str | None] | None
 ) -> Node:
     """The live state, out of one dump after the other."""
     declared = desired.devices if desired else {}
@@ -113,7 +130,8 @@ def _look(
     devices = {name: devices[name] for name in (*declared, *sorted(devices)) if name in devices}
     known = _namespaces(world, node, desired, devices.values())
     lacking = {key for key in desired.namespaces if key not in known} if desired else set()
-    lacking -= set(world.keys.get(None, ()))
+    home = tuple(sorted(_named(desired).intersection(world.keys[None])))
+    lacking -= set(home)
     return Node(
         name=node,
         namespaces=known,
@@ -123,6 +141,7 @@ def _look(
         taken=_taken(world, devices),
         astray=astray,
         occupied={key: namespaces.path(key) for key in namespaces.names() if key in lacking} if lacking else {},
+        home=home,
     )
 
 
@@ -148,8 +167,10 @@ def _with_hooks(
 ) -> tuple[dict[str, Device], int]:
     """The devices with what their hooks run, where anything of ours runs or shall run; how many links are astray."""
     with Socket() as socket:
-        legacy = with_clsact(socket)
+        legacy, ingress = at_ingress(socket)
         known = {device.index for device in devices.values()}
+        if ingress & known:
+            devices = {n: replace(d, ingress=True) if d.index in ingress else d for n, d in devices.items()}
         left = {index for index in legacy - known if has_filter(socket, index, f"{FILTER_PREFIX}{node}@")}
     chained = any(device.chains for device in declared.values())
     if not chained and not bpffs.has_node(node) and not legacy & known and not left:
@@ -207,7 +228,8 @@ def _read(
         return owner_of(link.alias) == node or link.name in declared
 
     ends = _ends(declared.values())
-    owners = owned.owners()
+    recorded = {each: owned.read(each) for each in rundir.nodes()}
+    owners = {cookie: each for each, cookies in recorded.items() for cookie in cookies.values()}
 
     def ours(known: Mapping[int, links.Link], _: Socket) -> tuple[set[int], list[Place]]:
         """Our devices and declared ones, and their peers where those are in the root namespace."""
@@ -247,7 +269,8 @@ def _read(
             keys.setdefault(nsid, []).append(key)
 
     visit(namespaces, dict.fromkeys((*namespaces.names(), *sorted(named))), look)
-    return _World(contents, {nsid: tuple(some) for nsid, some in keys.items()}, owners), values
+    keyed = {nsid: tuple(some) for nsid, some in keys.items()}
+    return _World(contents, keyed, owners, recorded.get(node, {})), values
 
 
 def _ends(devices: Iterable[Device]) -> dict[str, list[tuple[Slot, Endpoint]]]:
@@ -339,14 +362,20 @@ def _end(contents: Contents, link: links.Link, key: str, values: Attrs, slot: Sl
         routes=contents.routes.get(link.index, ()),
         index=link.index,
         taken=tuple(contents.taken.get(slot, ())),
+        mtu_limit=_mtu_limit(link),
     )
+
+
+def _mtu_limit(link: links.Link) -> int:
+    """The largest MTU of a link where that is less than what links of pairs may have (netkit and veth: ETH_MAX_MTU)."""
+    return link.max_mtu if link.max_mtu < ETH_MAX_MTU else 0
 
 
 def _peer(world: _World, link: links.Link, declared: Device | None) -> Endpoint | None:
     """The other end, under the key that the spec has for its namespace if that leads there."""
     keys = world.keys.get(link.nsid, ())
     asked = declared.peer.namespace if declared and declared.peer else None
-    for key in sorted(keys, key=lambda key: key != asked) if len(keys) > 1 else keys:
+    for key in sorted(keys, key=lambda key: (key != asked, key not in world.recorded)) if len(keys) > 1 else keys:
         contents = world.contents.get(ROOT if link.nsid is None else key)
         if contents and (other := contents.links.get(link.link)):
             return _end(contents, other, key, {**other.values, **link.peer}, (link.name, 1))
@@ -362,7 +391,8 @@ def _remote(link: links.Link) -> Endpoint | None:
     if outcomes[0] is not None or 0 not in answers:
         return None
     other = links.decode(answers[0][0])
-    return Endpoint(other.name, f"nsid:{link.nsid}", {**other.values, **link.peer})
+    values = {**other.values, **link.peer}
+    return Endpoint(other.name, f"nsid:{link.nsid}", values, mtu_limit=_mtu_limit(other))
 
 
 def _with_sysctls(device: Device, values: Mapping[tuple[str, str], Mapping[str, str]]) -> Device:
@@ -386,23 +416,31 @@ def _namespaces(world: _World, node: str, desired: Node | None, devices: Iterabl
     made = {name for name, space in desired.namespaces.items() if space.create} if desired else set()
     found = {}
     for key, contents in world.contents.items():
-        owner = None if key == ROOT else _owner(world, contents, node, agreed=bool(ours.get(key)) and key in made)
+        owner = None if key == ROOT else _owner(world, key, node, agreed=bool(ours.get(key)) and key in made)
         if owner != node and key not in named and key != ROOT:
             continue
         names = {link.name: link.name in ours.get(key, ()) for link in contents.links.values() if link.index != 1}
         marked = owner_of(contents.alias) == owner
         own = tuple(link.name for link in contents.links.values() if link.index != 1 and links.is_the_kernels(link))
-        found[key] = Namespace(key, owner=owner, links=names, own=own, marked=marked, cookie=contents.cookie)
+        further = {alt: link.name for link in contents.links.values() if link.altnames for alt in link.altnames}
+        cookie = contents.cookie
+        found[key] = Namespace(key, owner=owner, links=names, own=own, marked=marked, cookie=cookie, altnames=further)
     return found
 
 
-def _owner(world: _World, contents: Contents, node: str, *, agreed: bool) -> str | None:
+def _owner(world: _World, key: str, node: str, *, agreed: bool) -> str | None:
     """Whose a namespace is. Its mark alone says nothing: whoever is root in there can write it.
+
+    One of ours is ours by the name that is on record; what else leads there, a name that somebody gave it, a path or a
+    process, is not nkform's to remove.
 
     `agreed`: the spec says that it is to be ours, and a pair of ours, which only the machine's root can mark, has its
     other end in there. That and the mark are enough where the record was lost.
     """
+    contents = world.contents[key]
     owner = world.owners.get(contents.cookie)
+    if owner == node and world.recorded.get(key) != contents.cookie:
+        return None
     return node if owner is None and agreed and owner_of(contents.alias) == node else owner
 
 

@@ -6,8 +6,6 @@ number that the kernel gives each namespace once a boot (its cookie), so that an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from nkform.kernel import rundir
 from nkform.kernel.place import boot
 
@@ -28,8 +26,3 @@ def read(node: str) -> dict[str, int]:
         if when == now and cookie.isdigit() and name:
             found[name] = int(cookie)
     return {name: cookie for name, cookie in found.items() if cookie}
-
-
-def owners() -> Mapping[int, str]:
-    """The node that each namespace on record belongs to, by cookie. Raises KernelError."""
-    return {cookie: node for node in rundir.nodes() for cookie in read(node).values()}

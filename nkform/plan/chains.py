@@ -304,6 +304,8 @@ def describe(position: Position | None) -> str:
 
 def obstacles(device: Device, live: Device | None, *, legacy: bool) -> Iterator[Problem]:
     """What a chain asks for and cannot have, and what is worth a warning."""
+    if legacy and live is not None and live.ingress:
+        yield from _no_clsact(device, live)
     for name in device.chains:
         chain = device.chains[name]
         path: Path = ("devices", device.name, "programs", name)
@@ -337,6 +339,21 @@ def obstacles(device: Device, live: Device | None, *, legacy: bool) -> Iterator[
                 path=path,
                 severity="warning",
             )
+
+
+def _no_clsact(device: Device, live: Device) -> Iterator[Problem]:
+    """Filters on a device whose ingress qdisc is somebody's: the kernel has one place for that and a clsact."""
+    if not any(chain.programs for chain in device.chains.values()):
+        return
+    if device.kind != "external" and any(field.forces_replacement for field in device_fields(device, live)):
+        return  # the new pair has no such qdisc
+    asked = device.attach == "tc"
+    yield Problem(
+        "NK0479",
+        f"{device.name} has an ingress qdisc of others: filters of legacy tc need a clsact in its place",
+        path=("devices", device.name, "attach" if asked else "programs"),
+        hint=f"remove it (tc qdisc del dev {device.name} ingress){', or leave out `attach: tc`' if asked else ''}",
+    )
 
 
 def unpinned(device: Device, live: Device) -> Iterator[Problem]:

@@ -69,11 +69,14 @@ def _device_obstacles(node: str, device: Device, live: Node, adopt: bool) -> Ite
     found = live.devices.get(device.name)
     if device.kind == "external":
         if found is None:
+            other = live.namespaces[ROOT].altnames.get(device.name) if ROOT in live.namespaces else None
             yield Problem(
                 "NK0413",
                 f"there is no device {device.name}",
                 path=path,
-                hint="`kind: external` is for devices that exist",
+                hint=f"it is another name of {other}: use that one"
+                if other
+                else "`kind: external` is for devices that exist",
             )
         return
     if found is not None and found.owner != node:

@@ -33,6 +33,7 @@ from nkform.plan.actions import (
     end_of,
     namespace_of,
 )
+from nkform.plan.collisions import collisions
 from nkform.plan.compare import FieldChange, device_fields, end_actions, end_fields
 from nkform.plan.contradictions import IPV6_MTU
 from nkform.plan.obstacles import in_place, obstacles
@@ -152,6 +153,7 @@ def build(
     ours is no obstacle to having it again.
     """
     problems: list[Problem] = []
+    desired = desired.at_home(live.home)
     spared, notes = absent(desired, live)
     desired, live = spared.trim(desired, live)
     if resolved is None:
@@ -169,14 +171,15 @@ def build(
     errors += _unknown_targets(targets, desired, live)
     wanted = _wanted_namespaces(desired, devices, bool(targets))
     errors += obstacles(desired.name, wanted, devices, live, adopt)
+    gone = [d for d in live.devices.values() if d.owner == desired.name and d.name not in desired.devices]
+    gone = [d for d in gone if not targets or d.name in targets]
+    errors += collisions(wanted, devices, live, gone)
     if not retake:
         errors += in_place(devices, live, adopt)
     if errors:
         raise NkformError(*errors)
     phases = _Phases()
     changes = [*_namespace_changes(desired.name, wanted, live, phases)]
-    gone = [d for d in live.devices.values() if d.owner == desired.name and d.name not in desired.devices]
-    gone = [d for d in gone if not targets or d.name in targets]
     for device in gone:
         phases.delete.append(DeletePair(device))
         changes.append(Change("destroy", "device", device.name, reason="it is not in the spec", before=device))

@@ -1,16 +1,44 @@
-"""What is in the way of a namespace is found by `plan`."""
+"""What is in the way of a namespace or a device is found by `plan`."""
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.live.support import Node, ip
+from nkform.kernel import links
+from nkform.kernel.bpf_programs import prog_load
+from nkform.kernel.netlink import Request, Socket, nested, u32
+from tests.live.bpf_programs import returns
+from tests.live.support import Node, ip, kinds, link, needs, sh
+from tests.live.support import links as names
 from tests.live.test_shared_routes import spec
 
 RUN = Path("/run/netns")
+XDP, XDP_PASS = 6, 2
+"""BPF_PROG_TYPE_XDP, and its verdict for what goes on (include/uapi/linux/bpf.h)."""
+IFLA_XDP, IFLA_XDP_FD, IFLA_XDP_FLAGS, XDP_FLAGS_DRV_MODE = 43, 1, 3, 4
+"""include/uapi/linux/if_link.h"""
+
+Spec = dict[str, Any]
+
+
+def pair(name: str = "v0", peer: str = "eth0", namespace: Any = "web", **own: Any) -> Spec:
+    """A spec with one pair, whose namespace exists where its name is not `web`."""
+    made: Spec = {"version": 1, "node": "w", "devices": {name: device(peer, namespace, **own)}}
+    if isinstance(namespace, str) and namespace:
+        made["namespaces"] = {namespace: {"create": namespace == "web"}}
+    return made
+
+
+def device(peer: str, namespace: Any = "", **own: Any) -> Spec:
+    end = {"name": peer, **({"namespace": namespace} if namespace else {})}
+    return {"kind": "veth", **own, "peer": end}
 
 
 def plain() -> None:
@@ -58,3 +86,208 @@ def test_ipv6_on_a_device_that_somebody_made_too_small_is_named(node: Node) -> N
     assert "its MTU is 1000" in error
     made["devices"]["v0"]["mtu"] = 1280
     node.apply(made)
+
+
+@pytest.mark.parametrize("kind", kinds())
+@pytest.mark.parametrize(("name", "peer", "space"), [("taken", "eth0", ""), ("v0", "taken", "web")])
+def test_a_name_that_another_link_has_besides_its_own_is_named(
+    node: Node, kind: str, name: str, peer: str, space: str
+) -> None:
+    ip("netns", "add", "web")
+    ip("link", "add", "other", "type", "veth", "peer", "name", "far", namespace=space)
+    ip("link", "property", "add", "dev", "other", "altname", "taken", namespace=space)
+    made = pair(name, peer, kind=kind)
+    made["namespaces"]["web"] = {}
+    error = node.refused(made)
+    assert "NK0475" in error
+    assert "taken" in error
+    assert "other" in error
+    ip("link", "property", "del", "dev", "other", "altname", "taken", namespace=space)
+    node.apply(made)
+
+
+def test_a_further_name_of_a_pair_that_goes_first_is_in_nobodys_way(node: Node) -> None:
+    node.apply(pair("old"))
+    ip("link", "property", "add", "dev", "old", "altname", "v0")
+    node.apply(pair("v0"))
+    assert names() == {"v0"}
+
+
+def test_a_further_name_is_none_of_the_things_in_a_namespace(node: Node) -> None:
+    node.apply(pair())
+    ip("link", "property", "add", "dev", "eth0", "altname", "more", namespace="web")
+    assert node.changes() == []
+    node.destroy()
+    assert "web" not in ip("netns")
+
+
+def test_an_external_device_by_a_further_name_is_told_its_name(node: Node) -> None:
+    ip("link", "add", "uplink", "type", "veth", "peer", "name", "far")
+    ip("link", "property", "add", "dev", "uplink", "altname", "enp1s0")
+    error = node.refused({"version": 1, "node": "w", "devices": {"enp1s0": {"kind": "external"}}})
+    assert "NK0413" in error
+    assert "uplink" in error
+
+
+def test_one_namespace_under_two_keys_is_named(node: Node) -> None:
+    node.apply(pair())
+    for namespace in ({"path": "/run/netns/web"}, {"path": "/run/../run/netns/web"}):
+        made = pair()
+        made["devices"]["v1"] = device("eth1", namespace)
+        error = node.refused(made)
+        assert "NK0476" in error
+        assert "write `namespace: web`" in error
+
+
+def test_one_namespace_by_name_and_process_is_named(node: Node) -> None:
+    node.apply(pair())
+    with subprocess.Popen(["ip", "netns", "exec", "web", "sleep", "1000"]) as process:
+        try:
+            made = pair()
+            made["devices"]["v1"] = device("eth0", {"pid": process.pid})
+            while not Path(f"/proc/{process.pid}/ns/net").samefile(RUN / "web"):
+                pass
+            assert "NK0476" in node.refused(made)
+            outcome = node.run("apply", "-y", "--keep-going", str(node.path))
+            assert outcome.code == 1
+            assert "NK0476" in outcome.err
+        finally:
+            process.kill()
+    assert names() == {"v0"}
+    assert names("web") == {"eth0"}
+
+
+def test_two_names_of_one_namespace_are_named(node: Node) -> None:
+    ip("netns", "add", "web")
+    (RUN / "too").touch()
+    sh("mount", "--bind", str(RUN / "web"), str(RUN / "too"))
+    made = pair(namespace="too")
+    made["devices"]["v1"] = device("eth0", "web")
+    made["namespaces"]["web"] = {}
+    error = node.refused(made)
+    assert "NK0476" in error
+    del made["devices"]["v1"], made["namespaces"]["web"]
+    node.apply(made)
+
+
+def test_a_namespace_that_is_to_go_is_not_used_by_its_path(node: Node) -> None:
+    node.apply(pair())
+    error = node.refused(pair(namespace={"path": "/run/netns/web"}))
+    assert "NK0476" in error
+    assert names("web") == {"eth0"}
+
+
+def test_a_name_that_somebody_gave_to_a_namespace_of_ours_stays(node: Node) -> None:
+    node.apply(pair())
+    (RUN / "alias").touch()
+    sh("mount", "--bind", str(RUN / "web"), str(RUN / "alias"))
+    assert node.changes() == []
+    assert "alias" not in node.run("show").out
+    node.destroy()
+    assert {path.name for path in RUN.iterdir()} == {"alias"}
+
+
+@pytest.mark.parametrize("kind", kinds())
+@pytest.mark.parametrize("way", ["name", "pid", "path"])
+def test_the_own_namespace_by_whatever_key_is_the_own_namespace(node: Node, way: str, kind: str) -> None:
+    RUN.mkdir(parents=True, exist_ok=True)
+    if way == "name":
+        (RUN / "home").touch()
+        sh("mount", "--bind", "/proc/self/ns/net", str(RUN / "home"))
+    own = {"name": "home", "pid": {"pid": os.getpid()}, "path": {"path": f"/proc/{os.getpid()}/ns/net"}}[way]
+    made = pair(peer="v0p", namespace=own, kind=kind)
+    routes = [{"to": "192.0.2.0/24", "via": "10.7.0.2"}]
+    made["devices"]["v0"].update(addresses=["10.7.0.1/24"], routes=routes)
+    made["devices"]["v0"]["peer"].update(addresses=["10.8.0.2/24"], sysctl={"ipv4": {"rp_filter": 2}})
+    node.apply(made)
+    assert names() == {"v0", "v0p"}
+    assert sh("cat", "/proc/sys/net/ipv4/conf/v0p/rp_filter").strip() == "2"
+    del made["devices"]["v0"]["peer"]["namespace"]
+    made.pop("namespaces", None)
+    assert node.changes(made) == []
+    made["devices"]["v0"]["peer"]["namespace"] = own
+    if way == "name":
+        made["namespaces"] = {"home": {}}
+    made["devices"]["v0"]["peer"]["sysctl"] = {"ipv4": {"rp_filter": 1}}
+    node.apply(made)
+    made["devices"]["v1"] = {**device("v0", own), "kind": kind}
+    error = node.refused(made)
+    assert "NK0304" in error
+    assert "namespace that nkform runs in" in error
+    node.destroy()
+    assert names() == set()
+
+
+def test_the_own_namespace_cannot_be_made(node: Node) -> None:
+    RUN.mkdir(parents=True, exist_ok=True)
+    (RUN / "web").touch()
+    sh("mount", "--bind", "/proc/self/ns/net", str(RUN / "web"))
+    error = node.refused(pair())
+    assert "NK0477" in error
+    assert "web" in error
+    made = pair()
+    made["namespaces"]["web"] = {"optional": True}
+    made["devices"]["v0"]["peer"]["name"] = "v0p"
+    node.apply(made)
+    assert names() == {"v0", "v0p"}
+
+
+def attach_xdp(name: str, fd: int) -> None:
+    """Attaches an XDP program in the driver; -1 takes it away."""
+    body = links.IFINFOMSG.pack(0, 0, socket.if_nametoindex(name), 0, 0)
+    body += nested(IFLA_XDP, u32(IFLA_XDP_FD, fd & 0xFFFFFFFF), u32(IFLA_XDP_FLAGS, XDP_FLAGS_DRV_MODE))
+    with Socket() as netlink:
+        assert netlink.ask([Request(links.RTM_NEWLINK, 0, body, "attach an XDP program")])[0] == [None]
+
+
+def test_an_mtu_that_an_xdp_program_does_not_allow_is_named(node: Node) -> None:
+    made = pair(mtu=1500)
+    node.apply(made)
+    fd = prog_load(returns(XDP_PASS), "xdp", XDP)
+    attach_xdp("v0", fd)
+    most = link("eth0", "web")["max_mtu"]
+    assert 1500 < most < 9000
+    made["devices"]["v0"]["mtu"] = 9000
+    error = node.refused(made)
+    assert "NK0478" in error
+    assert str(most) in error
+    assert "eth0 in web" in error
+    made["devices"]["v0"]["mtu"] = most
+    node.apply(made)
+    made["devices"]["v0"]["mtu"] = 9000
+    attach_xdp("v0", -1)
+    os.close(fd)
+    node.apply(made)
+
+
+@pytest.mark.parametrize("kind", ["veth", "external"])
+def test_legacy_filters_beside_a_foreign_ingress_qdisc_are_refused(node: Node, kind: str) -> None:
+    made = pair(attach="tc")
+    if kind == "veth":
+        node.apply(made)
+        hook = "peer"
+    else:
+        ip("link", "add", "v0", "type", "veth", "peer", "name", "far")
+        made = {"version": 1, "node": "w", "devices": {"v0": {"kind": "external", "attach": "tc"}}}
+        hook = "egress"
+    sh("tc", "qdisc", "add", "dev", "v0", "ingress")
+    assert node.changes(made) == []
+    made["programs"] = {"count": {"template": "counters"}}
+    made["devices"]["v0"]["programs"] = {hook: ["count"]}
+    error = node.refused(made)
+    assert "NK0479" in error
+    assert "ingress" in error
+    assert "tc qdisc del dev v0 ingress" in error
+    sh("tc", "qdisc", "del", "dev", "v0", "ingress")
+    node.apply(made)
+
+
+@needs("tcx")
+def test_links_beside_a_foreign_ingress_qdisc_are_fine(node: Node) -> None:
+    made = pair()
+    node.apply(made)
+    sh("tc", "qdisc", "add", "dev", "v0", "ingress")
+    made["programs"] = {"count": {"template": "counters"}}
+    made["devices"]["v0"]["programs"] = {"peer": ["count"]}
+    node.apply(made)
+    assert "ingress" in sh("tc", "qdisc", "show", "dev", "v0")

@@ -68,12 +68,14 @@ def test_a_peer_in_a_namespace_without_a_name_is_where_it_is(node: Node, kind: s
 def test_a_namespace_may_have_two_names(node: Node, kind: str) -> None:
     spec = veth(kind)
     node.apply(spec)
-    Path("/run/netns/again").touch()
-    sh("mount", "--bind", "/run/netns/a", "/run/netns/again")
-    spec["namespaces"]["again"] = {"create": True}
-    for name in ("a", "again"):
-        spec["devices"]["to-a"]["peer"]["namespace"] = name
+    for alias in ("again", "0-again"):  # names in any order
+        Path(f"/run/netns/{alias}").touch()
+        sh("mount", "--bind", "/run/netns/a", f"/run/netns/{alias}")
         assert node.changes(spec) == []
+        assert peers() == {"to-a": ("a", "eth0"), "to-b": ("b", "eth0")}
+        declared = {**spec, "namespaces": {**spec["namespaces"], alias: {}}}
+        assert "NK0476" in node.refused(declared)
+        node.write(spec)
 
 
 def test_the_root_namespace_may_have_a_name(node: Node) -> None:

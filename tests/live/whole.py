@@ -23,7 +23,7 @@ from nkform.kernel.clsact import Direction, Tc
 from nkform.kernel.netlink import Request, Socket, walk
 from nkform.kernel.netlink import whole as undisturbed
 from nkform.kernel.netns import Namespaces
-from nkform.kernel.qdiscs import with_clsact
+from nkform.kernel.qdiscs import at_ingress
 from tests.sizes import LAB
 
 RTM_GETLINK, RTM_GETADDR, RTM_GETROUTE, RTM_GETRULE, RTM_GETQDISC = 18, 22, 26, 34, 38
@@ -167,7 +167,7 @@ def _hooks(socket: Socket, index: int, name: str) -> Iterator[str]:
             continue
         for entry in entries:
             yield f"{name} {attach_type.name} {_program(entry.prog_id)}"
-    if index in with_clsact(socket):
+    if index in at_ingress(socket)[0]:
         with Tc() as tc:
             for direction in Direction:
                 for each in tc.filters(index, direction):

@@ -1,0 +1,119 @@
+"""Names, namespaces and limits that a plan would run into: what others have where ours shall be. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+
+from nkform.model import ROOT, Device, Namespace, Node
+from nkform.plan.compare import device_fields
+from nkform.problem import Path, Problem
+
+
+def collisions(
+    wanted: Mapping[str, Namespace], devices: Mapping[str, Device], live: Node, gone: Collection[Device]
+) -> Iterator[Problem]:
+    """`wanted` are the declared namespaces, `gone` the live devices that go before anything is made."""
+    yield from _one_namespace(wanted, devices, live)
+    if live.home:
+        yield from _at_home(wanted, devices, live)
+    further = {key: space.altnames for key, space in live.namespaces.items() if space.altnames}
+    going = {(end.namespace, end.name) for device in gone for end in device.ends} if further else set()
+    for name, device in devices.items():
+        if device.kind == "external":
+            continue
+        if further:
+            yield from _further_names(device, further, going)
+        if name in live.devices:
+            yield from _too_large(device, live.devices[name])
+
+
+def described(key: str) -> str:
+    """A namespace's key for people."""
+    way, colon, rest = key.partition(":")
+    return f"the namespace {key}" if not colon else f"the namespace of {'process ' if way == 'pid' else ''}{rest}"
+
+
+def _one_namespace(wanted: Mapping[str, Namespace], devices: Mapping[str, Device], live: Node) -> Iterator[Problem]:
+    """Two keys of the spec that lead into one namespace, or one that leads into a namespace of ours that is to go."""
+    places: dict[str, list[Path]] = {name: [("namespaces", name)] for name in wanted}
+    for name, device in devices.items():
+        if device.peer and device.peer.namespace != ROOT and device.peer.namespace not in wanted:
+            places.setdefault(device.peer.namespace, []).append(("devices", name, "peer", "namespace"))
+    first: dict[int, str] = {}
+    for key in (*(name for name, space in live.namespaces.items() if space.owner == live.name), *places):
+        space = live.namespaces.get(key)
+        if space is None or not space.cookie or key == ROOT:
+            continue
+        other = first.setdefault(space.cookie, key)
+        if other == key:
+            continue
+        hint = f"write `namespace: {other}` instead"
+        if other not in places:
+            hint = f"nkform made it: to keep it, declare `{other}: {{create: true}}`, and {hint}"
+        for path in places[key]:
+            yield Problem(
+                "NK0476", f"{described(key)} and {described(other)} are one and the same", path=path, hint=hint
+            )
+
+
+def _at_home(wanted: Mapping[str, Namespace], devices: Mapping[str, Device], live: Node) -> Iterator[Problem]:
+    """What cannot be in the namespace that nkform runs in, which the spec names by a key of its own."""
+    for name in live.home:
+        if name in wanted and wanted[name].create:
+            yield Problem(
+                "NK0477",
+                f"the namespace {name} is the one that nkform runs in, and cannot be made",
+                path=("namespaces", name),
+                hint="run nkform outside of it, or take `create` out",
+            )
+    first: dict[str, str] = {}
+    for name, device in devices.items():
+        for side, end in enumerate(device.ends):
+            if end.namespace != ROOT:
+                continue
+            other = first.setdefault(end.name, name)
+            if other != name or (side and end.name == name):
+                path: Path = ("devices", name, "peer", "name") if side else ("devices", name)
+                yield Problem(
+                    "NK0304",
+                    f"two devices would be called {end.name} in the namespace that nkform runs in: the other is of "
+                    f"{other}",
+                    path=path,
+                    hint="give one of them another name, or put it into another namespace",
+                )
+
+
+def _further_names(
+    device: Device, further: Mapping[str, Mapping[str, str]], going: Collection[tuple[str, str]]
+) -> Iterator[Problem]:
+    """Ends whose names other links have besides their own: the kernel gives each name once in a namespace."""
+    for side, end in enumerate(device.ends):
+        holder = further.get(end.namespace, {}).get(end.name)
+        if holder is None or (end.namespace, holder) in going:
+            continue
+        where = f" in {end.namespace}" if end.namespace else ""
+        yield Problem(
+            "NK0475",
+            f"{end.name} is another name of the device {holder}{where}: no other device can be called so",
+            path=("devices", device.name, "peer", "name") if side else ("devices", device.name),
+            hint=f"use another name, or take it away: ip link property del dev {holder} altname {end.name}",
+        )
+
+
+def _too_large(device: Device, live: Device) -> Iterator[Problem]:
+    """An MTU that the kernel refuses to an end as it is; one that is made anew has no such limit."""
+    for end, live_end in zip(device.ends, live.ends, strict=False):
+        mtu = end.attrs.get("mtu")
+        if not live_end.mtu_limit or not isinstance(mtu, int) or mtu <= live_end.mtu_limit:
+            continue
+        if any(field.forces_replacement for field in device_fields(device, live)):
+            continue
+        where = f" in {live_end.namespace}" if live_end.namespace else ""
+        yield Problem(
+            "NK0478",
+            f"{live_end.name}{where} cannot have an MTU of {mtu}: the kernel allows {live_end.mtu_limit} now, "
+            "as it does where an XDP program is attached at the other end",
+            path=("devices", device.name, "mtu"),
+            hint=f"at most {live_end.mtu_limit}; or remove the XDP program first, or attach one that takes packets in "
+            "parts (xdp.frags)",
+        )
