@@ -159,16 +159,21 @@ class Last:
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """Right before a program of somebody else: its name in the kernel, or its id."""
+    """Right before a program of somebody else: its name in the kernel, or its id.
+
+    `optional`: it may be absent; the chain then stands as if it had no position.
+    """
 
     program: str | int
+    optional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class After:
-    """Right after a program of somebody else: its name in the kernel, or its id."""
+    """Right after a program of somebody else: its name in the kernel, or its id. `optional` as with Before."""
 
     program: str | int
+    optional: bool = False
 
 
 Position = First | Last | Before | After

@@ -139,6 +139,8 @@ def beginning(chain: Chain, present: Sequence[Attached]) -> bpf_links.Position:
     match chain.position:
         case First():
             return bpf_links.First()
+        case Before(program, True) | After(program, True) if anchor_place(present, program) is None:
+            return bpf_links.Last()
         case Before(program):
             return bpf_links.Before(**_anchor(present, program))
         case After(program):

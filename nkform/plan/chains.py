@@ -182,12 +182,12 @@ def misplaced(entries: Sequence[Attached], position: Position | None) -> bool:
             return min(others) < max(ours)
         case Last():
             return max(others) > min(ours)
-        case Before(program):
+        case Before(program, optional):
             anchor = anchor_place(entries, program)
-            return anchor is None or ours != list(range(anchor - len(ours), anchor))
-        case After(program):
+            return not optional if anchor is None else ours != list(range(anchor - len(ours), anchor))
+        case After(program, optional):
             anchor = anchor_place(entries, program)
-            return anchor is None or ours != list(range(anchor + 1, anchor + 1 + len(ours)))
+            return not optional if anchor is None else ours != list(range(anchor + 1, anchor + 1 + len(ours)))
 
 
 def anchor_place(entries: Sequence[Attached], program: str | int) -> int | None:
@@ -322,7 +322,7 @@ def obstacles(device: Device, live: Device | None, *, legacy: bool) -> Iterator[
         elif not legacy and live is not None and len(entries) + len(chain.programs) > MAX_PROGRAMS:
             yield from _cramped(device, live, name, entries)
         match chain.position:
-            case Before(program) | After(program) if anchor_place(entries, program) is None:
+            case Before(program, False) | After(program, False) if anchor_place(entries, program) is None:
                 there = ", ".join(f"{entry.name} (id {entry.program_id})" for entry in others) or "none"
                 yield Problem(
                     "NK0421",

@@ -59,7 +59,7 @@ def decode(data: Data, broken: Collection[Path], where: Where, *, complete: bool
         problems.append(Problem(code, message, path=path, hint=hint, severity="warning"))
 
     declared = data.get("namespaces", {})
-    programs = Declared(data.get("programs", {}), report, complete=complete and ("programs",) not in broken)
+    programs = Declared(data.get("programs", {}), report, broken, complete=complete and ("programs",) not in broken)
     context = Context(report, warn, Seen(report, where), broken, declared, programs, complete, lambda: len(problems))
     for key, example in (("version", "version: 1"), ("node", "node: worker-1")):
         if key not in data and (key,) not in broken and complete:

@@ -5,7 +5,7 @@ Which templates there are, and which parameters they take, is not the spec's to 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from nkform.model import HOOKS, After, Before, Chain, First, Kind, Last, Position, Program
@@ -23,9 +23,12 @@ RESERVED = frozenset({"default"})
 class Declared:
     """The programs that a spec names, and the chains that use them."""
 
-    def __init__(self, programs: Mapping[str, Any], report: Report, *, complete: bool) -> None:
+    def __init__(
+        self, programs: Mapping[str, Any], report: Report, broken: Collection[Path], *, complete: bool
+    ) -> None:
         self._programs = programs
         self._report = report
+        self._broken = broken
         self._complete = complete
         for name in programs:
             if name in RESERVED:
@@ -55,7 +58,25 @@ class Declared:
             if program is not None and programs.setdefault(program.name, program) is not program:
                 hint = "each program has a name of its own in its chain: {use: count, as: count2}"
                 self._report("NK0323", f"{quoted(program.name)} is in this chain already", where, hint)
-        return Chain(tuple(programs.values()), given.get("default", "pass"), _position(given.get("position")))
+        position = self._position(given.get("position"), (*path, "position"))
+        return Chain(tuple(programs.values()), given.get("default", "pass"), position)
+
+    def _position(self, given: Any, path: Path) -> Position | None:
+        match given:
+            case "first":
+                return First()
+            case "last":
+                return Last()
+            case {"before": _, "after": _}:
+                hint = "keep one of the two"
+                self._report("NK0325", "a chain cannot stand both before and after a program", path, hint)
+            case {"before": program}:
+                return Before(program, given.get("optional") is True)
+            case {"after": program}:
+                return After(program, given.get("optional") is True)
+            case {} if not any((*path, side) in self._broken for side in ("before", "after")):
+                self._report("NK0325", "`position` names no program to stand beside", path, "add before: X or after: X")
+        return None
 
     def _entry(self, given: Any, path: Path) -> Program | None:
         entry: dict[str, Any] = {"use": given} if isinstance(given, str) else given
@@ -82,16 +103,3 @@ class Declared:
             params,
             places=places,
         )
-
-
-def _position(given: Any) -> Position | None:
-    match given:
-        case "first":
-            return First()
-        case "last":
-            return Last()
-        case {"before": program}:
-            return Before(program)
-        case {"after": program}:
-            return After(program)
-    return None

@@ -122,17 +122,21 @@ def definitions() -> Json:
         },
         "position": {
             "description": "Where the chain stands among programs of others at its hook: first, last, or beside one of "
-            "them. Default: after them when it is attached, and wherever it is from then on.",
+            "them, with optional: true if that one may be absent. Default: after them when it is attached, and "
+            "wherever it is from then on.",
             "examples": ["first", {"before": "cil_from_netdev"}],
             "title": "a position",
             "type": ["string", "object"],
             "pattern": "^(first|last)$",
             "additionalProperties": False,
-            "minProperties": 1,
-            "maxProperties": 1,
             "properties": {
                 "before": {"$ref": "#/$defs/foreign_program"},
                 "after": {"$ref": "#/$defs/foreign_program"},
+                "optional": {
+                    "description": "The program may be absent: the chain then stands as if it had no position.",
+                    "examples": [True],
+                    "type": "boolean",
+                },
             },
         },
         "foreign_program": {

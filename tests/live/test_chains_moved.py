@@ -123,6 +123,34 @@ def test_an_anchor_that_comes_back_elsewhere_takes_the_chain_with_it(
     assert "NK0421" in node.refused(spec)
 
 
+@pytest.mark.parametrize("site", sites())
+@pytest.mark.parametrize("side", ["before", "after"])
+@pytest.mark.parametrize("chain", CHAINS[:2], ids=len)
+def test_without_an_anchor_that_may_be_absent_a_chain_has_no_position(
+    node: Node, site: Site, others: Others, side: str, chain: list[str]
+) -> None:
+    node.apply(site.spec(None))
+    attach(others, site, 1)
+    others.attach(site, "late", 0x7000)
+    anchor = shown_name(site, theirs(site)[1])
+    take_away(others, site, theirs(site)[1])
+    ours = " ".join(chain)
+    beside = site.spec({"chain": chain, "position": {side: anchor, "optional": True}})
+    node.apply(beside)
+    assert site.order() == f"one {ours}"
+    others.attach(site, "late", 0xE000)
+    assert site.order() == f"one {ours} late"
+    node.apply(beside)
+    assert site.order() == (f"one {ours} late" if side == "before" else f"one late {ours}")
+    others.attach(site, "two", 0xF000)
+    assert node.changes() == []
+    take_away(others, site, next(each for each in theirs(site) if each.name == "late"))
+    assert node.changes() == []
+    assert site.order() == f"one {ours} two"
+    beside["devices"][DEVICE]["programs"][site.hook]["position"]["optional"] = False
+    assert "NK0421" in node.refused(beside)
+
+
 def shown_name(site: Site, running: Running) -> str:
     """What a spec calls a program of others: filters have a name of their own."""
     if site.direction is None:
