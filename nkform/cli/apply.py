@@ -14,6 +14,7 @@ from nkform.cli.common import (
     Look,
     afterwards,
     drift_of,
+    known_node,
     look,
     place_all,
     placed,
@@ -143,12 +144,16 @@ def _show(found: Look, spec: Spec, options: argparse.Namespace) -> None:
 
 def destroy(options: argparse.Namespace) -> int:
     from nkform.kernel.netns import Namespaces
+    from nkform.kernel.probe import require_root
 
     if bool(options.spec) == bool(options.node):
         raise NkformError(Problem("NK0602", "destroy takes spec files or --node NAME, one of them"))
     spec = read_spec(options) if options.spec else None
     empty = Node(spec.node.name if spec else options.node)
     with Namespaces() as namespaces:
+        if spec is None:
+            require_root()
+            known_node(namespaces, empty.name)
         shown = None
         if not options.yes:
             shown = look(namespaces, empty, begun=ahead_of_question(empty.name, options))

@@ -192,13 +192,27 @@ def only_node(namespaces: Namespaces, name: str | None) -> str:
     from nkform.observe.node import nodes
 
     if name is not None:
-        return name
+        return known_node(namespaces, name)
     found = nodes(namespaces)
     if len(found) > 1:
         raise fail("NK0604", f"several nodes have devices here: {', '.join(found)}", hint="name one with --node")
     if not found:
         raise fail("NK0605", "nothing here carries a mark of nkform", hint="`nkform apply SPEC` makes what a spec says")
     return found[0]
+
+
+def known_node(namespaces: Namespaces, name: str) -> str:
+    """The name of a node, which has something here, be it no more than records. Raises NkformError, KernelError."""
+    from nkform.kernel import bpffs, rundir
+    from nkform.observe.node import nodes
+
+    known: set[str] = set()
+    for some in (rundir.nodes, lambda: nodes(namespaces), bpffs.nodes):  # the cheapest first, which knows most
+        known.update(some())
+        if name in known:
+            return name
+    hint = f"there are: {', '.join(sorted(known))}" if known else "nothing here carries a mark of nkform"
+    raise fail("NK0605", f"there is no node {name} here", hint=hint)
 
 
 def observe_meant(namespaces: Namespaces, name: str | None) -> Node:

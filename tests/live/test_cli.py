@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from tests.live.support import Node, link, links
+from tests.live.support import Node, ip, link, links
 from tests.live.test_pairs import veth
 from tests.sizes import SIZES
 
@@ -74,6 +76,50 @@ def test_show_needs_a_name_where_there_are_several(node: Node) -> None:
     assert node.changes(node.run("show", "--node", "v").out) == []
     assert node.run("destroy", "-y", "--node", "w").code == 0
     assert links() == {"x", "y"}
+
+
+ON_A_NODE = (("show",), ("status",), ("destroy", "-y"), ("destroy",))
+"""The commands that look at a node by its name, or change it."""
+
+
+@pytest.mark.parametrize("words", ON_A_NODE, ids=" ".join)
+@pytest.mark.parametrize("name", ["worker-2", "../w", ""])
+def test_a_node_that_is_not_there_is_an_error_that_names_those_that_are(
+    node: Node, words: tuple[str, ...], name: str
+) -> None:
+    outcome = node.run(*words, "--node=worker-2")
+    assert outcome.code == 1
+    assert "NK0605" in outcome.err
+    node.apply(veth())
+    node.apply({"version": 1, "node": "v", "namespaces": {"alone": {"create": True}}})
+    outcome = node.run(*words, f"--node={name}")
+    assert outcome.code == 1
+    assert outcome.out == ""
+    if name or words[0] != "destroy":
+        assert "NK0605" in outcome.err
+        assert "v, w" in outcome.err
+    assert sorted(path.name for path in Path("/run/nkform").iterdir() if not path.name.startswith("@")) == ["v", "w"]
+
+
+@pytest.mark.parametrize("words", ON_A_NODE[:3], ids=" ".join)
+@pytest.mark.parametrize("left", ["records", "pins", "marks"])
+def test_a_node_that_has_but_little_left_is_known(node: Node, words: tuple[str, ...], left: str) -> None:
+    spec = veth()
+    if left == "pins":
+        spec["programs"] = {"count": {"template": "counters"}}
+        spec["devices"] = {"far": {"kind": "external", "programs": {"ingress": ["count"]}}}
+        spec.pop("namespaces", None)
+        ip("link", "add", "far", "type", "veth", "peer", "name", "away")
+    node.apply(spec)
+    if left == "records":
+        for name in links():
+            ip("link", "del", name)
+        for name in ("a", "b"):
+            ip("netns", "del", name)
+    else:
+        shutil.rmtree("/run/nkform/w")
+    outcome = node.run(*words, "--node", "w")
+    assert outcome.code == 0, outcome.err
 
 
 def test_a_node_that_has_a_namespace_only_is_one_of_several(node: Node) -> None:
