@@ -106,14 +106,20 @@ def _declared(device: Device) -> Iterator[tuple[Attribute, Value, Path]]:
 def _left_out(device: Device, kind: Kind) -> Iterator[Problem]:
     """What a device loses as this kind."""
     for attr, value, path in _declared(device):
-        if kind in attr.kinds or value == attr.default or (kind, attr.name, value) == ("veth", "mode", "l2"):
-            continue  # a veth works at layer 2 anyway
+        if kind in attr.kinds or value == _of_itself(kind, attr):
+            continue
+        works = ": it works at layer 2" if attr.name == "mode" else ""
         yield Problem(
             "NK0403",
-            f"{attr.name} is left out: {device.name} becomes a {kind} here, which has none",
+            f"{attr.name} is left out: {device.name} becomes a {kind} here, which has none{works}",
             path=path,
             severity="warning",
         )
+
+
+def _of_itself(kind: Kind, attr: Attribute) -> Value | None:
+    """The value that a kind works by which does not have the attribute: a veth has ARP and MAC addresses."""
+    return "l2" if (kind, attr.name) == ("veth", "mode") else attr.default
 
 
 @cache

@@ -47,15 +47,22 @@ def test_auto_takes_what_the_kernel_has(node: Node) -> None:
     assert link("to-a")["linkinfo"]["info_kind"] == kind
 
 
-def test_auto_tells_what_a_veth_leaves_out(node: Node) -> None:
+@pytest.mark.parametrize("place", ["device", "defaults"])
+@pytest.mark.parametrize(("name", "value"), [("scrub", "none"), ("mode", "l3"), ("mode", "l2")])
+def test_auto_tells_what_a_veth_leaves_out(node: Node, name: str, value: str, place: str) -> None:
+    """A veth works at layer 2: that it does is nothing to tell."""
     spec = veth("auto")
-    spec["devices"]["to-a"]["scrub"] = "none"
+    if place == "defaults":
+        spec["defaults"] = {name: value}
+    else:
+        spec["devices"]["to-a"][name] = value
     outcome = node.plan(spec)
-    if "netkit" in features():
+    if "netkit" in features() or value == "l2":
         assert outcome.err == ""
     else:
         assert "NK0403" in outcome.err
-        assert "scrub" in outcome.err
+        assert f"{name} is left out" in outcome.err
+    node.apply()
 
 
 def test_arp_is_answered_with_the_address_that_the_kernel_chose(node: Node) -> None:
