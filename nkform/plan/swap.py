@@ -79,7 +79,9 @@ class Names:
     @cached_property
     def _taken(self) -> set[Place]:
         """Needed only where a pair is made anew."""
-        there = {(key, name) for key, space in self._live.namespaces.items() for name in space.links}
+        there = {
+            (key, name) for key, space in self._live.namespaces.items() for name in (*space.links, *space.altnames)
+        }
         return there | {(end.namespace, end.name) for device in self._devices.values() for end in device.ends}
 
     def spare(self, end: Endpoint, role: str) -> Endpoint:

@@ -199,6 +199,13 @@ def test_the_own_namespace_by_whatever_key_is_the_own_namespace(node: Node, way:
     routes = [{"to": "192.0.2.0/24", "via": "10.7.0.2"}]
     made["devices"]["v0"].update(addresses=["10.7.0.1/24"], routes=routes)
     made["devices"]["v0"]["peer"].update(addresses=["10.8.0.2/24"], sysctl={"ipv4": {"rp_filter": 2}})
+    saved = str(node.folder / "plan.json")
+    assert node.plan(made, "-o", saved).code == 0
+    assert node.run("apply", saved).code == 0
+    node.apply(made)
+    assert "drift" not in node.run("status").out
+    assert node.run("rollback", "-y").code == 0
+    assert names() == set()
     node.apply(made)
     assert names() == {"v0", "v0p"}
     assert sh("cat", "/proc/sys/net/ipv4/conf/v0p/rp_filter").strip() == "2"

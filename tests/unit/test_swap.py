@@ -96,3 +96,11 @@ def test_a_peer_that_cannot_be_reached_lets_the_old_pair_go_first() -> None:
     plan = planned(live(replace(old, peer=replace(old.peer, namespace="nsid:3"))), device("l2"))
     assert isinstance(plan.actions[0], DeletePair)
     assert plan.changes[0].reason.endswith("the old pair goes first: its peer cannot be reached")
+
+
+def test_no_spare_name_is_a_further_name_of_another_device() -> None:
+    found = live(device())
+    first = Names({}, found).spare(found.devices["lxc-web"].primary, "n").name
+    root = replace(found.namespaces[""], altnames={first: "other"})
+    taken = replace(found, namespaces={**found.namespaces, "": root})
+    assert Names({}, taken).spare(found.devices["lxc-web"].primary, "n").name != first
