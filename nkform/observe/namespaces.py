@@ -12,7 +12,7 @@ from nkform.dataclass import dataclass, field
 from nkform.kernel import inet, links
 from nkform.kernel.netlink import KernelError, Socket, whole
 from nkform.kernel.netns import Namespaces, get_nsid, nsid_of
-from nkform.model import Address, Route, Taken
+from nkform.model import ROOT, Address, Route, Taken
 from nkform.observe.taken import Place, Slot, look, with_hops
 
 OPEN_AT_ONCE = 256
@@ -82,8 +82,10 @@ def visit(namespaces: Namespaces, keys: Iterable[str], look: Callable[[str, bool
 
     Keys that lead nowhere are passed over. Raises KernelError.
     """
-    with namespaces.away() as enter:
+    with namespaces.away() as enter, namespaces.open(ROOT) as home:
         for key in keys:
+            if ":" in key:  # /proc/self, or our own process, leads to where the thread is
+                enter(home, ROOT)
             try:
                 with namespaces.open(key) as fd:
                     is_root = namespaces.is_root(fd)

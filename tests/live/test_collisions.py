@@ -18,6 +18,7 @@ from tests.live.bpf_programs import returns
 from tests.live.support import Node, ip, kinds, link, needs, sh
 from tests.live.support import links as names
 from tests.live.test_shared_routes import spec
+from tests.live.test_watch import Process
 
 RUN = Path("/run/netns")
 XDP, XDP_PASS = 6, 2
@@ -188,13 +189,19 @@ def test_a_name_that_somebody_gave_to_a_namespace_of_ours_stays(node: Node) -> N
 
 
 @pytest.mark.parametrize("kind", kinds())
-@pytest.mark.parametrize("way", ["name", "pid", "path"])
+@pytest.mark.parametrize("way", ["name", "pid", "path", "self", "thread"])
 def test_the_own_namespace_by_whatever_key_is_the_own_namespace(node: Node, way: str, kind: str) -> None:
-    RUN.mkdir(parents=True, exist_ok=True)
+    ip("netns", "add", "another")  # what is looked at in between
     if way == "name":
         (RUN / "home").touch()
         sh("mount", "--bind", "/proc/self/ns/net", str(RUN / "home"))
-    own = {"name": "home", "pid": {"pid": os.getpid()}, "path": {"path": f"/proc/{os.getpid()}/ns/net"}}[way]
+    own = {
+        "name": "home",
+        "pid": {"pid": os.getpid()},
+        "path": {"path": f"/proc/{os.getpid()}/ns/net"},
+        "self": {"path": "/proc/self/ns/net"},
+        "thread": {"path": "/proc/thread-self/ns/net"},
+    }[way]
     made = pair(peer="v0p", namespace=own, kind=kind)
     routes = [{"to": "192.0.2.0/24", "via": "10.7.0.2"}]
     made["devices"]["v0"].update(addresses=["10.7.0.1/24"], routes=routes)
@@ -223,6 +230,20 @@ def test_the_own_namespace_by_whatever_key_is_the_own_namespace(node: Node, way:
     assert "namespace that nkform runs in" in error
     node.destroy()
     assert names() == set()
+
+
+def test_a_watch_heals_what_is_in_the_own_namespace_by_its_path(node: Node) -> None:
+    ip("netns", "add", "another")
+    node.apply(pair(peer="v0p", namespace={"path": "/proc/self/ns/net"}, mtu=1500))
+    watch = Process(node, "--heal")
+    try:
+        ip("link", "set", "v0p", "mtu", "1300")
+        watch.drift("peer.mtu", "v0")
+        watch.settled("peer.mtu", "v0")
+        assert link("v0p")["mtu"] == 1500
+        assert watch.stop() == 0
+    finally:
+        watch.end()
 
 
 def test_the_own_namespace_cannot_be_made(node: Node) -> None:
