@@ -387,8 +387,9 @@ class Node:
     def at_home(self, keys: Collection[str]) -> Node:
         """The node with what is in the namespace that nkform runs in, under whichever of these keys, in ROOT.
 
-        A namespace that is to be made stays declared: that one cannot be, which the plan says.
+        A namespace that is to be made stays what it is: that one cannot be, which the plan says.
         """
+        keys = {key for key in keys if key not in self.namespaces or not self.namespaces[key].create}
         if not keys:
             return self
         devices = {
@@ -397,5 +398,5 @@ class Node:
             else device
             for name, device in self.devices.items()
         }
-        spaces = {name: space for name, space in self.namespaces.items() if space.create or name not in keys}
+        spaces = {name: space for name, space in self.namespaces.items() if name not in keys}
         return replace(self, devices=devices, namespaces=spaces)

@@ -40,7 +40,8 @@ def _one_namespace(wanted: Mapping[str, Namespace], devices: Mapping[str, Device
         if device.peer and device.peer.namespace != ROOT and device.peer.namespace not in wanted:
             places.setdefault(device.peer.namespace, []).append(("devices", name, "peer", "namespace"))
     first: dict[int, str] = {}
-    for key in (*(name for name, space in live.namespaces.items() if space.owner == live.name), *places):
+    ours = [name for name, space in live.namespaces.items() if space.owner == live.name]
+    for key in (*(name for name in ours if name in wanted), *ours, *places):
         space = live.namespaces.get(key)
         if space is None or not space.cookie or key == ROOT:
             continue
@@ -50,7 +51,7 @@ def _one_namespace(wanted: Mapping[str, Namespace], devices: Mapping[str, Device
         hint = f"write `namespace: {other}` instead"
         if other not in places:
             hint = f"nkform made it: to keep it, declare `{other}: {{create: true}}`, and {hint}"
-        for path in places[key]:
+        for path in places.get(key, ()):
             yield Problem(
                 "NK0476", f"{described(key)} and {described(other)} are one and the same", path=path, hint=hint
             )

@@ -253,6 +253,10 @@ def test_the_own_namespace_cannot_be_made(node: Node) -> None:
     error = node.refused(pair())
     assert "NK0477" in error
     assert "web" in error
+    outcome = node.run("apply", "-y", "--keep-going", str(node.path))
+    assert outcome.code == 1
+    assert "NK0477" in outcome.err
+    assert names() == set()
     made = pair()
     made["namespaces"]["web"] = {"optional": True}
     made["devices"]["v0"]["peer"]["name"] = "v0p"
