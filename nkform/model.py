@@ -126,6 +126,16 @@ class Taken:
 
 
 @dataclass(frozen=True, slots=True)
+class Master:
+    """What a link is a port or a member of (IFLA_MASTER): its name and its kind, and for a port of a bridge the options
+    that somebody may have chosen, as the kernel reports them, in hexadecimal digits."""
+
+    name: str
+    kind: str
+    options: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """One end of a pair.
 
@@ -134,6 +144,8 @@ class Endpoint:
     `sysctl` maps `ipv4.KEY` and `ipv6.KEY` to values, as text as the kernel prints them.
     `taken`, observed: what of others stands where the spec wants something of ours. `index`, observed: the ifindex.
     `mtu_limit`, observed: the largest MTU that the kernel lets it have as it is, in bytes; 0 where that is the kind's.
+    `master`, observed: what others have made it a port or a member of. `leaning`, observed: devices of others that are
+    made upon it, and XDP programs, in words: they go with it.
     """
 
     name: str
@@ -145,6 +157,8 @@ class Endpoint:
     taken: tuple[Taken, ...] = field(default=(), compare=False)
     index: int = field(default=0, compare=False)
     mtu_limit: int = field(default=0, compare=False)
+    master: Master | None = field(default=None, compare=False)
+    leaning: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)

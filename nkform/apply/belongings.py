@@ -1,20 +1,23 @@
-"""What others have on ends that a run works on, and the kernel takes away as it does: addresses, and routes.
+"""What others have on ends that a run works on, and the kernel takes away as it does: addresses, routes, neighbours.
 
 A route goes with the link that it leads through, when that is taken down, and with the address that it names as its
-source; an IPv6 address goes with `down` and with a small MTU. Neither is in any spec, so neither is in a plan: they are
-noted before anything is done, as the kernel reports them, and given again after it.
+source; an IPv6 address goes with `down` and with a small MTU, a neighbour that somebody entered with `down`. None of
+them is in any spec, so none is in a plan: they are noted before anything is done, as the kernel reports them, and given
+again after it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import zip_longest
 from socket import AF_INET6
+from typing import Literal
 
-from nkform.dataclass import dataclass
-from nkform.kernel import inet, links
+from nkform.dataclass import dataclass, replace
+from nkform.kernel import inet, links, neighbours
 from nkform.kernel.netlink import KernelError, Request, Socket, whole
 from nkform.kernel.netns import Namespaces
-from nkform.model import Node
+from nkform.model import Device, Node
 from nkform.plan.actions import (
     Action,
     AddAddress,
@@ -26,6 +29,7 @@ from nkform.plan.actions import (
     SetSysctl,
     SetUp,
 )
+from nkform.plan.plan import Change
 
 IPV6_MIN_MTU = 1280
 """Below it the kernel takes IPv6 off a link (RFC 8200, 5; include/net/if_inet6.h)."""
@@ -33,19 +37,25 @@ IPV6_MIN_MTU = 1280
 
 @dataclass(frozen=True, slots=True)
 class Belonging:
-    """An address or a route of others, and the end that has it or that it leads through.
+    """What others have: an address, a route or a neighbour, and the end that has it or that it leads through.
 
     `message`: the body of the netlink message that the kernel reported it with, in hexadecimal digits.
     """
 
     namespace: str
     name: str
-    route: bool
+    kind: Literal["address", "route", "neighbour"]
     message: str
 
     def __str__(self) -> str:
         where = f"{self.name} in {self.namespace}" if self.namespace else self.name
-        return f"a route of others through {where}" if self.route else f"an address of others on {where}"
+        match self.kind:
+            case "route":
+                return f"a route of others through {where}"
+            case "neighbour":
+                return f"a neighbour of others at {where}"
+            case _:
+                return f"an address of others on {where}"
 
     @property
     def body(self) -> bytes:
@@ -93,7 +103,21 @@ def left_alone(others: Iterable[Belonging], actions: Iterable[Action]) -> list[B
         for action in actions
         if isinstance(action, DeleteRoute) and action.route.message
     }
-    return [each for each in others if not each.route or (each.namespace, inet.through(each.body, 0)) not in over]
+    return [each for each in others if each.kind != "route" or (each.namespace, inet.through(each.body, 0)) not in over]
+
+
+def renamed(others: Iterable[Belonging], changes: Iterable[Change]) -> list[Belonging]:
+    """What others had, by the names that its ends have after the changes; without that of ends that have gone, whose
+    names may be those of other ends by then."""
+    names: dict[tuple[str, str], str] = {}
+    for change in changes:
+        if isinstance(change.before, Device):
+            after = change.after.ends if isinstance(change.after, Device) else ()
+            for old, new in zip_longest(change.before.ends, after[: len(change.before.ends)]):
+                stays = new is not None and new.namespace == old.namespace
+                names[old.namespace, old.name] = new.name if stays else ""
+    following = [(each, names.get((each.namespace, each.name), each.name)) for each in others]
+    return [each if name == each.name else replace(each, name=name) for each, name in following if name]
 
 
 def _small(mtu: object) -> bool:
@@ -108,14 +132,16 @@ def read(socket: Socket, key: str, names: Collection[str], known: Mapping[int, s
     indexes = [index for index, name in known.items() if name in names]
     for index, address in inet.of_links(inet.dump_foreign_addresses, socket, indexes):
         if known.get(index) in names:
-            yield Belonging(key, known[index], False, address.hex())
+            yield Belonging(key, known[index], "address", address.hex())
+    for index, entry in neighbours.made(socket, indexes):
+        yield Belonging(key, known[index], "neighbour", entry.hex())
     routes = whole(inet.dump_foreign_routes, socket)
     present = inet.of_links(inet.dump_addresses, socket, indexes) if routes else ()
     sources = {inet.packed(address.text) for index, address in present if known.get(index) in names}
     for route in routes:
         index, source = inet.leads(route)
         if index in known and (known[index] in names or source in sources):
-            yield Belonging(key, known[index], True, route.hex())
+            yield Belonging(key, known[index], "route", route.hex())
 
 
 def give_again(belongings: Sequence[Belonging], namespaces: Namespaces, *, beside: bool) -> list[str]:
@@ -131,7 +157,11 @@ def give_again(belongings: Sequence[Belonging], namespaces: Namespaces, *, besid
         try:
             with namespaces.open(key) as fd, namespaces.entered(fd, key), Socket() as socket:
                 indexes = {link.name: link.index for link in whole(links.dump, socket)}
-                for lost in (_addresses_lost(some, socket, indexes), _routes_lost(some, socket, indexes, beside)):
+                for lost in (
+                    _addresses_lost(some, socket, indexes),
+                    _neighbours_lost(some, socket, indexes),
+                    _routes_lost(some, socket, indexes, beside),
+                ):
                     wanted = list(lost)
                     outcomes, _ = socket.ask([request for _, request in wanted])
                     failed += (f"{each}: {o.strerror}" for (each, _), o in zip(wanted, outcomes, strict=True) if o)
@@ -146,17 +176,26 @@ def _addresses_lost(some: Sequence[Belonging], socket: Socket, indexes: Mapping[
     there = {(index, inet.address_key(address)) for index, address in dumped}
     for each in some:
         index = indexes.get(each.name, 0)
-        if each.route or not index or (index, inet.address_key(each.body)) in there:
+        if each.kind != "address" or not index or (index, inet.address_key(each.body)) in there:
             continue
         there.add((index, inet.address_key(each.body)))  # a run that follows one that was killed may have it twice
         yield each, inet.add_foreign_address(each.body, index, each.name)
+
+
+def _neighbours_lost(some: Sequence[Belonging], socket: Socket, indexes: Mapping[str, int]) -> Iterator[Lost]:
+    had = [(indexes[each.name], each) for each in some if each.kind == "neighbour" and each.name in indexes]
+    ends = {index for index, _ in had}
+    present = {(index, neighbours.key(entry)) for index, entry in (neighbours.made(socket, ends) if ends else ())}
+    for index, each in had:
+        if (index, neighbours.key(each.body)) not in present:
+            yield each, neighbours.add(each.body, index, each.name)
 
 
 def _routes_lost(some: Sequence[Belonging], socket: Socket, indexes: Mapping[str, int], beside: bool) -> Iterator[Lost]:
     routes = whole(inet.dump_foreign_routes, socket)
     there = {inet.through(route, inet.leads(route)[0]) for route in routes}
     taken = {inet.route_key(route) for route in routes}
-    for each in sorted((each for each in some if each.route), key=lambda each: inet.has_gateway(each.body)):
+    for each in sorted((each for each in some if each.kind == "route"), key=lambda each: inet.has_gateway(each.body)):
         index = indexes.get(each.name, 0)
         if not index:
             continue

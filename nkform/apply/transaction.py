@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from nkform.apply.before import noted
-from nkform.apply.belongings import Belonging, give_again, left_alone
+from nkform.apply.belongings import Belonging, give_again, left_alone, renamed
 from nkform.apply.executor import Executor
 from nkform.apply.expedite import Expedited
 from nkform.apply.interrupt import Interrupted, Interrupts
@@ -175,7 +175,7 @@ def apply(
         try:
             chains = _chains(complete, run, means, stack)
             Executor(means.namespaces, plan.node, steps, chains, means.expedited, cookies).run(complete.actions)
-            kept = left_alone(journal.entry.others, complete.actions)
+            kept = renamed(left_alone(journal.entry.others, complete.actions), plan.changes)
             give_again(kept, means.namespaces, beside=False)  # what can be had with the spec
             live = observe(means.namespaces, plan.node, desired)
             shall, there = without.trim(desired, live)

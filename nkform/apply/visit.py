@@ -13,14 +13,15 @@ from typing import Protocol
 
 from nkform.apply import owned
 from nkform.dataclass import replace
-from nkform.kernel import devconf, inet, links, sysctl
+from nkform.kernel import devconf, inet, links, neighbours, sysctl
 from nkform.kernel.netlink import KernelError, Request, Socket, whole
 from nkform.kernel.netns import Namespaces
-from nkform.model import ROOT, Attrs, Value
+from nkform.model import ROOT, Attrs, Master, Value
 from nkform.plan.actions import (
     Action,
     AddAddress,
     AddRoute,
+    CarryNeighbours,
     CarryRoutes,
     DeleteAddress,
     DeleteRoute,
@@ -28,6 +29,7 @@ from nkform.plan.actions import (
     MoveEnd,
     SetLink,
     SetMark,
+    SetMaster,
     SetPolicy,
     SetSysctl,
     SetSysctls,
@@ -128,26 +130,34 @@ class Visit:
                 self._send(action, inet.add_route(index, end.name, route, beside=beside, first=first))
             case DeleteRoute(end, route):
                 self._send(action, inet.delete_route(self._index(end), end.name, route))
-            case CarryRoutes(before, after):
+            case _:
                 self._flush()
+                self._carry_out_alone(action)
+
+    def _carry_out_alone(self, action: Action) -> None:
+        """What is more than one request, or none."""
+        match action:
+            case CarryRoutes(before, after):
                 self._done(action)  # half of it is undone like all of it
                 self._carry_routes(before, after)
+            case CarryNeighbours(before, after):
+                self._carry_neighbours(before, after)
+                self._done(action)
+            case SetMaster(end, before, after):
+                self._done(action)  # half of it is undone like all of it
+                self._set_master(end, before, after)
             case Settle(end):
-                self._flush()
                 self._settle(end)
                 self._done(action)
             case SetSysctl(end, key, _, after):
-                self._flush()
                 self._check_name(end)
                 if sysctl.read(end.name, key) != after:
                     sysctl.write(end.name, key, after)
                 self._done(action)
             case SetSysctls(end, values):
-                self._flush()
                 self._give_sysctls(end.name, values)
                 self._done(action)
             case MoveEnd():
-                self._flush()
                 self._move(action)
                 self._done(action)
             case _:
@@ -177,6 +187,23 @@ class Visit:
         routes = whole(partial(inet.dump_foreign_routes, index=old), self._socket)
         check(self._socket, [inet.add_foreign_route(route, new, after.name) for route in routes])
         check(self._socket, [inet.delete_foreign_route(route, old, before.name) for route in routes])
+
+    def _carry_neighbours(self, before: End, after: End) -> None:
+        """What the new end cannot have is no reason to fail: it is tried again when the run is done."""
+        old, new = self._index(before), self._index(after)
+        self._socket.ask([neighbours.add(entry, new, after.name) for _, entry in neighbours.made(self._socket, [old])])
+
+    def _set_master(self, end: End, before: Master | None, after: Master | None) -> None:
+        index = self._index(end)
+        if after is None:
+            check(self._socket, [links.set_master(index, end.name, 0, before.name if before else "its master")])
+            return
+        outcomes, answers = self._socket.ask([links.get(after.name)])
+        master = None if outcomes[0] else links.decode(answers[0][0])
+        if master is not None and master.kind == after.kind:
+            check(self._socket, [links.set_master(index, end.name, master.index, after.name)])
+            if after.options:  # a kernel that does not take all that another one told of keeps its own
+                self._socket.ask([links.set_port(index, end.name, after.options)])
 
     def _give_sysctls(self, name: str, values: Mapping[str, str]) -> None:
         """Looks twice: setting one may have changed another."""
@@ -254,9 +281,9 @@ def _names_at_first(actions: Sequence[Action]) -> list[str]:
 
 def _need_indexes(action: Action) -> tuple[str, ...]:
     match action:
-        case AddAddress(end) | DeleteAddress(end) | AddRoute(end) | DeleteRoute(end) | Settle(end):
+        case AddAddress(end) | DeleteAddress(end) | AddRoute(end) | DeleteRoute(end) | Settle(end) | SetMaster(end):
             return () if end.index else (end.name,)
-        case CarryRoutes(before, after):
+        case CarryRoutes(before, after) | CarryNeighbours(before, after):
             return tuple(end.name for end in (before, after) if not end.index)
         case MoveEnd(before):
             return (before.name,)

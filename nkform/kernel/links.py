@@ -54,6 +54,7 @@ IFLA_NET_NS_FD = 28
 IFLA_EXT_MASK = 29
 IFLA_LINK_NETNSID = 37
 IFLA_TARGET_NETNSID = 46
+IFLA_XDP = 43
 IFLA_TSO_MAX_SIZE = 59
 IFLA_MAX_MTU = 51
 IFLA_PROP_LIST = 52
@@ -62,15 +63,26 @@ IFLA_HEADROOM = 68
 IFLA_TAILROOM = 69
 IFLA_INFO_KIND = 1
 IFLA_INFO_DATA = 2
+IFLA_INFO_SLAVE_KIND = 4
+IFLA_INFO_SLAVE_DATA = 5
 VETH_INFO_PEER = 1
 IFLA_NETKIT_PEER_INFO = 1
 IFLA_NETKIT_PRIMARY = 2
 RTEXT_FILTER_SKIP_STATS = 8
+XDP_NONE = 8
+"""How long the payload of IFLA_XDP is where no program is attached (net/core/rtnetlink.c, rtnl_xdp_fill)."""
+XDP_PROGRAMS = (4, 5, 6, 7)
+"""IFLA_XDP_PROG_ID, and those of each mode where there are several."""
 LOOPBACK = 1
 """The ifindex of `lo` in every namespace (include/linux/netdevice.h, LOOPBACK_IFINDEX)."""
 IFF_UP = 0x1
 IFF_RUNNING = 0x40
 NO_MAC = "00:00:00:00:00:00"
+
+BRIDGE_PORT = (*range(2, 13), 25, 27, 28, 29, 30, 31, 32, 33, 37, 39, 40, 42, 43)
+"""The options of a bridge's port that can be set, in the order of IFLA_BRPORT_*: PRIORITY, COST, MODE, GUARD, PROTECT,
+FAST_LEAVE, LEARNING ... (include/uapi/linux/if_link.h; net/bridge/br_netlink.c, br_port_policy). The rest is the
+kernel's own, the port's state, its number, its timers, or goes by the number of something else (BACKUP_PORT)."""
 
 FALLBACKS: Mapping[str, str] = {
     "tunl0": "ipip",
@@ -99,6 +111,8 @@ class Link:
     `link` and `nsid` say where the other end is: its ifindex, and its namespace's id (None: in the same one).
     `headroom` and `tailroom` in bytes, None where the kernel does not report them (before Linux 6.18). `max_mtu` in
     bytes, 0 where the kernel sets none. `altnames` are the further names that it is known by (ip-link(8), property).
+    `port`: what it is like as a port of its master, and `xdp`, its XDP programs; both undecoded (`port_options`,
+    `xdp_programs`).
     """
 
     index: int
@@ -117,6 +131,8 @@ class Link:
     tailroom: int | None
     max_mtu: int = 0
     altnames: tuple[str, ...] = ()
+    port: bytes | None = None
+    xdp: bytes | None = None
 
 
 def is_the_kernels(link: Link) -> bool:
@@ -163,6 +179,9 @@ class _Layout:
         self._rooms = parts.get(IFLA_HEADROOM), parts.get(IFLA_TAILROOM)
         self._max_mtu = parts[IFLA_MAX_MTU][0] // 4 if IFLA_MAX_MTU in parts else 0
         self._altnames = parts.get(IFLA_PROP_LIST)
+        self._port = info.get(IFLA_INFO_SLAVE_DATA)
+        start, end = parts.get(IFLA_XDP, NOWHERE)
+        self._xdp = (start, end) if end - start > XDP_NONE else None
         self._primary = data.get(IFLA_NETKIT_PRIMARY)
         self._own = tuple((name, data[kept.own][0], kept) for name, kept in _DATA if kept.own in data)
         self._peer = tuple((name, data[kept.peer][0], kept) for name, kept in _DATA if kept.peer in data)
@@ -197,6 +216,8 @@ class _Layout:
             U16.unpack_from(body, tailroom[0])[0] if tailroom else None,
             words[self._max_mtu] if self._max_mtu else 0,
             tuple(_altnames(body, self._altnames)) if self._altnames else (),
+            _payload(body, self._port),
+            _payload(body, self._xdp),
         )
 
 
@@ -252,6 +273,18 @@ class Decoder:
         if layout is None or not layout.fits(words):
             layout = self._layouts[len(body)] = _Layout(body, words)
         return layout.link(body, words)
+
+
+def xdp_programs(link: Link) -> list[int]:
+    """The ids of a link's XDP programs."""
+    parts = walk(link.xdp, 0, len(link.xdp)) if link.xdp else {}
+    return list(dict.fromkeys(U32.unpack_from(parts[number])[0] for number in XDP_PROGRAMS if number in parts))
+
+
+def port_options(link: Link) -> str:
+    """What somebody may have chosen of a bridge's port, in hexadecimal digits, for `set_master`."""
+    parts = walk(link.port, 0, len(link.port)) if link.port else {}
+    return b"".join(attribute(number, bytes(parts[number])) for number in BRIDGE_PORT if number in parts).hex()
 
 
 def decode(message: Message) -> Link:
@@ -407,6 +440,19 @@ def set_alias(name: str, alias: str) -> Request:
     """Sets the interface alias; an empty one removes it."""
     body = IFINFOMSG.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, name) + attribute(IFLA_IFALIAS, alias.encode())
     return Request(RTM_NEWLINK, 0, body, f"set alias {alias or 'none'} on {name}")
+
+
+def set_master(index: int, name: str, master: int, told: str) -> Request:
+    """Makes a link a port or a member of another one; 0 of none."""
+    body = IFINFOMSG.pack(0, 0, index, 0, 0) + u32(IFLA_MASTER, master)
+    return Request(RTM_NEWLINK, 0, body, f"put {name} into {told}" if master else f"take {name} out of {told}")
+
+
+def set_port(index: int, name: str, options: str) -> Request:
+    """Gives a bridge's port the options that `port_options` told of another."""
+    data = nested(IFLA_INFO_SLAVE_DATA, bytes.fromhex(options))
+    body = IFINFOMSG.pack(0, 0, index, 0, 0) + nested(IFLA_LINKINFO, text(IFLA_INFO_SLAVE_KIND, "bridge"), data)
+    return Request(RTM_NEWLINK, 0, body, f"set the options of the bridge's port {name}")
 
 
 def set_mark(name: str, node: str) -> Request:

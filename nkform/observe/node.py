@@ -23,6 +23,7 @@ from nkform.model import (
     Attrs,
     Device,
     Endpoint,
+    Master,
     Namespace,
     Node,
     Room,
@@ -31,10 +32,10 @@ from nkform.model import (
     owner_of,
 )
 from nkform.observe import owned, record
+from nkform.observe.leaning import PAIRS, Leaning, note
 from nkform.observe.namespaces import Contents, read, visit
 from nkform.observe.taken import Place, Slot
 
-PAIRS = ("netkit", "veth")
 ETH_MAX_MTU = 0xFFFF
 """include/uapi/linux/if_ether.h. Bytes."""
 TORN = (0.01, 0.02, 0.04)
@@ -51,13 +52,14 @@ class _World:
     """All that was read: contents by namespace key, and the keys by which each namespace id is known.
 
     `owners`: whose each namespace is that is on record, by its cookie. `recorded`: the cookies of the node's own, by
-    the names that nkform gave them.
+    the names that nkform gave them. `leaning`: what goes with which link.
     """
 
     contents: Mapping[str, Contents]
     keys: Mapping[int | None, tuple[str, ...]]
     owners: Mapping[int, str]
     recorded: Mapping[str, int]
+    leaning: Leaning
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +246,7 @@ def _read(
     values.update(_read_sysctls(root, ROOT, wanted, shared))
     contents = {ROOT: root}
     keys: dict[int | None, list[str]] = {None: [ROOT]}
+    leaning: Leaning = {}
 
     def look(key: str, is_root: bool) -> None:
         if is_root:
@@ -255,6 +258,7 @@ def _read(
         def matters(known: Mapping[int, links.Link], socket: Socket) -> tuple[Collection[int], list[Place]]:
             """The other ends of the root namespace's pairs: nothing else in a namespace can be ours."""
             primaries.extend(_primaries(root, known, namespaces, socket))
+            note(leaning, key, known, lambda nsid: ROOT if nsid == namespaces.home_id(socket) else None)
             here = {(primary.name, 1): primary.link for primary in primaries}
             relevant = key in named or owners.get(socket.cookie()) == node or any(map(is_ours, primaries))
             return here.values() if relevant else (), _places(ends.get(key, ()), here)
@@ -269,8 +273,9 @@ def _read(
             keys.setdefault(nsid, []).append(key)
 
     visit(namespaces, dict.fromkeys((*namespaces.names(), *sorted(named))), look)
+    note(leaning, ROOT, root.links, lambda nsid: keys.get(nsid, [None])[0])
     keyed = {nsid: tuple(some) for nsid, some in keys.items()}
-    return _World(contents, keyed, owners, recorded.get(node, {})), values
+    return _World(contents, keyed, owners, recorded.get(node, {}), leaning), values
 
 
 def _ends(devices: Iterable[Device]) -> dict[str, list[tuple[Slot, Endpoint]]]:
@@ -348,12 +353,12 @@ def _device(world: _World, link: links.Link, declared: Device | None) -> Device:
         return Device(link.name, "external", {}, primary, None, framing=framing, **common)  # type: ignore[arg-type]
     device_wide = {name: value for name, value in link.own.items() if name in _DEVICE_WIDE}
     own = {name: value for name, value in link.own.items() if name not in _DEVICE_WIDE}
-    primary = _end(root, link, ROOT, {**link.values, **own}, (link.name, 0))
+    primary = _end(world, root, link, ROOT, {**link.values, **own}, (link.name, 0))
     peer = _peer(world, link, declared) if link.kind in PAIRS else None
     return Device(link.name, link.kind, device_wide, primary, peer, **common)  # type: ignore[arg-type]
 
 
-def _end(contents: Contents, link: links.Link, key: str, values: Attrs, slot: Slot) -> Endpoint:
+def _end(world: _World, contents: Contents, link: links.Link, key: str, values: Attrs, slot: Slot) -> Endpoint:
     return Endpoint(
         name=link.name,
         namespace=key,
@@ -363,12 +368,21 @@ def _end(contents: Contents, link: links.Link, key: str, values: Attrs, slot: Sl
         index=link.index,
         taken=tuple(contents.taken.get(slot, ())),
         mtu_limit=_mtu_limit(link),
+        master=_master(contents, link) if link.master else None,
+        leaning=world.leaning.get((key, link.index), ()),
     )
 
 
 def _mtu_limit(link: links.Link) -> int:
     """The largest MTU of a link where that is less than what links of pairs may have (netkit and veth: ETH_MAX_MTU)."""
     return link.max_mtu if link.max_mtu < ETH_MAX_MTU else 0
+
+
+def _master(contents: Contents, link: links.Link) -> Master | None:
+    master = contents.links.get(link.master)
+    if master is None:  # it is in another namespace, or has come since
+        return None
+    return Master(master.name, master.kind, links.port_options(link) if master.kind == "bridge" else "")
 
 
 def _peer(world: _World, link: links.Link, declared: Device | None) -> Endpoint | None:
@@ -378,7 +392,7 @@ def _peer(world: _World, link: links.Link, declared: Device | None) -> Endpoint 
     for key in sorted(keys, key=lambda key: (key != asked, key not in world.recorded)) if len(keys) > 1 else keys:
         contents = world.contents.get(ROOT if link.nsid is None else key)
         if contents and (other := contents.links.get(link.link)):
-            return _end(contents, other, key, {**other.values, **link.peer}, (link.name, 1))
+            return _end(world, contents, other, key, {**other.values, **link.peer}, (link.name, 1))
     return _remote(link)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from nkform.dataclass import dataclass, field, replace
-from nkform.model import Address, Attrs, Chain, Device, Endpoint, Filled, Hook, Program, Route, Value
+from nkform.model import Address, Attrs, Chain, Device, Endpoint, Filled, Hook, Master, Program, Route, Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +100,18 @@ class SetUp:
 
 
 @dataclass(frozen=True, slots=True)
+class SetMaster:
+    """Makes an end a port or a member of `after`, as the one before it was, or takes it out of `before`.
+
+    Where there is no such device any more, the end stays outside: that was somebody else's to decide.
+    """
+
+    end: End
+    before: Master | None
+    after: Master | None
+
+
+@dataclass(frozen=True, slots=True)
 class MoveEnd:
     """Renames an end or moves it to another namespace; a move loses its addresses, routes and state."""
 
@@ -157,6 +169,14 @@ class DeleteRoute:
 @dataclass(frozen=True, slots=True)
 class CarryRoutes:
     """Has the routes of others that lead through one end lead through another one of the same namespace."""
+
+    before: End
+    after: End
+
+
+@dataclass(frozen=True, slots=True)
+class CarryNeighbours:
+    """Has the neighbours that somebody entered at one end at another one of the same namespace, too."""
 
     before: End
     after: End
@@ -229,12 +249,14 @@ Action = (
     | SetLink
     | SetPolicy
     | SetUp
+    | SetMaster
     | MoveEnd
     | AddAddress
     | DeleteAddress
     | AddRoute
     | DeleteRoute
     | CarryRoutes
+    | CarryNeighbours
     | Settle
     | SetSysctl
     | SetSysctls
@@ -249,14 +271,17 @@ def end_of(device: str, endpoint: Endpoint, live: Endpoint | None = None) -> End
 
 
 def configure(device: str, endpoint: Endpoint, *, silent: bool = False) -> Iterator[Action]:
-    """All that an end needs after it was made or moved: sysctls, addresses, up, routes, in this order.
+    """All that an end needs after it was made or moved: its master, sysctls, addresses, up, routes, in this order.
 
-    Routes need the link up; addresses and sysctls come first, so that the link never runs without them. `silent`: it
+    Routes need the link up; addresses and sysctls come first, so that the link never runs without them. The master is
+    the first: a VRF takes its members down for a moment (drivers/net/vrf.c, cycle_netdev). `silent`: it
     carries nothing yet, since the other end is down. Then IPv6 addresses come after up: for those that are there when
     a link comes up the kernel needs memory that it does not wait for, and on a busy machine it drops some ("Failed to
     add prefix route", addrconf_permanent_addr in net/ipv6/addrconf.c).
     """
     end, up = end_of(device, endpoint), bool(endpoint.attrs.get("up"))
+    if endpoint.master:
+        yield SetMaster(end, None, endpoint.master)
     if endpoint.sysctl:
         yield SetSysctls(end, endpoint.sysctl)
     late = [address for address in endpoint.addresses if silent and up and ":" in address.text]
@@ -298,6 +323,8 @@ def undo(action: Action) -> tuple[Action, ...]:
             return (SetPolicy(end, _swapped(own), _swapped(peer)),)
         case SetUp(end, up, lost):
             return (SetUp(end, not up), *(AddAddress(end, address, again=True) for address in lost))
+        case SetMaster(end, before, after):
+            return (SetMaster(end, after, before),)
         case MoveEnd(before, after, device):
             # What it has to carry back is what it had, not what it was to get.
             back = MoveEnd(replace(before, name=after.name, namespace=after.namespace), before, device)
@@ -313,7 +340,7 @@ def undo(action: Action) -> tuple[Action, ...]:
             return (AddRoute(end, route, beside),)
         case CarryRoutes(before, after):
             return (CarryRoutes(after, before),)
-        case Settle() | SetSysctls():  # what is new goes, and its sysctls with it
+        case Settle() | SetSysctls() | CarryNeighbours():  # what is new goes, and all that it has with it
             return ()
         case SetChain(device, hook, was, legacy=legacy, closed=closed):
             filters = legacy or was.legacy
@@ -346,7 +373,7 @@ def device_of(action: Action) -> str | None:
             return None
         case MoveEnd(_, _, device):
             return device
-        case CarryRoutes(end):
+        case CarryRoutes(end) | CarryNeighbours(end):
             return end.device
         case _:
             return action.end.device
@@ -359,9 +386,9 @@ def namespace_of(action: Action) -> str:
             return namespace
         case MoveEnd(before, _, _):
             return before.namespace
-        case SetLink(end) | SetUp(end) | AddAddress(end) | DeleteAddress(end) | AddRoute(end):
+        case SetLink(end) | SetUp(end) | SetMaster(end) | AddAddress(end) | DeleteAddress(end) | AddRoute(end):
             return end.namespace
-        case DeleteRoute(end) | CarryRoutes(end) | Settle(end):
+        case DeleteRoute(end) | CarryRoutes(end) | CarryNeighbours(end) | Settle(end):
             return end.namespace
         case SetSysctl(end) | SetSysctls(end):
             return end.namespace

@@ -25,6 +25,7 @@ from nkform.plan.actions import (
     SetChain,
     SetMap,
     SetMark,
+    SetMaster,
     SetPolicy,
     SetSysctl,
     Settle,
@@ -197,7 +198,10 @@ def build(
 def _losses(changes: Collection[Change]) -> Iterator[Problem]:
     """What others lose with the pairs that are made anew."""
     for change in changes:
-        if change.operation == "replace" and isinstance(change.before, Device) and (gone := swap.lost(change.before)):
+        before, after = change.before, change.after
+        if change.operation != "replace" or not isinstance(before, Device) or not isinstance(after, Device):
+            continue
+        if gone := swap.lost(before, after):
             yield Problem(
                 "NK0426",
                 f"with the old pair of {change.name} goes what is not nkform's: {', '.join(gone)}",
@@ -315,7 +319,7 @@ def _device_changes(
             if obstacle:
                 phases.delete.append(DeletePair(found))
                 going.add(name)
-                _schedule(create(_keeping(device, found)), phases)
+                _schedule(create(swap.with_masters(_keeping(device, found), found)), phases)
                 _attach(device, None, phases, legacy=legacy)
             else:
                 _beside(swap.swap(_keeping(device, found), found, names), phases, legacy=legacy)
@@ -437,6 +441,7 @@ def _moved(live: Endpoint, desired: Endpoint) -> Endpoint:
         sysctl={},
         attrs={**live.attrs, "up": False},
         index=0,
+        master=None,
     )
 
 
@@ -492,6 +497,8 @@ def _update(desired: Device, live: Device, node: str, phases: _Phases) -> None:
             phases.move.append(MoveEnd(there, desired.peer, desired.name))
             if there.namespace != desired.peer.namespace:
                 there = _moved(there, desired.peer)
+                if desired.peer.master:  # it comes back to where it was
+                    _file(SetMaster(end_of(desired.name, desired.peer), None, desired.peer.master), phases)
         for action in end_actions(desired.name, desired.peer, there):
             _file(action, phases)
     for action in end_actions(desired.name, desired.primary, live.primary):

@@ -20,6 +20,9 @@ Routes and all IPv4 addresses but the first wait for the exchange of names, sinc
 others `NAME:2` and so on (net/ipv4/devinet.c, inetdev_changename). The old pair gets such labels, which stay if all is
 undone later than that; nothing but what is shown depends on them.
 
+A bridge gets the new end right after it has let the old one go, both within one visit: with both in it, a pair between
+two bridges would be a loop. A VRF takes the new end while that is still down.
+
 It is not done where names or routes are wanted by another device of the same plan: then the old pair goes first, as it
 does where it cannot be reached.
 """
@@ -37,11 +40,13 @@ from nkform.plan.actions import (
     Action,
     AddAddress,
     AddRoute,
+    CarryNeighbours,
     CarryRoutes,
     DeleteAddress,
     DeletePair,
     DeleteRoute,
     MoveEnd,
+    SetMaster,
     Settle,
     create,
     end_of,
@@ -49,6 +54,11 @@ from nkform.plan.actions import (
 
 NAME_BYTES = 15
 """IFNAMSIZ less the closing NUL (include/uapi/linux/if.h)."""
+
+BRIDGE = "bridge"
+MASTERS = (BRIDGE, "vrf")
+"""The kinds of devices that take a new port or member as they had the old one. A bond wants it down and changes its
+address, Open vSwitch has it from its own daemon."""
 
 BESIDE = "the new pair is built beside the old one"
 
@@ -131,15 +141,42 @@ def swap(device: Device, found: Device, names: Names) -> Swap:
     """
     assert device.peer is not None
     assert found.peer is not None
+    wanted = with_masters(device, found)
     wanted = replace(
-        device, primary=_with_foreign(device.primary, found.primary), peer=_with_foreign(device.peer, found.peer)
+        wanted,
+        primary=_with_foreign(wanted.primary, found.primary),
+        peer=wanted.peer and _with_foreign(wanted.peer, found.peer),
     )
     old = replace(found, primary=names.spare(found.primary, "o"))
     new = replace(wanted, primary=names.spare(wanted.primary, "n"))
     if _place(device.peer) == _place(found.peer):
         old = replace(old, peer=names.spare(found.peer, "o"))
         new = replace(new, peer=wanted.peer and names.spare(wanted.peer, "n"))
+    new = replace(new, primary=_unbridged(new.primary), peer=new.peer and _unbridged(new.peer))
     return Swap(found, wanted, old, new)
+
+
+def with_masters(device: Device, found: Device) -> Device:
+    """A pair that is made anew, its ends in the bridges and VRFs that those of the old one are in."""
+    if device.peer is None or found.peer is None:
+        return device
+    primary, peer = (
+        replace(new, master=old.master if _is_kept(old, device) else None) if new.namespace == old.namespace else new
+        for new, old in zip(device.ends, found.ends, strict=True)
+    )
+    return replace(device, primary=primary, peer=peer)
+
+
+def _is_kept(old: Endpoint, device: Device) -> bool:
+    """Whether the new end can be where the old one is; a bridge takes no port without a hardware address
+    (net/bridge/br_if.c, br_add_if)."""
+    if old.master is None or old.master.kind not in MASTERS:
+        return False
+    return old.master.kind != BRIDGE or device.attrs.get("mode") != "l3"
+
+
+def _unbridged(end: Endpoint) -> Endpoint:
+    return replace(end, master=None) if end.master and end.master.kind == BRIDGE else end
 
 
 def _with_foreign(end: Endpoint, old: Endpoint) -> Endpoint:
@@ -204,8 +241,13 @@ def switch(change: Swap) -> Iterator[Action]:
             yield MoveEnd(_bare(side.new), _bare(side.wanted), name)
         end = end_of(name, side.wanted)
         yield from (replace(action, end=end) for action in later if action.end == end_of(name, side.new))
-        if side.stays and side.wanted.attrs.get("up"):
-            yield CarryRoutes(end_of(name, side.old), end)
+        if side.stays:
+            yield CarryNeighbours(end_of(name, side.old), end)
+            if side.wanted.attrs.get("up"):
+                yield CarryRoutes(end_of(name, side.old), end)
+            if side.wanted.master != side.new.master:
+                yield SetMaster(end_of(name, side.old), side.wanted.master, None)
+                yield SetMaster(end, None, side.wanted.master)
     for side in sides:
         if side.stays:
             end = end_of(name, side.old)
@@ -231,8 +273,10 @@ class _Side:
 def retire(change: Swap) -> DeletePair:
     """Removes the old pair, which has neither addresses nor routes any more where it had those of the new one."""
     ends = [
-        replace(old, addresses=(), routes=()) if old.namespace == new.namespace else old
-        for old, new in zip(change.old.ends, change.new.ends, strict=True)
+        replace(_unbridged(old) if new.master else old, addresses=(), routes=())
+        if old.namespace == new.namespace
+        else old
+        for old, new in zip(change.old.ends, change.wanted.ends, strict=True)
     ]
     return DeletePair(replace(change.old, primary=ends[0], peer=ends[1]))
 
@@ -242,7 +286,7 @@ def _bare(end: Endpoint) -> Endpoint:
     return Endpoint(end.name, end.namespace)
 
 
-def lost(found: Device) -> list[str]:
+def lost(found: Device, wanted: Device) -> list[str]:
     """What others have at a pair, and what goes with it whichever way it is made anew."""
     programs = [
         f"program {entry.name or entry.program_id} at {hook}"
@@ -250,4 +294,17 @@ def lost(found: Device) -> list[str]:
         for entry in (*there.linked, *there.filters)
         if not entry.ours
     ]
-    return [*programs, *(["its place in a bridge or the like"] if found.enslaved else [])]
+    new = with_masters(wanted, found)
+    places = [place for old, end in zip(found.ends, new.ends, strict=False) for place in _places(old, end)]
+    return [*programs, *places, *(text for end in found.ends for text in end.leaning)]
+
+
+def _places(old: Endpoint, new: Endpoint) -> Iterator[str]:
+    """What an end loses of its place in a bridge or the like."""
+    if old.master is None:
+        return
+    name = f"{old.master.kind} {old.master.name}" + (f" in {old.namespace}" if old.namespace else "")
+    if new.master != old.master or new.namespace != old.namespace:
+        yield f"the place of {old.name} in {name}"
+    elif old.master.kind == BRIDGE:
+        yield f"the VLANs and the static entries (FDB, MDB) of {old.name} in {name}"

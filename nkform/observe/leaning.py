@@ -1,0 +1,34 @@
+"""What others have that goes with a link: the devices that are made upon it, and its XDP programs.
+
+Out of the dumps of links that are read anyway. Reads nothing, changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from nkform.kernel.links import Link, xdp_programs
+from nkform.model import ROOT
+
+PAIRS = ("netkit", "veth")
+"""Their IFLA_LINK is the other end; that of all other kinds is the device below."""
+
+Leaning = dict[tuple[str, int], tuple[str, ...]]
+"""In words, by the key of the namespace and the ifindex of the link below."""
+
+
+def note(leaning: Leaning, key: str, known: Mapping[int, Link], below: Callable[[int], str | None]) -> None:
+    """Notes what leans on links, out of the links of one namespace.
+
+    `below` tells the key of a namespace by the id that it has there, None where that is not known.
+    """
+    for link in known.values():
+        if link.xdp:
+            programs = tuple(f"XDP program {number} of {link.name}" for number in xdp_programs(link))
+            leaning[key, link.index] = (*leaning.get((key, link.index), ()), *programs)
+        if not link.link or link.kind in PAIRS or (link.nsid is None and link.link == link.index):
+            continue
+        lower = key if link.nsid is None else below(link.nsid)
+        if lower is not None:
+            text = f"{link.kind or 'device'} {link.name}" + (f" in {key}" if key != ROOT else "")
+            leaning[lower, link.link] = (*leaning.get((lower, link.link), ()), text)

@@ -1,0 +1,244 @@
+"""What others have on a pair that is made anew goes over to the new one, or `plan` says by its name that it goes."""
+
+from __future__ import annotations
+
+import copy
+import json
+import signal
+from typing import Any
+
+import pytest
+
+from tests.live.attack import in_child
+from tests.live.strike import strikes
+from tests.live.support import Node, ip, link, needs, pings
+from tests.live.whole import differences, whole
+
+Spec = dict[str, Any]
+
+STATIC = "02:00:00:00:07:01"
+
+
+def exchanged(node: Node) -> tuple[Spec, Spec]:
+    """Two pairs whose peers exchange their names: one of them goes first, and comes again. And what comes before it."""
+    first: Spec = {"version": 1, "node": "n", "namespaces": {"a": {"create": True}}, "devices": {}}
+    for number in (0, 1):
+        peer = {"name": f"eth{number}", "namespace": "a", "addresses": [f"10.7.{number}.2/24", f"fd07:{number}::2/64"]}
+        addresses = [f"10.7.{number}.1/24", f"fd07:{number}::1/64"]
+        first["devices"][f"v{number}"] = {"kind": "veth", "addresses": addresses, "peer": peer}
+    node.apply(first)
+    second = copy.deepcopy(first)
+    for number in (0, 1):
+        second["devices"][f"v{number}"]["peer"]["name"] = f"eth{1 - number}"
+    return first, second
+
+
+def beside(node: Node) -> tuple[Spec, Spec]:
+    """A pair that is built anew beside the old one."""
+    peer = {"name": "eth0", "namespace": "a", "addresses": ["10.7.0.2/24", "fd07:0::2/64"]}
+    device = {"kind": "netkit", "mode": "l2", "addresses": ["10.7.0.1/24", "fd07:0::1/64"], "peer": peer}
+    first: Spec = {"version": 1, "node": "n", "namespaces": {"a": {"create": True}}, "devices": {"v0": device}}
+    node.apply(first)
+    second = copy.deepcopy(first)
+    second["devices"]["v0"]["scrub"] = "none"
+    return first, second
+
+
+WAYS = [pytest.param(exchanged, id="old first"), pytest.param(beside, id="beside", marks=needs("netkit_scrub"))]
+
+
+def replaced(node: Node, spec: Spec) -> tuple[str, str]:
+    """The device that a spec makes anew, and the name that its peer has before that."""
+    (name,) = (change["name"] for change in node.changes(spec) if change["operation"] == "replace")
+    return name, {"v0": "eth0", "v1": "eth1"}[name]
+
+
+def neighbours(device: str, namespace: str = "") -> list[str]:
+    """What somebody made, as `ip` shows it."""
+    shown: list[str] = []
+    for words in (("neigh", "show"), ("neigh", "show", "proxy")):
+        for entry in json.loads(ip("-j", *words, "dev", device, namespace=namespace) or "[]"):
+            if "proxy" in words or "PERMANENT" in entry["state"] or "managed" in entry:
+                shown.append(" ".join([entry["dst"], *(["proxy"] if "proxy" in words else [entry.get("lladdr", "")])]))
+    return sorted(shown)
+
+
+def made(name: str, *words: str, lower: str = "", namespace: str = "") -> None:
+    """Makes a device of a kind that not every kernel has."""
+    try:
+        ip("link", "add", *(["link", lower] if lower else []), "name", name, *words, namespace=namespace)
+    except AssertionError as error:
+        if "Unknown device type" not in str(error):
+            raise
+        pytest.skip(f"this kernel has no such device: {' '.join(words)}")
+
+
+def acquaint(device: str, number: str, namespace: str = "") -> list[str]:
+    """Static neighbours, and addresses that are answered for."""
+    for line in (
+        f"neigh add 10.7.{number}.77 lladdr {STATIC} dev {device} nud permanent",
+        f"neigh add fd07:{number}::77 lladdr {STATIC} dev {device} nud permanent",
+        f"neigh add proxy 10.7.{number}.78 dev {device}",
+        f"neigh add proxy fd07:{number}::78 dev {device}",
+    ):
+        ip(*line.split(), namespace=namespace)
+    entered = neighbours(device, namespace)
+    assert len(entered) == 4
+    return entered
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_neighbours_go_over(node: Node, way: Any) -> None:
+    first, second = way(node)
+    name, peer = replaced(node, second)
+    near, far = acquaint(name, name[1:]), acquaint(peer, name[1:], "a")
+    node.apply(second)
+    peer = second["devices"][name]["peer"]["name"]
+    assert (neighbours(name), neighbours(peer, "a")) == (near, far)
+    node.apply(first)
+    assert neighbours(name) == near
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_pair_stays_in_its_bridge(node: Node, way: Any) -> None:
+    first, second = way(node)
+    name, peer = replaced(node, second)
+    ip("link", "add", "br0", "type", "bridge")
+    ip("link", "set", "br0", "up")
+    ip("link", "set", name, "master", "br0")
+    ip("link", "set", name, "type", "bridge_slave", "isolated", "on", "learning", "off", "cost", "77")
+    ip("link", "add", "br1", "type", "bridge", namespace="a")
+    ip("link", "set", peer, "master", "br1", namespace="a")
+    outcome = node.apply(second)
+    assert link(name)["master"] == "br0"
+    port = link(name)["linkinfo"]["info_slave_data"]
+    assert (port["isolated"], port["learning"], port["cost"]) == (True, False, 77)
+    assert link(second["devices"][name]["peer"]["name"], "a")["master"] == "br1"
+    assert "br0" in outcome.err  # its VLANs, say, are not carried
+    node.apply(first)
+    assert link(name)["master"] == "br0"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_pair_stays_in_its_vrf(node: Node, way: Any) -> None:
+    _, second = way(node)
+    name, _ = replaced(node, second)
+    made("red", "type", "vrf", "table", "77")
+    ip("link", "set", "red", "up")
+    ip("link", "set", name, "master", "red")
+    node.apply(second)
+    assert link(name)["master"] == "red"
+    number = name[1:]
+    assert f"10.7.{number}.0/24 dev {name}" in ip("route", "show", "table", "77")
+    assert f"fd07:{number}::/64" in ip("-6", "route", "show", "table", "77")
+
+
+def test_what_is_in_a_bridge_goes_on(node: Node) -> None:
+    """The workload's packets find their way through the bridge afterwards."""
+    _, second = exchanged(node)
+    name, _ = replaced(node, second)
+    for line in ("link add br0 type bridge", "link set br0 up", f"link set {name} master br0"):
+        ip(*line.split())
+    number = name[1:]
+    ip("addr", "add", f"10.7.{number}.9/24", "dev", "br0")
+    ip("addr", "del", f"10.7.{number}.1/24", "dev", name)
+    second["devices"][name]["addresses"] = []
+    node.apply(second)
+    assert any(pings("a", f"10.7.{number}.9") for _ in range(5))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_going_back_brings_them_back(node: Node, way: Any) -> None:
+    """After a run that failed, one that was killed, and one that was regretted."""
+    _, second = way(node)
+    name, peer = replaced(node, second)
+    ip("link", "add", "br0", "type", "bridge")
+    ip("link", "set", name, "master", "br0")
+    near, far = acquaint(name, name[1:]), acquaint(peer, name[1:], "a")
+    before = whole()
+    node.write(second)
+
+    def same() -> None:
+        assert link(name)["master"] == "br0"
+        assert (neighbours(name), neighbours(peer, "a")) == (near, far)
+        assert differences(before, whole()) == []
+
+    with strikes("rename journal"):
+        assert node.run("apply", "-y", str(node.path)).code == 1
+    same()
+
+    def work() -> None:
+        with strikes("rename journal", kill=True):
+            node.run("apply", "-y", str(node.path))
+
+    assert in_child(work) == -signal.SIGKILL
+    assert node.run("recover", "-y").code == 0
+    same()
+    node.apply(second)
+    assert node.run("rollback", "-y").code == 0
+    same()
+
+
+def test_a_deleted_pair_comes_back_with_what_it_had(node: Node) -> None:
+    first, _ = exchanged(node)
+    ip("link", "add", "br0", "type", "bridge")
+    ip("link", "set", "v0", "master", "br0")
+    ip("link", "set", "v0", "type", "bridge_slave", "isolated", "on")
+    near, far = acquaint("v0", "0"), acquaint("eth0", "0", "a")
+    del first["devices"]["v0"]
+    node.apply(first)
+    assert node.run("rollback", "-y").code == 0
+    assert (neighbours("v0"), neighbours("eth0", "a")) == (near, far)
+    assert link("v0")["linkinfo"]["info_slave_data"]["isolated"] is True
+
+
+def test_a_bridge_that_has_gone_keeps_nothing_from_going_back(node: Node) -> None:
+    first, _ = exchanged(node)
+    ip("link", "add", "br0", "type", "bridge")
+    ip("link", "set", "v0", "master", "br0")
+    del first["devices"]["v0"]
+    node.apply(first)
+    ip("link", "del", "br0")
+    assert node.run("rollback", "-y").code == 0
+    assert "master" not in link("v0")
+
+
+def test_a_link_that_is_down_for_a_moment_keeps_its_neighbours(node: Node) -> None:
+    first, _ = exchanged(node)
+    near = acquaint("v0", "0")
+    first["devices"]["v0"]["up"] = False
+    node.write(first)
+    with strikes("rename journal"):
+        assert node.run("apply", "-y", str(node.path)).code == 1
+    assert neighbours("v0") == near
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_goes_is_said_by_name(node: Node, way: Any) -> None:
+    _, second = way(node)
+    name, peer = replaced(node, second)
+    ip("netns", "add", "c")
+    made("tagged", "type", "vlan", "id", "5", lower=name)
+    made("inner", "type", "vlan", "id", "6", lower=peer, namespace="a")
+    ip("link", "add", "link", name, "name", "far0", "netns", "c", "type", "vlan", "id", "7")
+    said = node.plan(second).err
+    assert "NK0426" in said
+    for word in ("vlan tagged", "vlan far0 in c", "vlan inner in a"):
+        assert word in said
+
+
+def test_nothing_is_said_of_pairs_that_stay(node: Node) -> None:
+    first, _ = exchanged(node)
+    ip("link", "add", "br0", "type", "bridge")
+    ip("link", "set", "v1", "master", "br0")
+    first["devices"]["v0"]["mtu"] = 1400
+    assert "NK0426" not in node.plan(first).err
+
+
+def test_a_bond_is_said(node: Node) -> None:
+    _, second = exchanged(node)
+    name, _ = replaced(node, second)
+    ip("link", "set", name, "down")
+    made("bond0", "type", "bond")
+    ip("link", "set", name, "master", "bond0")
+    assert "bond0" in node.plan(second).err
