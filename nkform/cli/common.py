@@ -96,7 +96,7 @@ def look(
     from nkform.kernel.probe import probe, require_root
     from nkform.observe.node import observe
     from nkform.plan.parts import NOTHING, possible
-    from nkform.plan.plan import build
+    from nkform.plan.plan import build, replaced, with_losses
     from nkform.plan.resolve import needed_features
 
     require_root()
@@ -114,9 +114,14 @@ def look(
         return build(shall, there, features=features, programs=programs, adopt=adopt, targets=targets)
 
     with timed("plan"):
-        if without is None:
-            return Look(desired, live, features, plan(NOTHING), NOTHING)
-        return Look(desired, live, features, *possible(plan, (desired, live), without))
+        made, left, problems = (
+            (plan(NOTHING), NOTHING, ()) if without is None else possible(plan, (desired, live), without)
+        )
+    if anew := replaced(made):
+        from nkform.observe.baggage import baggage
+
+        made = with_losses(made, baggage(namespaces, anew))
+    return Look(desired, live, features, made, left, problems)
 
 
 def drift_of(found: Look) -> Notes:

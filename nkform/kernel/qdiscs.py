@@ -1,4 +1,4 @@
-"""Which devices have a clsact or ingress qdisc, found without loading anything for it: most nodes have none.
+"""Which devices have a clsact or ingress qdisc, or one of others, found without loading anything: most have none.
 
 Numbers: include/uapi/linux/rtnetlink.h, pkt_sched.h.
 """
@@ -6,6 +6,7 @@ Numbers: include/uapi/linux/rtnetlink.h, pkt_sched.h.
 from __future__ import annotations
 
 import struct
+from collections.abc import Collection, Iterator
 
 from nkform.kernel.netlink import Request, Socket, string, walk
 
@@ -20,6 +21,10 @@ FILTER_PREFIX = "nkform:"
 """How the names of all filters of ours begin."""
 TC_H_INGRESS = 0xFFFFFFF1
 """The parent of both, so that a device has one of them at most (TC_H_CLSACT is the same number)."""
+DEFAULT = "noqueue"
+"""What a device gets that has no queue of its own (net/sched/sch_generic.c, attach_one_default_qdisc)."""
+HOLDERS = ("clsact", "ingress")
+"""They queue nothing: what they are for is their filters."""
 PARENTS = (0xFFFFFFF2, 0xFFFFFFF3)
 """Ingress and egress of a clsact: TC_H_CLSACT with TC_H_MIN_INGRESS, TC_H_MIN_EGRESS."""
 
@@ -42,13 +47,37 @@ def at_ingress(socket: Socket) -> tuple[set[int], set[int]]:
 
 def has_filter(socket: Socket, index: int, prefix: str) -> bool:
     """Whether a device has a BPF filter whose name begins so. Raises KernelError."""
+    return any(name.startswith(prefix) for name in _filters(socket, index))
+
+
+def _filters(socket: Socket, index: int) -> Iterator[str]:
+    """The names of a device's filters at ingress and egress, empty where they are none of BPF. Raises KernelError."""
     for parent in PARENTS:
         body = TCMSG.pack(0, index, 0, parent, 0)
         for message in socket.dump(Request(RTM_GETTFILTER, 0, body, "list the filters")):
             found = walk(message.buffer, message.start + TCMSG.size, message.end)
             options = found.get(TCA_OPTIONS)
-            if options is not None and string(found.get(TCA_KIND)) == "bpf":
-                name = string(walk(options, 0, len(options)).get(TCA_BPF_NAME))
-                if name.startswith(prefix):
-                    return True
-    return False
+            if options is not None:
+                bpf = string(found.get(TCA_KIND)) == "bpf"
+                yield string(walk(options, 0, len(options)).get(TCA_BPF_NAME)) if bpf else ""
+
+
+def of_others(socket: Socket, indexes: Collection[int]) -> dict[int, list[str]]:
+    """The kinds of queueing disciplines that somebody gave some links, by their ifindexes; a clsact and the like only
+    where it has filters that are not ours. Raises KernelError."""
+    found: dict[int, list[str]] = {}
+    for message in socket.dump(Request(RTM_GETQDISC, 0, TCMSG.pack(0, 0, 0, 0, 0), "list the qdiscs")):
+        _, index, *_ = TCMSG.unpack_from(message.buffer, message.start)
+        if index in indexes:
+            kind = string(walk(message.buffer, message.start + TCMSG.size, message.end).get(TCA_KIND))
+            found.setdefault(index, []).append(kind)
+    return {
+        index: some
+        for index, kinds in found.items()
+        if (some := [kind for kind in kinds if kind != DEFAULT and (kind not in HOLDERS or _is_used(socket, index))])
+    }
+
+
+def _is_used(socket: Socket, index: int) -> bool:
+    """Whether a device has filters that are not ours."""
+    return any(not name.startswith(FILTER_PREFIX) for name in _filters(socket, index))

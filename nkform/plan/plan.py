@@ -42,6 +42,8 @@ from nkform.plan.parts import absent
 from nkform.plan.resolve import resolve
 from nkform.problem import NkformError, Problem
 
+LOSSES = "NK0426"
+NONE: Mapping[str, Collection[str]] = MappingProxyType({})
 Operation = Literal["create", "update", "replace", "destroy"]
 
 
@@ -195,15 +197,26 @@ def build(
     return Plan(desired.name, tuple(changes), phases.ordered(), tuple(warnings), devices)
 
 
-def _losses(changes: Collection[Change]) -> Iterator[Problem]:
-    """What others lose with the pairs that are made anew."""
+def replaced(plan: Plan) -> list[Device]:
+    """The pairs that a plan makes anew, as they are."""
+    return [c.before for c in plan.changes if c.operation == "replace" and isinstance(c.before, Device)]
+
+
+def with_losses(plan: Plan, more: Mapping[str, Collection[str]]) -> Plan:
+    """A plan whose warnings say what others lose, with what was found out of the pairs that it makes anew."""
+    kept = [problem for problem in plan.warnings if problem.code != LOSSES]
+    return replace(plan, warnings=(*kept, *_losses(plan.changes, more)))
+
+
+def _losses(changes: Collection[Change], more: Mapping[str, Collection[str]] = NONE) -> Iterator[Problem]:
+    """What others lose with the pairs that are made anew; `more` in words, by the device's name."""
     for change in changes:
         before, after = change.before, change.after
         if change.operation != "replace" or not isinstance(before, Device) or not isinstance(after, Device):
             continue
-        if gone := swap.lost(before, after):
+        if gone := [*swap.lost(before, after), *more.get(change.name, ())]:
             yield Problem(
-                "NK0426",
+                LOSSES,
                 f"with the old pair of {change.name} goes what is not nkform's: {', '.join(gone)}",
                 path=("devices", change.name),
                 hint="put it back afterwards",

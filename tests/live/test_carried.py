@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import ipaddress
 import json
 import signal
 from typing import Any
@@ -10,8 +11,9 @@ from typing import Any
 import pytest
 
 from tests.live.attack import in_child
+from tests.live.chain_sites import CLSACT_INGRESS, TCX_INGRESS, Others, inside
 from tests.live.strike import strikes
-from tests.live.support import Node, ip, link, needs, pings
+from tests.live.support import Node, ip, link, needs, pings, sh
 from tests.live.whole import differences, whole
 
 Spec = dict[str, Any]
@@ -130,7 +132,7 @@ def test_a_pair_stays_in_its_vrf(node: Node, way: Any) -> None:
     assert link(name)["master"] == "red"
     number = name[1:]
     assert f"10.7.{number}.0/24 dev {name}" in ip("route", "show", "table", "77")
-    assert f"fd07:{number}::/64" in ip("-6", "route", "show", "table", "77")
+    assert f"{ipaddress.ip_network(f'fd07:{number}::/64')} dev {name}" in ip("-6", "route", "show", "table", "77")
 
 
 def test_what_is_in_a_bridge_goes_on(node: Node) -> None:
@@ -225,6 +227,42 @@ def test_what_goes_is_said_by_name(node: Node, way: Any) -> None:
     assert "NK0426" in said
     for word in ("vlan tagged", "vlan far0 in c", "vlan inner in a"):
         assert word in said
+
+
+@needs("tcx")
+@pytest.mark.parametrize("way", WAYS)
+def test_programs_and_queues_are_said_where_no_chain_is(node: Node, way: Any, others: Others) -> None:
+    _, second = way(node)
+    name, peer = replaced(node, second)
+    others.attach(TCX_INGRESS, "tracer", 0, name)
+    with inside("a"):
+        others.attach(TCX_INGRESS, "inspector", 0, peer)
+    said = node.plan(second).err
+    for word in (
+        "NK0426",
+        f"program tracer at tcx_ingress of {name}",
+        f"program inspector at tcx_ingress of {peer} in a",
+    ):
+        assert word in said
+    assert "qdisc" not in said
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_queue_is_said(node: Node, way: Any) -> None:
+    _, second = way(node)
+    _, peer = replaced(node, second)
+    sh("tc", "-n", "a", "qdisc", "add", "dev", peer, "root", "fq_codel", "limit", "77")
+    assert f"qdisc fq_codel of {peer} in a" in node.plan(second).err
+    assert f"qdisc fq_codel of {peer} in a" in node.apply(second).err
+
+
+def test_filters_are_said_and_an_empty_clsact_is_not(node: Node, others: Others) -> None:
+    _, second = exchanged(node)
+    name, _ = replaced(node, second)
+    sh("tc", "qdisc", "add", "dev", name, "clsact")
+    assert "NK0426" not in node.plan(second).err
+    others.attach(CLSACT_INGRESS, "tracer", 1, name)
+    assert f"qdisc clsact of {name}" in node.plan(second).err
 
 
 def test_nothing_is_said_of_pairs_that_stay(node: Node) -> None:
