@@ -1,9 +1,9 @@
-"""What others have on ends that a run works on, and the kernel takes away as it does: addresses, routes, neighbours.
+"""What others have on ends that a run works on, and the kernel takes away as it does: addresses, routes, and the like.
 
 A route goes with the link that it leads through, when that is taken down, and with the address that it names as its
-source; an IPv6 address goes with `down` and with a small MTU, a neighbour that somebody entered with `down`. None of
-them is in any spec, so none is in a plan: they are noted before anything is done, as the kernel reports them, and given
-again after it.
+source; an IPv6 address goes with `down` and with a small MTU, a neighbour that somebody entered with `down`; a qdisc
+with its link. None of them is in any spec, so none is in a plan: they are noted before anything is done, as the kernel
+reports them, and given again after it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from socket import AF_INET6
 from typing import Literal
 
 from nkform.dataclass import dataclass, replace
-from nkform.kernel import inet, links, neighbours
+from nkform.kernel import inet, links, neighbours, qdiscs
 from nkform.kernel.netlink import KernelError, Request, Socket, whole
 from nkform.kernel.netns import Namespaces
 from nkform.model import Device, Node
@@ -37,14 +37,14 @@ IPV6_MIN_MTU = 1280
 
 @dataclass(frozen=True, slots=True)
 class Belonging:
-    """What others have: an address, a route or a neighbour, and the end that has it or that it leads through.
+    """An address, a route, a neighbour or a root qdisc of others, and the end that has it or that it leads through.
 
     `message`: the body of the netlink message that the kernel reported it with, in hexadecimal digits.
     """
 
     namespace: str
     name: str
-    kind: Literal["address", "route", "neighbour"]
+    kind: Literal["address", "route", "neighbour", "qdisc"]
     message: str
 
     def __str__(self) -> str:
@@ -54,7 +54,9 @@ class Belonging:
                 return f"a route of others through {where}"
             case "neighbour":
                 return f"a neighbour of others at {where}"
-            case _:
+            case "qdisc":
+                return f"the qdisc of others at {where}"
+            case "address":
                 return f"an address of others on {where}"
 
     @property
@@ -135,6 +137,9 @@ def read(socket: Socket, key: str, names: Collection[str], known: Mapping[int, s
             yield Belonging(key, known[index], "address", address.hex())
     for index, entry in neighbours.made(socket, indexes):
         yield Belonging(key, known[index], "neighbour", entry.hex())
+    for index, (kind, qdisc) in qdiscs.at_root(socket, indexes).items():
+        if kind in qdiscs.REMADE:
+            yield Belonging(key, known[index], "qdisc", qdisc.hex())
     routes = whole(inet.dump_foreign_routes, socket)
     present = inet.of_links(inet.dump_addresses, socket, indexes) if routes else ()
     sources = {inet.packed(address.text) for index, address in present if known.get(index) in names}
@@ -160,6 +165,7 @@ def give_again(belongings: Sequence[Belonging], namespaces: Namespaces, *, besid
                 for lost in (
                     _addresses_lost(some, socket, indexes),
                     _neighbours_lost(some, socket, indexes),
+                    _qdiscs_lost(some, socket, indexes),
                     _routes_lost(some, socket, indexes, beside),
                 ):
                     wanted = list(lost)
@@ -189,6 +195,15 @@ def _neighbours_lost(some: Sequence[Belonging], socket: Socket, indexes: Mapping
     for index, each in had:
         if (index, neighbours.key(each.body)) not in present:
             yield each, neighbours.add(each.body, index, each.name)
+
+
+def _qdiscs_lost(some: Sequence[Belonging], socket: Socket, indexes: Mapping[str, int]) -> Iterator[Lost]:
+    """What somebody has given a link since then stays."""
+    had = {indexes[each.name]: each for each in some if each.kind == "qdisc" and each.name in indexes}
+    present = qdiscs.at_root(socket, had) if had else {}
+    for index, each in had.items():
+        if index not in present:
+            yield each, qdiscs.add(each.body, index, each.name)
 
 
 def _routes_lost(some: Sequence[Belonging], socket: Socket, indexes: Mapping[str, int], beside: bool) -> Iterator[Lost]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Collection, Iterator
 
-from nkform.kernel.netlink import Request, Socket, string, walk
+from nkform.kernel.netlink import NLM_F_CREATE, NLM_F_REPLACE, Request, Socket, attribute, string, walk
 
+RTM_NEWQDISC = 36
 RTM_GETQDISC = 38
 RTM_GETTFILTER = 46
 TCMSG = struct.Struct("=B3xiIII")
@@ -23,6 +24,10 @@ TC_H_INGRESS = 0xFFFFFFF1
 """The parent of both, so that a device has one of them at most (TC_H_CLSACT is the same number)."""
 DEFAULT = "noqueue"
 """What a device gets that has no queue of its own (net/sched/sch_generic.c, attach_one_default_qdisc)."""
+REMADE = ("pfifo", "bfifo", "tbf", "codel", "fq", "fq_codel", "pie", "fq_pie", "cake")
+"""Kinds without classes that take what they report as what they are to be; what hangs below one does not count."""
+ROOT = 0xFFFFFFFF
+"""TC_H_ROOT"""
 HOLDERS = ("clsact", "ingress")
 """They queue nothing: what they are for is their filters."""
 PARENTS = (0xFFFFFFF2, 0xFFFFFFF3)
@@ -64,12 +69,14 @@ def _filters(socket: Socket, index: int) -> Iterator[str]:
 
 def of_others(socket: Socket, indexes: Collection[int]) -> dict[int, list[str]]:
     """The kinds of queueing disciplines that somebody gave some links, by their ifindexes; a clsact and the like only
-    where it has filters that are not ours. Raises KernelError."""
+    where it has filters that are not ours, and nothing of what can be had again (`REMADE`). Raises KernelError."""
     found: dict[int, list[str]] = {}
     for message in socket.dump(Request(RTM_GETQDISC, 0, TCMSG.pack(0, 0, 0, 0, 0), "list the qdiscs")):
-        _, index, *_ = TCMSG.unpack_from(message.buffer, message.start)
-        if index in indexes:
-            kind = string(walk(message.buffer, message.start + TCMSG.size, message.end).get(TCA_KIND))
+        _, index, _, parent, _ = TCMSG.unpack_from(message.buffer, message.start)
+        if index not in indexes:
+            continue
+        kind = string(walk(message.buffer, message.start + TCMSG.size, message.end).get(TCA_KIND))
+        if parent != ROOT or kind not in REMADE:
             found.setdefault(index, []).append(kind)
     return {
         index: some
@@ -81,3 +88,28 @@ def of_others(socket: Socket, indexes: Collection[int]) -> dict[int, list[str]]:
 def _is_used(socket: Socket, index: int) -> bool:
     """Whether a device has filters that are not ours."""
     return any(not name.startswith(FILTER_PREFIX) for name in _filters(socket, index))
+
+
+def at_root(socket: Socket, indexes: Collection[int]) -> dict[int, tuple[str, bytes]]:
+    """What somebody had some links queue by, by their ifindexes: its kind, and the message as it is. Raises
+    KernelError."""
+    found: dict[int, tuple[str, bytes]] = {}
+    for message in socket.dump(Request(RTM_GETQDISC, 0, TCMSG.pack(0, 0, 0, 0, 0), "list the qdiscs")):
+        _, index, _, parent, _ = TCMSG.unpack_from(message.buffer, message.start)
+        if index in indexes and parent == ROOT:
+            body = bytes(message.buffer[message.start : message.end])
+            kind = string(walk(body, TCMSG.size, len(body)).get(TCA_KIND))
+            if kind != DEFAULT:
+                found[index] = kind, body
+    return found
+
+
+def add(qdisc: bytes, index: int, name: str) -> Request:
+    """Has a link queue by what was dumped at another."""
+    _, _, handle, parent, _ = TCMSG.unpack_from(qdisc)
+    found = walk(qdisc, TCMSG.size, len(qdisc))
+    body = TCMSG.pack(0, index, handle, parent, 0)
+    for number in (TCA_KIND, TCA_OPTIONS):
+        if number in found:
+            body += attribute(number, bytes(found[number]))
+    return Request(RTM_NEWQDISC, NLM_F_CREATE | NLM_F_REPLACE, body, f"give {name} the qdisc of others")
