@@ -10,7 +10,11 @@ from typing import Any
 
 import pytest
 
+from nkform.kernel import bpf
+from nkform.kernel.bpf import owned
+from nkform.kernel.bpf_programs import prog_info, prog_load
 from tests.live.attack import in_child
+from tests.live.bpf_programs import returns
 from tests.live.chain_sites import CLSACT_INGRESS, TCX_INGRESS, Others, inside
 from tests.live.strike import strikes
 from tests.live.support import Node, ip, link, needs, pings, sh
@@ -18,6 +22,8 @@ from tests.live.whole import differences, whole
 
 Spec = dict[str, Any]
 
+XDP, XDP_PASS = 6, 2
+"""BPF_PROG_TYPE_XDP, and what lets all packets pass (include/uapi/linux/bpf.h)."""
 STATIC = "02:00:00:00:07:01"
 
 
@@ -60,8 +66,11 @@ def neighbours(device: str, namespace: str = "") -> list[str]:
     shown: list[str] = []
     for words in (("neigh", "show"), ("neigh", "show", "proxy")):
         for entry in json.loads(ip("-j", *words, "dev", device, namespace=namespace) or "[]"):
-            if "proxy" in words or "PERMANENT" in entry["state"] or "managed" in entry:
-                shown.append(" ".join([entry["dst"], *(["proxy"] if "proxy" in words else [entry.get("lladdr", "")])]))
+            if "proxy" in words:
+                shown.append(f"{entry['dst']} proxy")
+            elif "PERMANENT" in entry["state"] or entry.keys() & {"managed", "extern_learn"}:
+                flags = sorted(entry.keys() & {"managed", "extern_learn"})
+                shown.append(" ".join([entry["dst"], *flags, entry.get("lladdr", "")]))
     return sorted(shown)
 
 
@@ -90,17 +99,24 @@ def queues(device: str, namespace: str = "") -> str:
     return sh("tc", *(["-n", namespace] if namespace else []), "qdisc", "show", "dev", device)
 
 
+def prog_id(path: str) -> int:
+    with owned(bpf.get(path)) as fd:
+        return prog_info(fd).id
+
+
 def acquaint(device: str, number: str, namespace: str = "") -> list[str]:
     """Static neighbours, and addresses that are answered for."""
     for line in (
         f"neigh add 10.7.{number}.77 lladdr {STATIC} dev {device} nud permanent",
         f"neigh add fd07:{number}::77 lladdr {STATIC} dev {device} nud permanent",
+        f"neigh add 10.7.{number}.79 lladdr {STATIC} dev {device} nud reachable extern_learn",
+        f"neigh add 10.7.{number}.80 dev {device} managed",
         f"neigh add proxy 10.7.{number}.78 dev {device}",
         f"neigh add proxy fd07:{number}::78 dev {device}",
     ):
         ip(*line.split(), namespace=namespace)
     entered = neighbours(device, namespace)
-    assert len(entered) == 4
+    assert len(entered) == 6
     return entered
 
 
@@ -260,6 +276,19 @@ def test_programs_and_queues_are_said_where_no_chain_is(node: Node, way: Any, ot
     ):
         assert word in said
     assert "qdisc" not in said
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_xdp_program_is_said(node: Node, way: Any) -> None:
+    _, second = way(node)
+    name, peer = replaced(node, second)
+    with owned(prog_load(returns(XDP_PASS), "watcher", XDP)) as fd:
+        bpf.pin(fd, "/sys/fs/bpf/watcher")
+    number = prog_id("/sys/fs/bpf/watcher")
+    ip("link", "set", "dev", name, "xdpgeneric", "pinned", "/sys/fs/bpf/watcher")
+    said = node.plan(second).err
+    assert f"XDP program {number} of {name}" in said
+    assert f"of {peer}" not in said
 
 
 @pytest.mark.parametrize("way", WAYS)
