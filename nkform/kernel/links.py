@@ -66,6 +66,7 @@ IFLA_INFO_DATA = 2
 IFLA_INFO_SLAVE_KIND = 4
 IFLA_INFO_SLAVE_DATA = 5
 VETH_INFO_PEER = 1
+IFLA_VXLAN_LINK = 3
 IFLA_NETKIT_PEER_INFO = 1
 IFLA_NETKIT_PRIMARY = 2
 RTEXT_FILTER_SKIP_STATS = 8
@@ -166,6 +167,9 @@ class _Layout:
         self._kind = string(_payload(body, info.get(IFLA_INFO_KIND)))
         heads += range(*info.get(IFLA_INFO_KIND, NOWHERE))  # by the kind the data is read
         data = _places(body, info.get(IFLA_INFO_DATA, NOWHERE) if self._kind == "netkit" else NOWHERE, heads)
+        if self._kind == "vxlan":  # it goes with the link below, and tells of it here alone
+            tunnel = _places(body, info.get(IFLA_INFO_DATA, NOWHERE), heads)
+            parts |= {IFLA_LINK: tunnel[IFLA_VXLAN_LINK]} if IFLA_VXLAN_LINK in tunnel else {}
         self._heads = itemgetter(INDEX_WORD, FLAGS_WORD, *sorted({place // 4 for place in heads}))
         self._alike = self._heads(words)[2:]
         self._texts = parts.get(IFLA_IFNAME), parts.get(IFLA_IFALIAS), parts.get(_MAC)

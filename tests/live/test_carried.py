@@ -327,6 +327,18 @@ def test_filters_are_said_and_an_empty_clsact_is_not(node: Node, others: Others)
     assert f"qdisc clsact of {name}" in node.plan(second).err
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_a_tunnel_that_goes_with_the_link_below_is_said(node: Node, way: Any) -> None:
+    """The kernel deletes it (drivers/net/vxlan/vxlan_core.c, vxlan_handle_lowerdev_unregister)."""
+    _, second = way(node)
+    name, _ = replaced(node, second)
+    ip("link", "add", "vx5", "type", "vxlan", "id", "5", "dev", name, "dstport", "4789")
+    ip("link", "add", "vx6", "type", "vxlan", "id", "6", "dstport", "4790")
+    said = node.plan(second).err
+    assert "vxlan vx5" in said
+    assert "vx6" not in said
+
+
 def test_nothing_is_said_of_pairs_that_stay(node: Node) -> None:
     first, _ = exchanged(node)
     ip("link", "add", "br0", "type", "bridge")
