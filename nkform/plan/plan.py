@@ -39,6 +39,7 @@ from nkform.plan.compare import FieldChange, device_fields, end_actions, end_fie
 from nkform.plan.contradictions import IPV6_MTU
 from nkform.plan.obstacles import in_place, obstacles
 from nkform.plan.parts import absent
+from nkform.plan.phases import Phases
 from nkform.plan.resolve import resolve
 from nkform.problem import NkformError, Problem
 
@@ -99,45 +100,6 @@ class Programs(Protocol):
         """The devices that parameters of a node's programs name."""
 
 
-@dataclass(slots=True)
-class _Phases:
-    """Actions by phase. The order is what keeps the promises; see `ordered`."""
-
-    close: list[Action] = field(default_factory=list)
-    delete: list[Action] = field(default_factory=list)
-    namespaces: list[Action] = field(default_factory=list)
-    move: list[Action] = field(default_factory=list)
-    create: list[Action] = field(default_factory=list)
-    inside: dict[str, list[Action]] = field(default_factory=dict)
-    inside_routes: dict[str, list[Action]] = field(default_factory=dict)
-    outside: list[Action] = field(default_factory=list)
-    raised: list[Action] = field(default_factory=list)
-    routes: list[Action] = field(default_factory=list)
-    settle: list[Action] = field(default_factory=list)
-    switch: list[Action] = field(default_factory=list)
-    retire: list[Action] = field(default_factory=list)
-    attach: list[Action] = field(default_factory=list)
-    hold: list[Action] = field(default_factory=list)
-    leave: list[Action] = field(default_factory=list)
-    open: list[Action] = field(default_factory=list)
-
-    def ordered(self) -> tuple[Action, ...]:
-        """Close what shall be closed before anything else moves, open what shall be open after all else.
-
-        Removals free names and addresses for what is made. The workload's end is complete before the node's end comes
-        up, and a pair carries nothing until both are up; its programs are attached before. Namespaces go when nothing
-        of ours is in them any more. Actions in one namespace stand together: each namespace is entered once. What was
-        built beside an old pair takes over when all is made, device by device, and all old pairs go together (swap.py).
-        """
-        keys = dict.fromkeys((*self.inside, *self.inside_routes))
-        inside = [action for key in keys for some in (self.inside, self.inside_routes) for action in some.get(key, ())]
-        return (
-            *self.close, *self.delete, *self.namespaces, *self.move, *self.create, *self.attach,
-            *inside, *self.outside, *self.raised, *self.routes, *self.settle, *self.switch, *self.retire, *self.hold,
-            *self.leave, *self.open,
-        )  # fmt: skip
-
-
 def build(
     desired: Node,
     live: Node,
@@ -181,7 +143,7 @@ def build(
         errors += in_place(devices, live, adopt)
     if errors:
         raise NkformError(*errors)
-    phases = _Phases()
+    phases = Phases()
     changes = [*_namespace_changes(desired.name, wanted, live, phases)]
     for device in gone:
         phases.delete.append(DeletePair(device))
@@ -271,7 +233,7 @@ def _wanted_namespaces(desired: Node, devices: Mapping[str, Device], targeted: b
     return {name: namespace for name, namespace in desired.namespaces.items() if name in needed}
 
 
-def _namespace_changes(node: str, wanted: Mapping[str, Namespace], live: Node, phases: _Phases) -> Iterator[Change]:
+def _namespace_changes(node: str, wanted: Mapping[str, Namespace], live: Node, phases: Phases) -> Iterator[Change]:
     for name, namespace in wanted.items():
         found = live.namespaces.get(name)
         if found is None:
@@ -308,7 +270,7 @@ def _leftovers(desired: Node, live: Node) -> tuple[list[Change], list[Problem]]:
 
 
 def _device_changes(
-    node: str, devices: Mapping[str, Device], live: Node, phases: _Phases, features: Collection[str]
+    node: str, devices: Mapping[str, Device], live: Node, phases: Phases, features: Collection[str]
 ) -> Iterator[Change]:
     compared = {
         name: tuple(fields(device, live.devices[name], legacy=is_legacy(device, features)))
@@ -351,7 +313,7 @@ def _device_changes(
             yield Change("update", "device", name, (*marked, *compared[name]), before=found, after=device)
 
 
-def _hold(device: Device, phases: _Phases) -> None:
+def _hold(device: Device, phases: Phases) -> None:
     """Sets last what the kernel sets otherwise when an end or its other end comes up, or gets another MTU, and does so
     some time after the fact (net/ipv6/addrconf.c, addrconf_notify)."""
     for end in device.ends:
@@ -374,7 +336,7 @@ def _reason(fields: Collection[FieldChange], obstacle: str) -> str:
     return f"{', '.join(forced)} cannot change in place; {way}" if forced else way
 
 
-def _beside(change: swap.Swap, phases: _Phases, *, legacy: bool) -> None:
+def _beside(change: swap.Swap, phases: Phases, *, legacy: bool) -> None:
     """Files the actions of a replacement whose new pair is built while the old one works."""
     _schedule(swap.build(change), phases)
     _attach(change.new, None, phases, legacy=legacy, heir_of=change.found.hooks)
@@ -386,7 +348,7 @@ def _beside(change: swap.Swap, phases: _Phases, *, legacy: bool) -> None:
 def _attach(
     device: Device,
     live: Device | None,
-    phases: _Phases,
+    phases: Phases,
     *,
     legacy: bool,
     heir_of: Mapping[str, Hook] = MappingProxyType({}),
@@ -405,7 +367,7 @@ def _attach(
             phases.attach.append(SetChain(device, hook, found, chain, found.revision, way, found.legacy, heir, closed))
 
 
-def _chains_left(desired: Node, live: Node, targets: Collection[str], phases: _Phases) -> Iterator[Change]:
+def _chains_left(desired: Node, live: Node, targets: Collection[str], phases: Phases) -> Iterator[Change]:
     """Programs of ours on devices of others that the spec does not name any more."""
     for name, found in live.devices.items():
         if found.kind == "external" and name not in desired.devices and (not targets or name in targets):
@@ -476,7 +438,7 @@ def _blocked_moves(devices: Mapping[str, Device], live: Node, anew: Collection[s
     return blocked
 
 
-def _schedule(actions: Iterator[Action], phases: _Phases) -> None:
+def _schedule(actions: Iterator[Action], phases: Phases) -> None:
     """Files the actions of a new pair: its making, what is inside namespaces, what is outside."""
     for action in actions:
         if isinstance(action, CreatePair):
@@ -485,7 +447,7 @@ def _schedule(actions: Iterator[Action], phases: _Phases) -> None:
             _file(action, phases)
 
 
-def _file(action: Action, phases: _Phases) -> None:
+def _file(action: Action, phases: Phases) -> None:
     match action:
         case SetUp(End(_, "", _), True):
             phases.raised.append(action)
@@ -499,7 +461,7 @@ def _file(action: Action, phases: _Phases) -> None:
             phases.outside.append(action)
 
 
-def _update(desired: Device, live: Device, node: str, phases: _Phases) -> None:
+def _update(desired: Device, live: Device, node: str, phases: Phases) -> None:
     """Changes a device in place."""
     if live.owner != node:
         phases.outside.append(SetMark(ROOT, desired.name, True))
@@ -518,7 +480,7 @@ def _update(desired: Device, live: Device, node: str, phases: _Phases) -> None:
         _file(action, phases)
 
 
-def _policies(desired: Device, live: Device, phases: _Phases) -> None:
+def _policies(desired: Device, live: Device, phases: Phases) -> None:
     """Policies that close go first of all, those that open last of all."""
     end = end_of(desired.name, desired.primary, live.primary)
     own, peer = (_policy_change(shall, now) for shall, now in zip(desired.ends, live.ends, strict=True))
