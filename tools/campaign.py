@@ -82,20 +82,21 @@ def jobs() -> list[Job]:
     """All of them, in the order of the evidence."""
     made = []
     change = "A random change under attack: each call that changes something fails, and is not come to for a SIGKILL"
-    for kind, kernel, minutes in (("veth", OWN, 10), ("netkit", UML, 25)):
+    for kind, kernel, minutes in (("veth", OWN, 4), ("netkit", UML, 8)):
         test = f"{ATTACKS}::test_a_random_change_is_whole_or_not_at_all"
         made += [
             Job(f"changes-{kind}-{part}", change, (f"{test}[{kind}-{part}]",), kernel, minutes) for part in range(PARTS)
         ]
     example = "Examples, and lists of prefixes, under the same attack"
     made += [
-        Job(f"examples-{name}", example, (ATTACKS, "-k", "example or lists or teeth"), kernel, 60)
-        for name, kernel in (("veth", OWN), ("netkit", UML))
+        Job(f"examples-{name}", example, (ATTACKS, "-k", "example or lists or teeth"), kernel, minutes)
+        for name, kernel, minutes in (("veth", OWN, 2), ("netkit", UML, 6))
     ]
     flood = "Floods of a million packets and more while a chain changes"
-    for kernel, hooks in ((OWN, ("tcx", "clsact", "moves")), (UML, ("netkit",))):
+    for kernel, hooks, minutes in ((OWN, ("tcx", "clsact", "moves"), 1), (UML, ("netkit",), 30)):
         made += [
-            Job(f"floods-{hook}", flood, ("tests/live/test_chains_flood.py", "-k", hook), kernel, 40) for hook in hooks
+            Job(f"floods-{hook}", flood, ("tests/live/test_chains_flood.py", "-k", hook), kernel, minutes)
+            for hook in hooks
         ]
     walk = "Random walks: specs, failures, kills, drift, ways back and destruction, one after the other on one node"
     for kind, kernel in (("veth", OWN), ("netkit", UML)):
@@ -104,19 +105,19 @@ def jobs() -> list[Job]:
     converging = "From any spec to any other one"
     for kind, kernel in (("veth", OWN), ("netkit", UML)):
         test = f"tests/live/test_walks.py::test_any_change_converges[{kind}]"
-        made += [Job(f"converging-{kind}", converging, (test,), kernel, 20)]
+        made += [Job(f"converging-{kind}", converging, (test,), kernel, 2)]
     runs, hardships = "tests/live/test_runs.py", "tests/live/test_hardships.py"
     for name, kernel in (("", OWN), ("-uml", UML)):
         many = "Over and over, at once, and at any moment"
         made += [
-            Job(f"cycles{name}", many, (f"{hardships}::test_cycles_leave_nothing_behind",), kernel, 15),
-            Job(f"at-once{name}", many, (f"{runs}::test_many_applies_at_once",), kernel, 2),
-            Job(f"kills{name}", many, (f"{runs}::test_any_moment_is_good_to_be_killed",), kernel, 5),
-            Job(f"busy{name}", many, (f"{hardships}::test_a_busy_node",), kernel, 5),
+            Job(f"cycles{name}", many, (f"{hardships}::test_cycles_leave_nothing_behind",), kernel, 1),
+            Job(f"at-once{name}", many, (f"{runs}::test_many_applies_at_once",), kernel, 1),
+            Job(f"kills{name}", many, (f"{runs}::test_any_moment_is_good_to_be_killed",), kernel, 1),
+            Job(f"busy{name}", many, (f"{hardships}::test_a_busy_node",), kernel, 1),
         ]
     fuzz = "Mutated specs, which end in a spec or in problems that can be shown"
     test = "tests/unit/test_spec_fuzz.py::test_no_mutated_spec_ends_in_a_traceback_or_a_hang"
-    made += [Job(f"fuzz-{seed}", fuzz, (test,), OWN, 30, seed) for seed in range(1, 5)]
+    made += [Job(f"fuzz-{seed}", fuzz, (test,), OWN, 2, seed) for seed in range(1, 5)]
     return made
 
 
