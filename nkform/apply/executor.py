@@ -136,10 +136,10 @@ class Executor:
                 self._done(action)
 
     def _delete_namespaces(self, actions: Sequence[DeleteNamespace]) -> None:
+        known = owned_by(self._node)
         for start in range(0, len(actions), NAMESPACES_AT_ONCE):
             some = actions[start : start + NAMESPACES_AT_ONCE]
             names = [action.name for action in some]
-            known = owned_by(self._node)
             with self._namespaces.away() as enter:
                 for action in some:
                     with self._namespaces.open(action.name) as fd:

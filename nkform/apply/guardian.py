@@ -26,7 +26,7 @@ from nkform.apply.recovery import revert
 from nkform.dataclass import dataclass
 from nkform.kernel import rundir
 from nkform.kernel.rundir import GUARDIAN, Lock
-from nkform.problem import NkformError, Problem, fail
+from nkform.problem import NkformError, Problem, fail, unexpected
 
 PAUSE = 0.2
 """Seconds between two looks."""
@@ -257,7 +257,7 @@ def go_back(node: str, token: str) -> tuple[Problem, ...] | None:
     except OSError as error:
         problems = (Problem("NK0503", f"could not {error}"),)
     except Exception as error:
-        problems = (Problem("NK0900", f"internal error, {type(error).__name__}: {error}"),)
+        problems = (unexpected(error),)
     said = "nobody confirmed: the node is as before" if not problems else "nobody confirmed, and not all goes back:"
     _log(syslog.LOG_WARNING, f"{node}: {said} {'; '.join(problem.message for problem in problems)}")
     with contextlib.suppress(OSError):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from nkform.apply import parts
 from nkform.apply.belongings import give_again
 from nkform.apply.interrupt import Interrupts
-from nkform.apply.journal import JOURNAL, PREVIOUS, Entry, Found, State, forget, new_token
+from nkform.apply.journal import JOURNAL, PREVIOUS, Entry, Found, State, find, forget, new_token
 from nkform.apply.parts import Look
 from nkform.apply.transaction import Means, Run, apply, release
 from nkform.apply.visit import give_back
@@ -37,14 +37,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class WayBack:
-    """The live node, what it shall be again, and the plan that leads there."""
+    """What the node shall be again, and the look at it with the plan that leads there."""
 
     before: Node
-    live: Node
-    desired: Node
-    plan: Plan
     features: frozenset[str]
     look: Look
+
+    @property
+    def plan(self) -> Plan:
+        return self.look.plan
 
 
 def tidy(found: Found, namespaces: Namespaces) -> None:
@@ -104,7 +105,7 @@ def way_back(before: Node, namespaces: Namespaces, without: Without = NOTHING) -
     live = observe(namespaces, before.name, before)
     desired = restore.declared(before, live)
     look = parts.planned(desired, live, lambda left: restore.plan(before, live, features, left), without)
-    return WayBack(before, live, look.desired, look.plan, features, look)
+    return WayBack(before, features, look)
 
 
 class _Return:
@@ -143,11 +144,11 @@ def revert(
     """
     before = found.entry.before
     with Namespaces() as namespaces, programs(node) as loading:
-        if state == JOURNAL:
-            tidy(found, namespaces)
+        if half := find(node, JOURNAL):  # the run's, or that of one that was killed while it went back
+            tidy(half, namespaces)
         way = way_back(before, namespaces)
         if shown is not None:
-            check_agreed(shown.live, way.live, shown.plan, way.plan)
+            check_agreed(shown.look.live, way.look.live, shown.plan, way.plan)
         expedite = expedite and found.entry.expedite
         means = Means(lock, namespaces, way.features, interrupts, loading, expedite=expedite)
         problems = parts.carry_out(_Return(way, _returning(state, found), means), way.look)
@@ -156,11 +157,11 @@ def revert(
             raise NkformError(*problems)
         _compare(before, namespaces)
         if state != PREVIOUS:
-            forget(node, state)
+            forget(node, JOURNAL, state)
             rundir.remove(node, rundir.GUARDIAN)
         if state != JOURNAL:
             record.forget(node)  # what was applied last is gone; before it, there was something else
-        release(node, way.live)
+        release(node, way.look.live)
 
 
 def _compare(before: Node, namespaces: Namespaces) -> None:
@@ -181,7 +182,9 @@ def _returning(state: State, found: Found) -> Run:
     if state == PREVIOUS:
         return Run("rollback", new_token(), returns=True)
     earlier = found if state == JOURNAL else None
-    return Run("rollback", new_token(), found.entry.before, earlier, settles=None, returns=True)
+    token, confirm = (found.entry.token, found.entry.confirm) if earlier else (new_token(), 0)
+    # Killed on the way, it is still the run that nobody confirmed.
+    return Run("rollback", token, found.entry.before, earlier, settles=None, returns=True, confirm=confirm)
 
 
 def programs(node: str) -> Programs:

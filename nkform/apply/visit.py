@@ -111,6 +111,7 @@ class Visit:
             case SetMark(key, name, marked, again):
                 self._send(action, links.set_mark(name, self._node) if marked else links.set_alias(name, ""))
                 if name == "lo" and key != ROOT and not again:
+                    self._flush()  # on record is what is so: a mark that the kernel refused makes nothing ours
                     self._put_on_record(key, marked)
             case SetLink(end, _, after):
                 self._send(action, links.change(end.name, after, end.index))

@@ -320,7 +320,9 @@ def _guarded(order: Order, carrier: _Carrier, work: Callable[[_Carrier], tuple[P
     except Stopped as error:
         raise stopped(node) from error
     except NkformError:
-        if guardian and not journal.find(node, journal.JOURNAL):
+        if guardian and done.live is not None:  # some parts are done, and nobody will confirm them
+            guardian.revert()
+        elif guardian and not journal.find(node, journal.JOURNAL):
             guardian.dismiss()
             rundir.remove(node, rundir.GUARDIAN)
         raise

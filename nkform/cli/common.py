@@ -151,7 +151,11 @@ def remember(found: Look, live: Node, spec: Spec, options: argparse.Namespace, p
             warn(programs.notes, options)
             explanations.note(live, found.plan.devices, programs.templates())
         files = [source.name for source in spec.sources]
-        targets = getattr(options, "target", ()) or (tuple(found.plan.devices) if found.without else ())
+        targets = getattr(options, "target", ())
+        if found.without and not targets:
+            targets = tuple(found.plan.devices)
+            if not targets:
+                return  # nothing is as the spec says, so what was applied before is still what is on record
         record.note(found.plan, spec.node, features=found.features, files=files, targets=targets)
 
 

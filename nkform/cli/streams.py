@@ -16,8 +16,6 @@ from typing import IO, Any
 from nkform.report.colour import ESCAPE, Paint
 from nkform.report.problems import harmless
 
-KEPT = "\n\t"
-
 
 class Harmless:
     """A text stream that spells out what is not printable."""

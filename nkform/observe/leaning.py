@@ -13,7 +13,7 @@ from nkform.model import ROOT
 PAIRS = ("netkit", "veth")
 """Their IFLA_LINK is the other end; that of all other kinds is the device below."""
 
-Leaning = dict[tuple[str, int], tuple[str, ...]]
+Leaning = dict[tuple[str, int], list[str]]
 """In words, by the key of the namespace and the ifindex of the link below."""
 
 
@@ -24,11 +24,11 @@ def note(leaning: Leaning, key: str, known: Mapping[int, Link], below: Callable[
     """
     for link in known.values():
         if link.xdp:
-            programs = tuple(f"XDP program {number} of {link.name}" for number in xdp_programs(link))
-            leaning[key, link.index] = (*leaning.get((key, link.index), ()), *programs)
+            programs = (f"XDP program {number} of {link.name}" for number in xdp_programs(link))
+            leaning.setdefault((key, link.index), []).extend(programs)
         if not link.link or link.kind in PAIRS or (link.nsid is None and link.link == link.index):
             continue
         lower = key if link.nsid is None else below(link.nsid)
         if lower is not None:
             text = f"{link.kind or 'device'} {link.name}" + (f" in {key}" if key != ROOT else "")
-            leaning[lower, link.link] = (*leaning.get((lower, link.link), ()), text)
+            leaning.setdefault((lower, link.link), []).append(text)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 
 from nkform.attributes import ATTRIBUTES
 from nkform.dataclass import dataclass, replace
@@ -258,7 +258,8 @@ def _read(
         def matters(known: Mapping[int, links.Link], socket: Socket) -> tuple[Collection[int], list[Place]]:
             """The other ends of the root namespace's pairs: nothing else in a namespace can be ours."""
             primaries.extend(_primaries(root, known, namespaces, socket))
-            note(leaning, key, known, lambda nsid: ROOT if nsid == namespaces.home_id(socket) else None)
+            home = cache(partial(namespaces.home_id, socket))
+            note(leaning, key, known, lambda nsid: ROOT if nsid == home() else None)
             here = {(primary.name, 1): primary.link for primary in primaries}
             relevant = key in named or owners.get(socket.cookie()) == node or any(map(is_ours, primaries))
             return here.values() if relevant else (), _places(ends.get(key, ()), here)
@@ -369,7 +370,7 @@ def _end(world: _World, contents: Contents, link: links.Link, key: str, values: 
         taken=tuple(contents.taken.get(slot, ())),
         mtu_limit=_mtu_limit(link),
         master=_master(contents, link) if link.master else None,
-        leaning=world.leaning.get((key, link.index), ()),
+        leaning=tuple(world.leaning.get((key, link.index), ())),
     )
 
 

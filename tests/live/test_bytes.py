@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -181,3 +182,24 @@ def test_a_full_or_gone_output_is_no_traceback(node: Node) -> None:
     assert done.returncode == 1
     assert b"NK0900" not in done.stderr
     assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("answer", "code"), [(b"yes\n", 0), (b"no\n", 1)])
+def test_a_question_is_asked_and_answered_at_a_terminal(node: Node, answer: bytes, code: int) -> None:
+    """By the console script, whose streams are wrapped; colours arrive as colours."""
+    import pty
+
+    node.write(veth())
+    pid, terminal = pty.fork()
+    if not pid:
+        os.execv(sys.executable, [sys.executable, "-m", "nkform", "apply", str(node.path)])
+    said = b""
+    while b"Only 'yes' goes ahead: " not in said:
+        said += os.read(terminal, 4096)
+    os.write(terminal, answer)
+    with contextlib.suppress(OSError):
+        while chunk := os.read(terminal, 4096):
+            said += chunk
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == code
+    assert b"\x1b[32m" in said
+    assert b"\0" not in said

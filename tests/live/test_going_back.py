@@ -361,3 +361,59 @@ def test_a_killed_run_is_known_although_another_process_has_its_number(node: Nod
     assert again
     assert again.entry.pid == os.getpid()
     assert "NK0511" in node.plan().err
+
+
+@pytest.mark.parametrize(
+    "call", ["set alias nkform:w on to-b", "set mtu 1500 on to-a", "unlink journal", "unlink unconfirmed"]
+)
+def test_a_guardian_that_is_killed_while_it_goes_back_is_followed_by_another_one(node: Node, call: str) -> None:
+    """It leaves a pair that is not marked, or a record of its own beside that of the run."""
+    from tests.live.attack import in_child
+    from tests.live.strike import strikes
+
+    node.apply(veth())
+    before = whole()
+    spec = changed()
+    del spec["devices"]["to-b"], spec["namespaces"]["b"]
+    node.write(spec)
+    assert node.run("apply", "-y", "--confirm", "2s", "--detach", str(node.path)).code == 0
+    kill_guardians()
+    time.sleep(2)
+    token = str(journal.find("w", journal.UNCONFIRMED).entry.token)  # type: ignore[union-attr]
+
+    def go_back() -> None:
+        with strikes(call, kill=True) as strike:
+            strike.armed = True
+            guardians.go_back("w", token)
+
+    assert in_child(go_back) == -signal.SIGKILL
+    assert "going back" in node.run("status").err
+    assert differences(before, whole()) == []
+    assert node.run("recover", "-y").out.startswith("Nothing to recover")
+
+
+def test_a_run_on_trial_that_is_stopped_between_its_parts_goes_back(node: Node) -> None:
+    from nkform.cli import apply as command
+    from nkform.problem import fail
+
+    node.apply(veth())
+    before = whole()
+    spec = changed()
+    spec["devices"]["to-b"]["routes"] = [{"to": "192.0.2.0/24", "via": "203.0.113.1"}]
+    node.write(spec)
+
+    def stopped_after_a_part() -> None:
+        genuine = command._Carrier.carry_out
+
+        def carry_out(self: Any, look: Any, *, whole: bool) -> None:
+            genuine(self, look, whole=whole)
+            raise fail("NK0507", "stopped by SIGINT")
+
+        command._Carrier.carry_out = carry_out  # type: ignore[method-assign]
+
+    words = ("apply", "-y", "--keep-going", "--confirm", "600s", str(node.path))
+    run = Process(*words, prepare=stopped_after_a_part)
+    assert run.ended() == 1
+    until(lambda: differences(before, whole()) == [])
+    until(lambda: not alive())
+    assert node.run("recover", "-y").out.startswith("Nothing to recover")

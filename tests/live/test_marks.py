@@ -155,3 +155,17 @@ def test_a_failed_run_leaves_the_record_as_it_was(node: Node) -> None:
     assert "NK0505" in node.run("apply", "-y", str(node.path)).err
     assert differences(before, whole()) == []
     assert owned.read("w") == record
+
+
+def test_a_namespace_that_could_not_be_taken_over_is_not_on_record(node: Node) -> None:
+    from tests.live.strike import strikes
+
+    ip("netns", "add", "a")
+    node.write(veth())
+    with strikes("set alias nkform:w on lo") as strike:
+        outcome = node.run("apply", "-y", "--adopt", str(node.path))
+    assert strike.struck
+    assert outcome.code == 1
+    assert owned.read("w") == {}
+    assert node.run("destroy", "-y", str(node.path)).code == 0
+    assert names() == {"a"}
