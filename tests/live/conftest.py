@@ -65,7 +65,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(autouse=True)
 def network() -> None:
-    """An empty network, and no pins."""
+    """An empty network, no pins, and nothing on record."""
+    isolation.fresh_records()
     isolation.fresh_network()
     isolation.fresh_bpffs()
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 from pathlib import Path
 
-from nkform.kernel import links
+from nkform.kernel import links, rundir
 from nkform.kernel.netlink import Socket
 
 CLONE_NEWNS = 0x20000
@@ -44,6 +45,12 @@ def fresh_bpffs() -> None:
     """An empty bpffs: the pins of tests before this one are gone."""
     _check(_libc.umount2(b"/sys/fs/bpf", MNT_DETACH), "unmount /sys/fs/bpf")
     mount("bpf", "/sys/fs/bpf")
+
+
+def fresh_records() -> None:
+    """No node has anything on record; what is the machine's stays (kernel/rundir.py)."""
+    for node in rundir.nodes():
+        shutil.rmtree(rundir.RUN / node, ignore_errors=True)  # a guardian of the last test may be at work in there
 
 
 def fresh_network() -> None:

@@ -205,7 +205,7 @@ def test_a_pending_confirmation_blocks_the_specs_of_other_nodes(node: Node) -> N
     tried(node, "600s")
     other = Node(node.folder)
     assert "NK0611" in other.refused(elsewhere(), command="apply")
-    assert "NK0611" in other.run("destroy", "-y", "--node", "other").err
+    assert "NK0611" in other.run("destroy", "-y", str(other.path)).err
     assert node.run("confirm").code == 0
     assert other.run("apply", "-y", str(other.path)).code == 0
 
