@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from nkform.attributes import ATTRIBUTES, Attribute
 from nkform.dataclass import dataclass, replace
@@ -13,19 +13,17 @@ from nkform.plan.actions import (
     AddRoute,
     DeleteAddress,
     DeleteRoute,
+    End,
     SetLink,
     SetSysctl,
     SetUp,
     end_of,
 )
+from nkform.plan.addresses import Listed, behind, is_ipv6, misplaced
 from nkform.plan.routes import additions, removals, route_changes
 
 TWINS = {"gso_max_size": "gso_ipv4_max_size", "gro_max_size": "gro_ipv4_max_size"}
 """The kernel overwrites the second when the first is set to at most 65536 (net/core/dev.c, netif_set_gso_max_size)."""
-
-
-ORDERED_AT_MOST = 64
-"""Addresses of one subnet: nobody declares more, and undoing the removal of one takes all that stand behind it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +92,12 @@ def end_fields(desired: Endpoint, live: Endpoint, prefix: tuple[str, ...]) -> It
                 yield FieldChange(path, address.text, None)
         for address in new_addresses(desired, live):
             yield FieldChange(path, holders.get(address.text) or None, address.text)
-        if misplaced(desired, live):
-            now = [each.text for each in _after_changes(desired, live) if not _is_ipv6(each)]
-            shall = [each.text for each in desired.addresses if not _is_ipv6(each)]
-            yield FieldChange(path, "in the order " + ", ".join(now), "in the order " + ", ".join(shall))
+        if moved_addresses(desired, live):
+            now, shall = (
+                ", ".join(each.text for each in listed)
+                for listed in (_listed(desired, live), Listed(desired.addresses))
+            )
+            yield FieldChange(path, f"in the order {now}", f"in the order {shall}")
     if desired.routes != live.routes:
         for before, after in route_changes(desired, live):
             yield FieldChange((*prefix, "routes"), before and before.text, after and after.text)
@@ -120,6 +120,37 @@ def new_addresses(desired: Endpoint, live: Endpoint) -> list[Address]:
     return [each for each in desired.addresses if each.text not in ours or (each.ours and not ours[each.text])]
 
 
+def moved_addresses(desired: Endpoint, live: Endpoint) -> list[Address]:
+    """The IPv4 addresses that have to go and come again for all to be in the order declared, in that order.
+
+    What is new has come by then, and what is not declared has gone.
+    """
+    if desired.addresses == live.addresses or sum(not is_ipv6(address) for address in desired.addresses) < 2:
+        return []
+    return misplaced(_listed(desired, live), desired.addresses)
+
+
+def _listed(desired: Endpoint, live: Endpoint) -> Listed:
+    """The IPv4 addresses once those that are new have come, and then those that are not declared have gone."""
+    listed = Listed(live.addresses)
+    for address in new_addresses(desired, live):
+        listed.add(address)
+    for address in gone_addresses(desired, live):
+        if address not in desired.addresses:
+            listed.delete(address)
+    return listed
+
+
+def _moves(end: End, moved: Sequence[Address], desired: Endpoint, live: Endpoint) -> Iterator[Action]:
+    """The last one goes first, so that no address takes another one's place meanwhile."""
+    if moved:
+        staying = behind(list(_listed(desired, live)))
+        for address in reversed(moved):
+            after = [each for each in staying.get(address.text, ()) if each not in moved]
+            yield DeleteAddress(end, address, tuple(after))
+        yield from (AddAddress(end, address) for address in moved)
+
+
 def end_actions(device: str, desired: Endpoint, live: Endpoint) -> Iterator[Action]:
     """What brings a live end, already of the right name and in the right place, to what is desired.
 
@@ -136,14 +167,12 @@ def end_actions(device: str, desired: Endpoint, live: Endpoint) -> Iterator[Acti
     routes = route_changes(desired, live) if desired.routes != live.routes else []
     yield from removals(end, routes, live)
     held = {address.text for address in live.addresses} | {each.gone.text for each in live.taken if each.gone}
-    yield from (AddAddress(end, each, again=each.text in held) for each in new if not _is_ipv6(each))
+    yield from (AddAddress(end, each, again=each.text in held) for each in new if not is_ipv6(each))
     if gone:
-        behind = _behind(live.addresses)
-        yield from (DeleteAddress(end, address, behind.get(address.text, ())) for address in gone)
-    moved = misplaced(desired, live) if desired.addresses != live.addresses else []
-    for address in moved:
-        yield DeleteAddress(end, address)
-        yield AddAddress(end, address)
+        others = behind(live.addresses)
+        yield from (DeleteAddress(end, address, others.get(address.text, ())) for address in gone)
+    moved = moved_addresses(desired, live)
+    yield from _moves(end, moved, desired, live)
     lost: tuple[Address, ...] = ()
     if up is False and was_up:
         lost = tuple(address for address in desired.addresses if ":" in address.text and address in live.addresses)
@@ -161,7 +190,7 @@ def end_actions(device: str, desired: Endpoint, live: Endpoint) -> Iterator[Acti
     for key, value in desired.sysctl.items():
         if live.sysctl.get(key) != value:
             yield SetSysctl(end, key, live.sysctl.get(key), value)
-    yield from (AddAddress(end, each, again=each.text in held) for each in new if _is_ipv6(each))
+    yield from (AddAddress(end, each, again=each.text in held) for each in new if is_ipv6(each))
     yield from (AddAddress(end, address, again=True) for address in lost)
     if up and not was_up:
         yield SetUp(end, True)
@@ -171,74 +200,10 @@ def end_actions(device: str, desired: Endpoint, live: Endpoint) -> Iterator[Acti
     yield from (AddRoute(end, route, beside=True, again=True) for route in desired.routes if route.src in hosts)
 
 
-def _is_ipv6(address: Address) -> bool:
-    return ":" in address.text
-
-
-def _behind(there: Sequence[Address]) -> dict[str, tuple[Address, ...]]:
-    """By address, those of ours in its IPv4 subnet that stand behind it; IPv6 knows no such order."""
-    return {
-        address.text: tuple(same[place + 1 :])
-        for same in by_subnet(there).values()
-        if len(same) <= ORDERED_AT_MOST
-        for place, address in enumerate(same)
-    }
-
-
-def by_subnet(addresses: Iterable[Address]) -> dict[tuple[int, int], list[Address]]:
-    """Our IPv4 addresses by subnet, in order: the first one is what the kernel sends from if nothing says otherwise."""
-    found: dict[tuple[int, int], list[Address]] = {}
-    for address in addresses:
-        if address.ours and not _is_ipv6(address):
-            found.setdefault(_subnet(address), []).append(address)
-    return found
-
-
-def _after_changes(desired: Endpoint, live: Endpoint) -> list[Address]:
-    """All addresses, in the order that they have once what is gone has gone and what is new has come."""
-    wanted = {address.text: address for address in desired.addresses}
-    new = new_addresses(desired, live)
-    kept = [wanted.get(a.text, a) for a in live.addresses if a.text in wanted or not a.ours]
-    texts = {address.text for address in kept}
-    return [*kept, *(address for address in new if address.text not in texts)]
-
-
-def misplaced(desired: Endpoint, live: Endpoint) -> list[Address]:
-    """The IPv4 addresses that have to go and come again, behind all others, for all to be in the order declared.
-
-    The kernel sends from the first one of the subnet that a packet goes to, or else from the first of all. Of those
-    subnets in which others have addresses, only the order within is ours to say.
-    """
-    now = _after_changes(desired, live)
-    shall, have = by_subnet(desired.addresses), by_subnet(now)
-    if len(shall) < 2 and all(len(same) < 2 for same in shall.values()):
-        return []
-    others = {_subnet(address) for address in now if not address.ours and not _is_ipv6(address)}
-    order, present = [s for s in shall if s not in others], [s for s in have if s not in others]
-    kept = next((place for place, pair in enumerate(zip(order, present, strict=False)) if pair[0] != pair[1]), None)
-    late, behind = set() if kept is None else set(order[kept:]), False
-    moved: list[Address] = []
-    for subnet, wanted in shall.items():
-        pairs = enumerate(zip(wanted, have.get(subnet, ()), strict=False))
-        wrong = next((place for place, (a, b) in pairs if a != b), len(wanted))
-        if subnet in late or (behind and subnet not in others):
-            wrong = 0
-        behind = behind or (wrong == 0 and subnet not in others)  # a subnet with another first one comes last
-        moved += wanted[wrong:]
-    return moved
-
-
-def _subnet(address: Address) -> tuple[int, int]:
-    """The bits of an IPv4 address's network, and how many they are."""
-    host, _, length = address.text.partition("/")
-    value = int.from_bytes(bytes(int(part) for part in host.split(".")))
-    return value >> (32 - int(length)), int(length)
-
-
 def _loses_ipv4(gone: Sequence[Address], new: Sequence[Address], live: Endpoint) -> bool:
     """Whether the last IPv4 address goes, and all IPv4 routes with it (net/ipv4/fib_frontend.c, fib_inetaddr_event)."""
-    going = {address.text for address in gone if not _is_ipv6(address)}
-    left = (address.text not in going for address in (*live.addresses, *new) if not _is_ipv6(address))
+    going = {address.text for address in gone if not is_ipv6(address)}
+    left = (address.text not in going for address in (*live.addresses, *new) if not is_ipv6(address))
     return bool(going) and not any(left)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 
 from nkform.dataclass import replace
 from nkform.model import Attached, Device, Endpoint, Hook, Namespace, Node, Route
-from nkform.plan.compare import by_subnet
+from nkform.plan.addresses import by_subnet
 from nkform.plan.saved import differences
 
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import itertools
 import json
+import random
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from nkform.model import Address
+from nkform.plan.addresses import Listed
 from tests.live.support import Node, ip, kinds
+from tests.sizes import SEED
 
 Spec = dict[str, Any]
 ADDRESSES = ("10.7.0.1/24", "10.8.0.1/24", "10.7.0.2/24", "10.9.0.1/32")
@@ -80,3 +85,65 @@ def test_where_others_have_the_first_address_of_a_subnet_ours_stay_behind_it(nod
     ip("addr", "add", "10.7.0.99/24", "dev", "v0")
     node.apply(spec(["10.7.0.1/24", "10.8.0.1/24", "10.7.0.2/24"]))
     assert source("10.7.0.77") == "10.7.0.99"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        # A new address of a subnet takes the place of the first one, but behind the first one of the other subnet.
+        (["10.7.0.2/24"], ["10.7.0.3/24", "10.8.0.1/32"]),
+        # The one that takes the first one's place comes behind all first ones.
+        (["10.6.0.1/24", "10.7.0.1/24", "10.6.0.2/24"], ["10.6.0.2/24", "10.7.0.1/24"]),
+    ],
+)
+def test_an_address_that_takes_the_place_of_another_is_put_in_order(
+    node: Node, before: list[str], after: list[str]
+) -> None:
+    node.apply(spec(before))
+    node.apply(spec(after))
+    assert order("v0") == [each.text for each in Listed(map(Address, after))]
+
+
+def test_a_random_order_becomes_any_other_one(node: Node) -> None:
+    """Also with an address of others, which stays, in a subnet of its own or at the head of one of ours."""
+    chance = random.Random(SEED)
+    theirs = ("10.9.0.9/24", "10.6.0.9/24")
+    node.apply(spec([]))
+    for step in range(40):
+        addresses = [f"10.{subnet}.0.{host}/24" for subnet in (6, 7, 8) for host in (1, 2, 3)]
+        wanted = chance.sample(addresses, chance.randint(0, len(addresses)))
+        if step == 20:
+            for text in theirs:
+                ip("addr", "add", text, "dev", "v0")
+        node.apply(spec(wanted))
+        have = [each for each in order("v0") if each not in theirs]
+        if step < 20:
+            assert have == [each.text for each in Listed(map(Address, wanted))]
+        assert {text[:5]: [each for each in have if each[:5] == text[:5]] for text in have} == {
+            text[:5]: [each for each in wanted if each[:5] == text[:5]] for text in wanted
+        }
+
+
+def test_the_kernel_lists_addresses_as_the_plan_expects() -> None:
+    chance = random.Random(SEED)
+    ip("link", "add", "v0", "type", "veth", "peer", "name", "v1")
+    Path("/proc/sys/net/ipv4/conf/v0/promote_secondaries").write_text("1")
+    listed = Listed(())
+    for _ in range(300):
+        there = list(listed)
+        if there and chance.random() < 0.5:
+            address = chance.choice(there)
+            listed.delete(address)
+            ip("addr", "del", address.text, "dev", "v0")
+        else:
+            address = Address(f"10.{chance.randint(1, 4)}.0.{chance.randint(1, 4)}/{chance.choice((24, 24, 32))}")
+            if address in there:
+                continue
+            listed.add(address)
+            ip("addr", "add", address.text, "dev", "v0")
+        assert order("v0") == [each.text for each in listed]
+
+
+def order(device: str) -> list[str]:
+    """The IPv4 addresses of a device as `ip` lists them."""
+    return [line.split()[3] for line in ip("-4", "-o", "address", "show", "dev", device).splitlines()]
