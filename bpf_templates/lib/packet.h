@@ -34,6 +34,17 @@ struct nk_eth {
 	__be16 protocol;
 };
 
+/*
+ * The verifier takes a packet to begin 2 bytes behind a multiple of 8 (NET_IP_ALIGN), so that an IP header is aligned if
+ * an Ethernet header is before it. Without one it is aligned to 2 bytes, and kernels that were built without
+ * HAVE_EFFICIENT_UNALIGNED_ACCESS refuse programs that read more than that at once.
+ */
+#if NK_ETH_HLEN
+#define NK_IP_HEADER
+#else
+#define NK_IP_HEADER __attribute__((packed, aligned(2)))
+#endif
+
 /* RFC 826, for IPv4 over Ethernet. Its addresses are aligned to two bytes only. */
 struct nk_arp {
 	__be16 hardware;
@@ -63,7 +74,7 @@ struct nk_ipv4 {
 	__be16 checksum;
 	__be32 source;
 	__be32 destination;
-};
+} NK_IP_HEADER;
 
 #define NK_IPV4_PLAIN 0x45 /* version 4, no options */
 #define NK_IPV4_FRAGMENT nk_be16(0x3fff) /* more fragments, or an offset */
@@ -77,7 +88,7 @@ struct nk_ipv6 {
 	__u8 hop_limit;
 	__be64 source[2];
 	__be64 destination[2];
-};
+} NK_IP_HEADER;
 
 struct nk_udp {
 	__be16 source;
