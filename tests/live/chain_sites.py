@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from nkform.bpf import engine_bcc
 from nkform.kernel import bpf, bpf_links, bpffs
 from nkform.kernel.bpf import owned
 from nkform.kernel.bpf_links import AttachType
@@ -252,21 +251,6 @@ def map_id(program_id: int, name: str) -> int:
 def pins() -> list[str]:
     """The pins of the node: device, hook and entry, without the numbers of links."""
     return sorted(f"{pin.device}/{pin.hook}/{pin.entry.rsplit('@', 2)[0]}" for pin in bpffs.pins(NODE))
-
-
-_compiled: dict[str, Any] = {}
-
-
-def compile_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What bcc made of a text is kept from test to test: on an emulated kernel it takes ten seconds each time."""
-    genuine = engine_bcc._compile
-
-    def kept(rendered: Any) -> Any:
-        if rendered.source not in _compiled:
-            _compiled[rendered.source] = genuine(rendered)
-        return _compiled[rendered.source]
-
-    monkeypatch.setattr(engine_bcc, "_compile", kept)
 
 
 class Others:

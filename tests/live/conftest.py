@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from nkform.apply import expedite
-from tests.live import isolation
+from tests.live import isolation, kept
 from tests.live.support import Node
 from tests.sizes import EMULATED
 
@@ -75,6 +75,12 @@ def network() -> None:
 def node(tmp_path: Path) -> Node:
     """nkform on an empty node."""
     return Node(tmp_path)
+
+
+@pytest.fixture
+def made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of what programs do: how they are made is not made anew for each command (kept.py)."""
+    kept.keep(monkeypatch)
 
 
 @pytest.fixture

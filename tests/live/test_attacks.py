@@ -32,6 +32,8 @@ from tests.live.whole import differences, whole
 from tests.sizes import LAB, SEED, SIZES
 from tests.specs import NAMES, ends, specs
 
+pytestmark = pytest.mark.usefixtures("made_once")
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 KINDS = ["netkit"] if LAB and "netkit" in features() else kinds()
 """In the lab the pairs that the machine's own kernel may lack."""

@@ -15,6 +15,8 @@ from tests.live.processes import until
 from tests.live.support import Node, ip, link
 from tests.live.test_pairs import veth
 
+pytestmark = pytest.mark.usefixtures("made_once")
+
 NAMES = [
     b"\xff\xfe",
     b"\x1b[31mred",

@@ -20,6 +20,8 @@ from tests.live.strike import strikes
 from tests.live.support import Node, ip, link, needs, pings, sh
 from tests.live.whole import differences, whole
 
+pytestmark = pytest.mark.usefixtures("made_once")
+
 Spec = dict[str, Any]
 
 XDP, XDP_PASS = 6, 2

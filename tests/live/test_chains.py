@@ -27,17 +27,13 @@ from tests.live.chain_sites import (
     Packets,
     Running,
     Site,
-    compile_once,
     everywhere,
     pins,
 )
 from tests.live.support import Node, ip, link, links, needs
 from tests.sizes import SIZES
 
-
-@pytest.fixture(autouse=True)
-def _bcc_compiles_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    compile_once(monkeypatch)
+pytestmark = pytest.mark.usefixtures("made_once")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -16,7 +16,7 @@ from tests.live.strike import NOWHERE, strikes
 from tests.live.support import Node, needs
 from tests.live.whole import whole
 
-pytestmark = needs("tcx")
+pytestmark = [pytest.mark.usefixtures("made_once"), needs("tcx")]
 
 MANY = chains.AHEAD_FROM
 

@@ -18,7 +18,6 @@ from tests.live.chain_sites import (
     TCX_INGRESS,
     Others,
     Site,
-    compile_once,
     everywhere,
     pins,
 )
@@ -30,9 +29,7 @@ SECONDS = 1200 if CAMPAIGN else 300
 """A flood that takes longer has a reason that this test does not know."""
 
 
-@pytest.fixture(autouse=True)
-def _bcc_compiles_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    compile_once(monkeypatch)
+pytestmark = pytest.mark.usefixtures("made_once")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -23,7 +23,6 @@ from tests.live.chain_sites import (
     Packets,
     Running,
     Site,
-    compile_once,
     everywhere,
     program_name,
 )
@@ -31,10 +30,7 @@ from tests.live.support import Node
 from tests.live.test_chains import failing_late
 from tests.live.test_watch import Start, watch  # noqa: F401
 
-
-@pytest.fixture(autouse=True)
-def _bcc_compiles_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    compile_once(monkeypatch)
+pytestmark = pytest.mark.usefixtures("made_once")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

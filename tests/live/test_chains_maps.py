@@ -34,7 +34,6 @@ from tests.live.chain_sites import (
     TCX_INGRESS,
     Packets,
     Site,
-    compile_once,
     everywhere,
     map_id,
     pins,
@@ -44,9 +43,7 @@ from tests.live.support import Node, features, ip, link, links, needs
 PORT = struct.Struct("=H")
 
 
-@pytest.fixture(autouse=True)
-def _bcc_compiles_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    compile_once(monkeypatch)
+pytestmark = pytest.mark.usefixtures("made_once")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -16,9 +16,10 @@ from tests.live.chain_sites import CLSACT_INGRESS, DEVICE, SITES, Others, Runnin
 from tests.live.support import Node, needs, sh
 from tests.sizes import CAMPAIGN, EMULATED
 
-pytestmark = pytest.mark.skipif(
-    EMULATED, reason="it takes hundreds of runs, and what they show depends on no processor"
-)
+pytestmark = [
+    pytest.mark.usefixtures("made_once"),
+    pytest.mark.skipif(EMULATED, reason="it takes hundreds of runs, and what they show depends on no processor"),
+]
 
 PROG_ATTACH_COMMAND = 8
 PROG_ATTACH = Layout(

@@ -30,7 +30,6 @@ from tests.live.chain_sites import (
     TCX_INGRESS,
     Packets,
     Site,
-    compile_once,
     everywhere,
     inside,
     pins,
@@ -40,10 +39,7 @@ from tests.live.support import Node, features, ip, kinds, link, needs, reaches, 
 from tests.live.test_chains import failing_late
 from tests.live.witness import BPFTOOL, IP, needs_bpftool
 
-
-@pytest.fixture(autouse=True)
-def _bcc_compiles_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    compile_once(monkeypatch)
+pytestmark = pytest.mark.usefixtures("made_once")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

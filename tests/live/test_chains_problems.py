@@ -22,7 +22,6 @@ from tests.live.chain_sites import (
     Others,
     Packets,
     Site,
-    compile_once,
     everywhere,
     pins,
     sites,
@@ -32,9 +31,7 @@ from tests.live.support import Node, features, ip, kinds, links, needs, pings, s
 TOP = Path(__file__).parents[2]
 
 
-@pytest.fixture(autouse=True)
-def _bcc_compiles_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    compile_once(monkeypatch)
+pytestmark = pytest.mark.usefixtures("made_once")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -12,6 +12,8 @@ from nkform.kernel.bpf_links import AttachType, link_detach, open_link
 from tests.live.chain_sites import CLSACT_INGRESS, NODE, TEMPLATES, Site, pins, sites
 from tests.live.support import Node, ip, links, needs
 
+pytestmark = pytest.mark.usefixtures("made_once")
+
 LINKED = [site for site in sites() if "clsact" not in str(site.id)]
 
 

@@ -20,6 +20,8 @@ from tests.live.support import links as names
 from tests.live.test_shared_routes import spec
 from tests.live.test_watch import Process
 
+pytestmark = pytest.mark.usefixtures("made_once")
+
 RUN = Path("/run/netns")
 XDP, XDP_PASS = 6, 2
 """BPF_PROG_TYPE_XDP, and its verdict for what goes on (include/uapi/linux/bpf.h)."""

@@ -22,6 +22,8 @@ from tests.live.support import Node, ip, link, pings, reaches
 from tests.live.test_pairs import veth
 from tests.live.whole import differences, held, whole
 
+pytestmark = pytest.mark.usefixtures("made_once")
+
 TRIAL = 5
 """Seconds in which a change that nobody confirms can be looked at, also on a machine that has much else to do."""
 

@@ -14,6 +14,8 @@ from tests.live.chain_sites import CLSACT_INGRESS, NETKIT_PEER, TCX_INGRESS, Oth
 from tests.live.support import Node, ip, kinds, links, needs, sh
 from tests.sizes import LAB
 
+pytestmark = pytest.mark.usefixtures("made_once")
+
 SITES = lab_sites() if LAB else (NETKIT_PEER, TCX_INGRESS, CLSACT_INGRESS)
 
 

@@ -24,7 +24,7 @@ from tests.live.processes import Process, end_all, until
 from tests.live.strike import NOWHERE, strikes
 from tests.live.support import Node, needs
 
-pytestmark = needs("tcx")
+pytestmark = [pytest.mark.usefixtures("made_once"), needs("tcx")]
 
 PROGRAMS = {"count": {"template": "counters"}, "shut": {"template": "verdict", "params": {"verdict": "drop"}}}
 

@@ -22,6 +22,8 @@ from tests.live.test_confirm import guardians as alive
 from tests.live.test_pairs import veth
 from tests.live.whole import differences, whole
 
+pytestmark = pytest.mark.usefixtures("made_once")
+
 FOREIGN = ["link", "add", "foreign", "type", "veth", "peer", "name", "foreign-peer"]
 
 

@@ -12,6 +12,8 @@ from tests.live.processes import Process, end_all, until
 from tests.live.support import Node, ip, link, links, needs
 from tests.live.whole import differences, whole
 
+pytestmark = pytest.mark.usefixtures("made_once")
+
 
 def pair(name: str, namespace: str = "", **more: Any) -> dict[str, Any]:
     return {"kind": "veth", "mtu": 1400, "peer": {"name": f"p-{name}", "namespace": namespace}, **more}

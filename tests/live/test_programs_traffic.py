@@ -18,6 +18,8 @@ from tests.live.bpf_pairs import FAR, HOOKS, PATIENCE, PEER, PORT, PRIMARY, Hook
 from tests.live.programs import FACTS, TEMPLATES, Workshop, workshop
 from tests.live.support import ip
 
+pytestmark = pytest.mark.usefixtures("made_once")
+
 __all__ = ["workshop"]
 
 SOL_PACKET = 263

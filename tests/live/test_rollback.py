@@ -14,6 +14,8 @@ from tests.live.test_pairs import veth
 from tests.live.whole import differences
 from tests.live.whole import whole as whole_state
 
+pytestmark = pytest.mark.usefixtures("made_once")
+
 
 def whole() -> str:
     """The node and both workloads, as far as they are there; the order of creation aside."""

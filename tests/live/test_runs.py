@@ -27,6 +27,8 @@ from tests.live.test_pairs import veth
 from tests.live.whole import differences, held, whole
 from tests.sizes import SEED, SIZES
 
+pytestmark = pytest.mark.usefixtures("made_once")
+
 
 def slowly(place: int) -> Callable[[], None]:
     """Makes the next run of this process wait before that action, until a file named `go` is there."""

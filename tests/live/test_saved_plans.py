@@ -18,6 +18,8 @@ from tests.live.processes import until
 from tests.live.support import Node, ip, links, needs
 from tests.live.test_pairs import veth
 
+pytestmark = pytest.mark.usefixtures("made_once")
+
 
 @pytest.fixture
 def plan(node: Node, tmp_path: Path) -> Path:

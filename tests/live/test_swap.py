@@ -22,7 +22,7 @@ from tests.live.support import Node, ip, link, links, needs, reaches, sysfs
 from tests.live.test_rollback import whole
 from tests.sizes import LAB
 
-pytestmark = needs("netkit")
+pytestmark = [pytest.mark.usefixtures("made_once"), needs("netkit")]
 
 NEAR, FAR = {4: "10.9.0.1", 6: "fd09::1"}, {4: "10.9.0.2", 6: "fd09::2"}
 PORT = 7007

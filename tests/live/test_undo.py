@@ -18,6 +18,8 @@ from tests.live.test_pairs import veth
 from tests.live.test_runs import changed
 from tests.live.whole import differences, whole
 
+pytestmark = pytest.mark.usefixtures("made_once")
+
 
 def subnet(*hosts: int) -> dict[str, Any]:
     """Addresses of one subnet, the first of which is the one that the kernel sends from."""

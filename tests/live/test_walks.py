@@ -22,6 +22,8 @@ from tests.live.test_attacks import KINDS, Score, failed, killed, nothing_is_lef
 from tests.sizes import SEED, SIZES
 from tests.specs import Spec, specs
 
+pytestmark = pytest.mark.usefixtures("made_once")
+
 QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 
 

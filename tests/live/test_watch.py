@@ -21,6 +21,8 @@ from tests.live.chain_sites import Others, Site, sites
 from tests.live.support import Node, ip, kinds, link, needs, sh
 from tests.live.test_drift import SITES, spec
 
+pytestmark = pytest.mark.usefixtures("made_once")
+
 PATIENCE = 120.0
 """Seconds until what should be said counts as never said; emulated kernels are slow."""
 
