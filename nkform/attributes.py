@@ -76,11 +76,19 @@ MAX_GSO = 524280
 """GSO_MAX_SIZE = 8 * GSO_LEGACY_MAX_SIZE, include/linux/netdevice.h; also the tso_max_size of netkit and veth.
 Bytes."""
 
+ONE_QUEUE = 1
+"""What a new pair has. Left to itself, the kernel makes a veth with as many queues as the machine can have processors,
+and switches all but one off again, for which it waits for RCU grace periods at each end (drivers/net/veth.c,
+veth_init_queues): that is a third of the time that a pair takes."""
+
 _BOTH: frozenset[Kind] = frozenset({"netkit", "veth"})
+_VETH: frozenset[Kind] = frozenset({"veth"})
 _NETKIT: frozenset[Kind] = frozenset({"netkit"})
 _POLICY = {"forward": 0, "blackhole": 2}
 _SCRUB = {"none": 0, "default": 1}
 _SIZE = {"type": "integer", "minimum": 1, "maximum": MAX_GSO}
+_QUEUES = {"type": "integer", "minimum": 1, "maximum": 4096}
+"""rtnl_create_link in net/core/rtnetlink.c."""
 _BYTES16 = {"type": "integer", "minimum": 0, "maximum": 65535}
 
 ATTRIBUTES: tuple[Attribute, ...] = (
@@ -130,6 +138,16 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         {"type": "integer", "minimum": 0, "maximum": 1_000_000},
         "Length of the transmit queue, in packets.",
         inherit=True, usual=1000,
+    ),
+    Attribute(
+        "numtxqueues", "end", Ifla(31, "u32"), "replace", _VETH, _QUEUES,
+        "Number of transmit queues. A new pair that is not given any has 1.",
+        inherit=True, usual=ONE_QUEUE,
+    ),
+    Attribute(
+        "numrxqueues", "end", Ifla(32, "u32"), "replace", _VETH, _QUEUES,
+        "Number of receive queues. A new pair that is not given any has 1.",
+        feature="numrxqueues", inherit=True, usual=ONE_QUEUE,
     ),
     # The kernel copies a gso_max_size or gro_max_size of at most 65536 to its IPv4 twin: the twins come after them.
     Attribute(

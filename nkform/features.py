@@ -23,6 +23,7 @@ FEATURES: dict[str, Feature] = {
     "netkit_room": Feature("6.14", "headroom and tailroom on netkit"),
     "gro_max_size": Feature("5.19", "gro_max_size"),
     "gso_ipv4": Feature("6.3", "GSO and GRO sizes for IPv4 of their own"),
+    "numrxqueues": Feature("3.7", "more than one receive queue", config="CONFIG_RPS"),
     "room_report": Feature("6.18", "reading a device's headroom and tailroom"),
     "tcx": Feature("6.6", "BPF programs attached as links at tcx", "filters of legacy tc stand in for them"),
     "address_protocol": Feature("5.18", "a protocol on addresses, by which nkform knows its own"),

@@ -27,6 +27,8 @@ def _sizes(netkit: bool, features: frozenset[str]) -> dict[str, st.SearchStrateg
         found["gro_max_size"] = size
     if "gso_ipv4" in features:
         found |= {"gso_ipv4_max_size": size, "gro_ipv4_max_size": size}
+    if not netkit:
+        found["numtxqueues"] = st.sampled_from((1, 1, 3))
     if netkit:
         found |= {"mode": st.sampled_from(("l2", "l3")), "policy": st.sampled_from(("forward", "blackhole"))}
     if netkit and "netkit_scrub" in features:

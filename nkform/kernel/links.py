@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from operator import itemgetter
 from types import MappingProxyType
 
-from nkform.attributes import ATTRIBUTES, Attribute, Flag, Ifla, NetkitData
+from nkform.attributes import ATTRIBUTES, ONE_QUEUE, Attribute, Flag, Ifla, NetkitData
 from nkform.dataclass import dataclass, replace
 from nkform.kernel.netlink import (
     ATTRIBUTE,
@@ -383,7 +383,9 @@ def create(device: Device, peer_namespace: int | None, group: int = 0) -> Reques
     `group`: the link group that the primary is in until `claim` marks it.
     """
     assert device.peer is not None
-    peer = IFINFOMSG.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, device.peer.name) + _own_attributes(device.peer.attrs)
+    usual = {"numtxqueues": ONE_QUEUE, "numrxqueues": ONE_QUEUE} if device.kind == "veth" else {}
+    far = _own_attributes({**usual, **device.peer.attrs})
+    peer = IFINFOMSG.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, device.peer.name) + far
     if peer_namespace is not None:
         peer += u32(IFLA_NET_NS_FD, peer_namespace)
     data = [attribute(_PEER_INFO[device.kind] | 0x8000, peer)]
@@ -393,7 +395,7 @@ def create(device: Device, peer_namespace: int | None, group: int = 0) -> Reques
         IFINFOMSG.pack(0, 0, 0, 0, 0)
         + text(IFLA_IFNAME, device.primary.name)
         + (u32(IFLA_GROUP, group) if group else b"")
-        + _own_attributes(device.primary.attrs)
+        + _own_attributes({**usual, **device.primary.attrs})
         + nested(IFLA_LINKINFO, text(IFLA_INFO_KIND, device.kind), nested(IFLA_INFO_DATA, *data))
     )
     where = f" in {device.peer.namespace}" if device.peer.namespace else ""

@@ -47,6 +47,7 @@ def _links(socket: Socket) -> set[str]:
     reported = {
         "gro_max_size": "gro_max_size" in loopback.values,
         "gso_ipv4": "gso_ipv4_max_size" in loopback.values,
+        "numrxqueues": "numrxqueues" in loopback.values,
         "room_report": loopback.headroom is not None,
     }
     outcomes, _ = socket.ask([inet.add_address(loopback.index, "lo", Address("192.0.2.1/32"))])

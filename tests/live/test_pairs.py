@@ -199,6 +199,28 @@ def netkit_spec(mode: str) -> dict[str, Any]:
     return spec
 
 
+@pytest.mark.parametrize("queues", ["numtxqueues", pytest.param("numrxqueues", marks=needs("numrxqueues"))])
+def test_a_veth_pair_has_the_queues_that_it_is_given_or_one(node: Node, queues: str) -> None:
+    def reported() -> list[int]:
+        key = {"numtxqueues": "num_tx_queues", "numrxqueues": "num_rx_queues"}[queues]
+        return [link("to-a")[key], link("eth0", "a")[key]]
+
+    spec = veth()
+    device = spec["devices"]["to-a"]
+    node.apply(spec)
+    assert reported() == [1, 1]
+    device[queues] = 4
+    device["peer"][queues] = 2
+    (change,) = node.changes(spec)
+    assert change["operation"] == "replace"
+    node.apply()
+    assert reported() == [4, 2]
+    shown = node.run("show")
+    assert node.changes(shown.out) == []
+    del device[queues], device["peer"][queues]
+    assert node.changes(spec) == []  # what the spec does not say stays as it is
+
+
 @needs("netkit")
 @pytest.mark.parametrize("end", ["primary", "peer"])
 def test_a_policy_changes_in_place(node: Node, end: str) -> None:

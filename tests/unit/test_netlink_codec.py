@@ -91,6 +91,7 @@ def test_what_is_encoded_is_decoded() -> None:
     """Every row of the table that a link message carries comes back as it went out."""
     values = {"mtu": 1450, "mac": "02:00:00:00:00:01", "txqlen": 5, "gso_max_size": 7, "gro_max_size": 8}
     values |= {"gso_ipv4_max_size": 9, "gro_ipv4_max_size": 10, "gso_max_segs": 11, "up": True}
+    values |= {"numtxqueues": 12, "numrxqueues": 13}
     assert {a.name for a in ATTRIBUTES if isinstance(a.kept, Ifla | Flag)} == set(values)
     body = links.change("x", values).body
     link = links.decode(Message(links.RTM_NEWLINK, body, 0, len(body)))
