@@ -62,6 +62,16 @@ OPTIONS = ("KCFLAGS=-g0",)
 -O1 would save another quarter, but the source counts on -O2: checks at compile time fail (kernel/bpf/arena.c).
 """
 
+FURTHER = """\
+CONFIG_NET_L3_MASTER_DEV=y
+CONFIG_NET_VRF=y
+CONFIG_BONDING=y
+CONFIG_IPV6_SIT=y
+CONFIG_NET_SCH_TBF=y
+CONFIG_NET_SCH_HTB=y
+"""
+"""What others may have on a node: devices and queueing disciplines that tests give to pairs."""
+
 TAIL = 40  # lines of a failed command's output that are shown
 
 
@@ -79,7 +89,7 @@ class Recipe:
 
 def recipe(name: str) -> Recipe:
     """How to make the kernel of that name."""
-    configuration, edits = CONFIGURATION.read_text(), INTERRUPT_WORK + TYPE_INFORMATION
+    configuration, edits = CONFIGURATION.read_text() + FURTHER, INTERRUPT_WORK + TYPE_INFORMATION
     if name == "uml-6.12":
         return Recipe(configuration + "CONFIG_PROC_SYSCTL=y\n", edits + FLOATING_POINT_STATE)
     return Recipe(configuration, edits)

@@ -71,7 +71,7 @@ def command(job: Job, kernel: BuiltKernel, files: Mapping[str, int], cpu: int) -
     # Without ptrace where the kernel can; older ones take the word for a variable of init's.
     arguments += ["seccomp=auto", "oops=panic", "panic=-1", "ignore_loglevel" if job.verbose else "loglevel=5"]
     # Drivers that are built in make no devices unasked, as modules would not.
-    arguments += ["dummy.numdummies=0", "ifb.numifbs=0"]
+    arguments += ["dummy.numdummies=0", "ifb.numifbs=0", "bonding.max_bonds=0", "fb_tunnels=initns"]
     arguments += ["con=null", f"con0=null,fd:{files['console']}", "ssl=null"]
     arguments += [f"ssl{number}=null,fd:{files[name]}" for number, name in enumerate(LINES)]
     if job.terminal:

@@ -79,10 +79,11 @@ def test_the_exit_code_and_both_outputs_are_the_commands() -> None:
 
 
 def test_the_kernel_is_another_one_and_has_netkit() -> None:
-    done = lab(command="uname -r; ip link add type netkit && ls /sys/class/net; echo $NKFORM_LAB; hostname")
+    listing = "ls -d /sys/class/net/*/ | xargs -n1 basename"
+    done = lab(command=f"uname -r; ip link add type netkit && {listing}; echo $NKFORM_LAB; hostname")
     release, *rest = done.stdout.decode().split()
     assert release != os.uname().release
-    assert rest == ["lo", "nk0", "nk1", "uml", "lab-uml"]
+    assert rest == ["lo", "nk0", "nk1", "sit0", "uml", "lab-uml"]
 
 
 def test_much_output_arrives_whole() -> None:
