@@ -8,6 +8,7 @@ reports them, and given again after it.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from socket import AF_INET6
@@ -28,6 +29,7 @@ from nkform.plan.actions import (
     SetLink,
     SetSysctl,
     SetUp,
+    undo,
 )
 from nkform.plan.plan import Change
 
@@ -69,14 +71,27 @@ Lost = tuple[Belonging, Request]
 
 
 def shaken(actions: Iterable[Action], live: Node) -> dict[str, set[str]]:
-    """By namespace, the ends that the actions may take something of others from, as they are called before them."""
+    """By namespace, the ends that the actions, or undoing them, may take something of others from, as they are called
+    before them."""
+    if not live.devices:
+        return {}
     names = {device.index: device.name for device in live.devices.values() if device.index}
-    devices = {name for action in actions for name in _shaken(action, names)}
+    steps = itertools.chain.from_iterable((action, *_undone(action)) for action in actions)
+    devices = {name for step in steps for name in _shaken(step, names)}
     ends: dict[str, set[str]] = {}
     for name in devices & live.devices.keys():
         for end in live.devices[name].ends:
             ends.setdefault(end.namespace, set()).add(end.name)
     return ends
+
+
+def _undone(action: Action) -> Iterator[Action]:
+    """What undoing an action may do to an end that was there before: to one that is new it does not matter."""
+    match action:
+        case SetUp() | AddAddress() | SetLink() | SetSysctl():
+            yield from undo(action)
+        case _:
+            return
 
 
 def _shaken(action: Action, names: Mapping[int, str]) -> Iterator[str]:

@@ -97,6 +97,27 @@ def test_undoing_gives_others_what_they_had(node: Node, kind: str, way: Callable
     struck(node, changed, "rename journal")
 
 
+@pytest.mark.parametrize("line", ["addr add 2001:db8::1/64 dev to-a nodad", "addr add 192.0.2.1/32 dev to-a"])
+def test_undoing_what_came_up_gives_others_what_they_had(node: Node, line: str) -> None:
+    changed = veth()
+    changed["devices"]["to-a"] |= {"up": False, "addresses": []}
+    changed["devices"]["to-a"]["peer"]["routes"] = []
+    node.apply(changed)
+    ip(*line.split())
+    changed["devices"]["to-a"] |= {"up": True, "addresses": ["10.7.0.1/24", "fd00:7::1/64"]}
+    struck(node, changed, "rename journal")
+
+
+def test_undoing_the_first_address_gives_others_what_they_had(node: Node) -> None:
+    changed = veth()
+    changed["devices"]["to-a"]["addresses"] = []
+    node.apply(changed)
+    ip("route", "add", "198.51.100.0/25", "dev", "to-a", "proto", "bird")
+    ip("-6", "route", "add", "2001:db8:1::/48", "dev", "to-a", "proto", "bird")
+    changed["devices"]["to-a"]["addresses"] = ["10.7.0.1/24"]
+    struck(node, changed, "rename journal")
+
+
 @pytest.mark.usefixtures("outside")
 @pytest.mark.parametrize("way", WAYS)
 def test_going_back_gives_others_what_they_had(node: Node, way: Callable[[Spec], None]) -> None:
