@@ -54,12 +54,19 @@ def read(decoder: links.Decoder, relevant: Relevant) -> Contents:
         addresses: dict[int, tuple[Address, ...]] = {}
         routes: dict[int, tuple[Route, ...]] = {}
         if indexes:
-            addresses = _grouped(inet.of_links(partial(inet.dump_addresses, among=indexes), socket, indexes))
+            dumped = _grouped(inet.of_links(partial(inet.dump_addresses, among=indexes), socket, indexes))
+            addresses = {index: _as_added(some) for index, some in dumped.items()}
             routes = _grouped(_routes(socket, indexes))
         if not places:
             return Contents(known, addresses, routes, cookie=socket.cookie())
         seen = look(socket, places, addresses, routes, {link.index: link.name for link in known.values()})
         return Contents(known, addresses, with_hops(routes, seen) if seen.hops else routes, seen.taken, socket.cookie())
+
+
+def _as_added(addresses: tuple[Address, ...]) -> tuple[Address, ...]:
+    """Addresses of an end in the order in which they were added: of IPv6 the kernel lists the newest one first."""
+    ipv6 = [address for address in addresses if ":" in address.text]
+    return addresses if len(ipv6) < 2 else (*(a for a in addresses if ":" not in a.text), *reversed(ipv6))
 
 
 def _routes(socket: Socket, indexes: Collection[int]) -> list[tuple[int, Route]]:

@@ -1,9 +1,13 @@
-"""In which order the kernel has an interface's IPv4 addresses, and what brings them into the declared one. Pure.
+"""In which order the kernel has an interface's addresses, and what brings them into the declared one. Pure.
 
-The kernel sends from the first address of the subnet that a packet goes to, or else from the first of all. It lists the
+Of IPv4 it sends from the first address of the subnet that a packet goes to, or else from the first of all. It lists the
 first of each subnet, the primary ones, and then all others. A new primary one comes behind the primary ones. Where one
 goes, the next of its subnet takes over, and comes behind the other primary ones too (net/ipv4/devinet.c,
 __inet_insert_ifa and __inet_del_ifa, with ipv4.promote_secondaries set, as a run has it while it removes addresses).
+
+Of IPv6 it sends from the address that suits the destination best, and of those that suit it alike from the one that was
+added last, within a scope (net/ipv6/addrconf.c, ipv6_link_dev_addr and __ipv6_dev_get_saddr). The order here and in a
+spec is that in which they are added.
 """
 
 from __future__ import annotations
@@ -13,10 +17,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from nkform.model import Address
 
 Subnet = tuple[int, int]
-"""The bits of an IPv4 address's network, and how many they are."""
+"""The bits of an IPv4 address's network, and how many they are; of IPv6 -1, and the scope."""
+
+_LINK_LOCAL, _OTHERWISE = (-1, 0), (-1, 1)
 
 ORDERED_AT_MOST = 64
-"""Addresses of one subnet: nobody declares more, and undoing the removal of one takes all that stand behind it."""
+"""Addresses of one subnet or scope: nobody declares more, and undoing a removal takes all that stand behind it."""
 
 
 def is_ipv6(address: Address) -> bool:
@@ -24,16 +30,16 @@ def is_ipv6(address: Address) -> bool:
 
 
 def by_subnet(addresses: Iterable[Address]) -> dict[Subnet, list[Address]]:
-    """Our IPv4 addresses by subnet, in order: the first one is what the kernel sends from if nothing says otherwise."""
+    """Our addresses by subnet (IPv6: by scope), in their order, which is what the kernel's choice depends on."""
     found: dict[Subnet, list[Address]] = {}
     for address in addresses:
-        if address.ours and not is_ipv6(address):
+        if address.ours:
             found.setdefault(_subnet(address), []).append(address)
     return found
 
 
 def behind(there: Sequence[Address]) -> dict[str, tuple[Address, ...]]:
-    """By address, those of ours in its IPv4 subnet that stand behind it; IPv6 knows no such order."""
+    """By address, those of ours in its subnet or scope that stand behind it."""
     return {
         address.text: tuple(same[place + 1 :])
         for same in by_subnet(there).values()
@@ -43,26 +49,28 @@ def behind(there: Sequence[Address]) -> dict[str, tuple[Address, ...]]:
 
 
 class Listed:
-    """The IPv4 addresses of an interface, in the kernel's order."""
+    """The addresses of an interface, those of IPv4 in the kernel's order."""
 
     def __init__(self, addresses: Iterable[Address]) -> None:
         self._members: dict[Subnet, list[str]] = {}
         self._primary: list[Subnet] = []
         self._secondary: dict[str, None] = {}
+        self._ipv6: dict[str, None] = {}
         self._addresses: dict[str, Address] = {}
         for address in addresses:
             self.add(address)
 
     def __iter__(self) -> Iterator[Address]:
         firsts = (self._members[subnet][0] for subnet in self._primary)
-        return (self._addresses[text] for texts in (firsts, self._secondary) for text in texts)
+        return (self._addresses[text] for texts in (firsts, self._secondary, self._ipv6) for text in texts)
 
     def add(self, address: Address) -> None:
         """Also takes over one that is there, which keeps its place."""
-        if is_ipv6(address):
-            return
         known, self._addresses[address.text] = address.text in self._addresses, address
         if known:
+            return
+        if is_ipv6(address):
+            self._ipv6[address.text] = None
             return
         subnet = _subnet(address)
         if subnet in self._members:
@@ -74,6 +82,9 @@ class Listed:
 
     def delete(self, address: Address) -> None:
         if self._addresses.pop(address.text, None) is None:
+            return
+        if is_ipv6(address):
+            del self._ipv6[address.text]
             return
         subnet = _subnet(address)
         members = self._members[subnet]
@@ -98,10 +109,12 @@ def misplaced(listed: Listed, desired: Sequence[Address]) -> list[Address]:
     Of those subnets in which others have addresses, only the order within is ours to say. The first address of all
     always stays: with the last one the routes would go.
     """
-    shall, now = by_subnet(desired), list(listed)
+    now = [address for address in listed if not is_ipv6(address)]
+    desired = [address for address in desired if not is_ipv6(address)]
+    shall = by_subnet(desired)
     if _in_order(now, shall):
         return []
-    theirs = _of_others(now)
+    theirs = of_others(now)
     wanted = list(Listed(desired))
     kept = {address.text for address in _kept(now, [each for each in wanted if _subnet(each) not in theirs])}
     for subnet in theirs & shall.keys():
@@ -118,13 +131,24 @@ def misplaced(listed: Listed, desired: Sequence[Address]) -> list[Address]:
     return moved
 
 
+def misplaced_ipv6(listed: Listed, desired: Sequence[Address]) -> list[Address]:
+    """The IPv6 addresses that have to go and come again, behind all others, for all to be in the order declared; in
+    that order."""
+    moved: list[Address] = []
+    have = by_subnet(address for address in listed if is_ipv6(address))
+    for scope, wanted in by_subnet(address for address in desired if is_ipv6(address)).items():
+        moved += wanted[len(_kept(have.get(scope, ()), wanted)) :]
+    return moved
+
+
 def _in_order(now: Sequence[Address], shall: dict[Subnet, list[Address]]) -> bool:
-    have, theirs = by_subnet(now), _of_others(now)
+    have, theirs = by_subnet(now), of_others(now)
     ours = [subnet for subnet in have if subnet not in theirs]
     return have == shall and ours == [subnet for subnet in shall if subnet not in theirs]
 
 
-def _of_others(now: Iterable[Address]) -> set[Subnet]:
+def of_others(now: Iterable[Address]) -> set[Subnet]:
+    """The subnets in which others have addresses: where these stand among the others is not ours to say."""
     return {_subnet(address) for address in now if not address.ours}
 
 
@@ -136,6 +160,8 @@ def _kept(now: Sequence[Address], wanted: Sequence[Address]) -> Sequence[Address
 
 
 def _subnet(address: Address) -> Subnet:
+    if is_ipv6(address):
+        return _LINK_LOCAL if address.text.startswith(("fe8", "fe9", "fea", "feb")) else _OTHERWISE
     host, _, length = address.text.partition("/")
     value = int.from_bytes(bytes(int(part) for part in host.split(".")))
     return value >> (32 - int(length)), int(length)

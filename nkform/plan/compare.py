@@ -19,7 +19,7 @@ from nkform.plan.actions import (
     SetUp,
     end_of,
 )
-from nkform.plan.addresses import Listed, behind, is_ipv6, misplaced
+from nkform.plan.addresses import Listed, behind, is_ipv6, misplaced, misplaced_ipv6
 from nkform.plan.routes import additions, removals, route_changes
 
 TWINS = {"gso_max_size": "gso_ipv4_max_size", "gro_max_size": "gro_ipv4_max_size"}
@@ -92,9 +92,11 @@ def end_fields(desired: Endpoint, live: Endpoint, prefix: tuple[str, ...]) -> It
                 yield FieldChange(path, address.text, None)
         for address in new_addresses(desired, live):
             yield FieldChange(path, holders.get(address.text) or None, address.text)
-        if moved_addresses(desired, live):
+        for moved, ipv6 in zip(moved_addresses(desired, live), (False, True), strict=True):
+            if not moved:
+                continue
             now, shall = (
-                ", ".join(each.text for each in listed)
+                ", ".join(each.text for each in listed if is_ipv6(each) == ipv6)
                 for listed in (_listed(desired, live), Listed(desired.addresses))
             )
             yield FieldChange(path, f"in the order {now}", f"in the order {shall}")
@@ -120,18 +122,19 @@ def new_addresses(desired: Endpoint, live: Endpoint) -> list[Address]:
     return [each for each in desired.addresses if each.text not in ours or (each.ours and not ours[each.text])]
 
 
-def moved_addresses(desired: Endpoint, live: Endpoint) -> list[Address]:
-    """The IPv4 addresses that have to go and come again for all to be in the order declared, in that order.
+def moved_addresses(desired: Endpoint, live: Endpoint) -> tuple[list[Address], list[Address]]:
+    """The IPv4 and the IPv6 addresses that have to go and come again for all to be in the order declared; in order.
 
     What is new has come by then, and what is not declared has gone.
     """
-    if desired.addresses == live.addresses or sum(not is_ipv6(address) for address in desired.addresses) < 2:
-        return []
-    return misplaced(_listed(desired, live), desired.addresses)
+    if desired.addresses == live.addresses or len(desired.addresses) < 2:
+        return [], []
+    listed = _listed(desired, live)
+    return misplaced(listed, desired.addresses), misplaced_ipv6(listed, desired.addresses)
 
 
 def _listed(desired: Endpoint, live: Endpoint) -> Listed:
-    """The IPv4 addresses once those that are new have come, and then those that are not declared have gone."""
+    """The addresses once those that are new have come, and then those that are not declared have gone."""
     listed = Listed(live.addresses)
     for address in new_addresses(desired, live):
         listed.add(address)
@@ -145,9 +148,9 @@ def _moves(end: End, moved: Sequence[Address], desired: Endpoint, live: Endpoint
     """The last one goes first, so that no address takes another one's place meanwhile."""
     if moved:
         staying = behind(list(_listed(desired, live)))
-        for address in reversed(moved):
-            after = [each for each in staying.get(address.text, ()) if each not in moved]
-            yield DeleteAddress(end, address, tuple(after))
+        for place, address in reversed(list(enumerate(moved))):
+            gone = moved[place + 1 :]
+            yield DeleteAddress(end, address, tuple(e for e in staying.get(address.text, ()) if e not in gone))
         yield from (AddAddress(end, address) for address in moved)
 
 
@@ -171,11 +174,11 @@ def end_actions(device: str, desired: Endpoint, live: Endpoint) -> Iterator[Acti
     if gone:
         others = behind(live.addresses)
         yield from (DeleteAddress(end, address, others.get(address.text, ())) for address in gone)
-    moved = moved_addresses(desired, live)
+    moved, moved_ipv6 = moved_addresses(desired, live)
     yield from _moves(end, moved, desired, live)
     lost: tuple[Address, ...] = ()
     if up is False and was_up:
-        lost = tuple(address for address in desired.addresses if ":" in address.text and address in live.addresses)
+        lost = tuple(address for address in live.addresses if is_ipv6(address) and address in desired.addresses)
         yield SetUp(end, False, lost)
     values = {
         attr.name: desired.attrs[attr.name]
@@ -190,8 +193,15 @@ def end_actions(device: str, desired: Endpoint, live: Endpoint) -> Iterator[Acti
     for key, value in desired.sysctl.items():
         if live.sysctl.get(key) != value:
             yield SetSysctl(end, key, live.sysctl.get(key), value)
-    yield from (AddAddress(end, each, again=each.text in held) for each in new if is_ipv6(each))
-    yield from (AddAddress(end, address, again=True) for address in lost)
+    late = [each for each in desired.addresses if is_ipv6(each) and (each in new or each in lost)]
+    yield from (AddAddress(end, each, again=each in lost or each.text in held) for each in late)
+    if moved_ipv6 and not lost:
+        # IPv6 routes do not go with the address that they name as their source, but lose it.
+        sources = {address.text.partition("/")[0] for address in moved_ipv6}
+        sourced = [route for route in desired.routes if route.src in sources and route in live.routes]
+        yield from (DeleteRoute(end, route) for route in sourced)
+        yield from _moves(end, moved_ipv6, desired, live)
+        yield from (AddRoute(end, route) for route in sourced)
     if up and not was_up:
         yield SetUp(end, True)
     yield from additions(end, routes, live)

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 
 from nkform.dataclass import replace
 from nkform.model import Attached, Device, Endpoint, Hook, Namespace, Node, Route
-from nkform.plan.addresses import by_subnet
+from nkform.plan.addresses import by_subnet, of_others
 from nkform.plan.saved import differences
 
 
@@ -72,12 +72,15 @@ def _known(device: Device, other: Device, losses: bool) -> Device:
 
 
 def _ordered(end: Endpoint, losses: bool, other: Endpoint) -> Endpoint:
-    """An end whose addresses and routes compare whatever their order, but for that of our addresses in a subnet."""
+    """An end whose addresses and routes compare whatever their order, but for what of that of addresses is ours to say
+    (addresses.py)."""
     counting = [address for address in end.addresses if address.ours or losses or address in other.addresses]
     subnets = by_subnet(counting)
     listed = set(itertools.chain(*subnets.values()))
+    shared = of_others((*end.addresses, *other.addresses))
+    places = sorted(subnets.keys() & shared) + [subnet for subnet in subnets if subnet not in shared]
     rest = sorted((address for address in counting if address not in listed), key=lambda address: address.text)
-    addresses = (*itertools.chain(*(subnets[number] for number in sorted(subnets))), *rest)
+    addresses = (*itertools.chain(*(subnets[subnet] for subnet in places)), *rest)
     return replace(end, addresses=addresses, routes=tuple(sorted(_told(end.routes, other.routes), key=repr)))
 
 

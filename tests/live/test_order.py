@@ -12,7 +12,9 @@ import pytest
 
 from nkform.model import Address
 from nkform.plan.addresses import Listed
+from tests.live.strike import strikes
 from tests.live.support import Node, ip, kinds
+from tests.live.whole import differences, whole
 from tests.sizes import SEED
 
 Spec = dict[str, Any]
@@ -124,6 +126,54 @@ def test_a_random_order_becomes_any_other_one(node: Node) -> None:
         }
 
 
+IPV6 = ("fd00:7::1/64", "fd00:7::2/64", "fd00:8::1/64", "fd00:9::1/128")
+
+
+@pytest.mark.parametrize("before", [(), *itertools.permutations(IPV6, 2), IPV6[::-1]], ids=" ".join)
+def test_the_same_spec_gives_the_same_ipv6_source_whatever_was_there(node: Node, before: tuple[str, ...]) -> None:
+    routes = [{"to": "::/0"}, {"to": "2001:db8:66::/48", "src": "fd00:7::1"}]
+    where = ("2001:db8::1", "fd00:7::77", "fd00:8::77", "2001:db8:66::1")
+    node.apply(spec(list(IPV6), routes))
+    fresh = [source(to) for to in where]
+    assert fresh == ["fd00:9::1", "fd00:7::2", "fd00:8::1", "fd00:7::1"]
+    node.destroy()
+    node.apply(spec(list(before), routes[:1]))
+    ip("-6", "addr", "add", "2001:db8:1::9/64", "dev", "v0", "nodad")
+    node.apply(spec(list(IPV6), routes))
+    ip("-6", "addr", "del", "2001:db8:1::9/64", "dev", "v0")
+    assert [source(to) for to in where] == fresh
+    shown = node.run("show").out
+    assert node.changes(shown) == []
+    places = [shown.index(text) for text in IPV6]
+    assert places == sorted(places)
+    node.apply(spec([*IPV6[1:], IPV6[0]], routes))
+    assert source("2001:db8::1") == source("2001:db8:66::1") == "fd00:7::1"
+    for text in IPV6:  # somebody gives ours again, in another order
+        ip("addr", "del", text, "dev", "v0")
+        ip("addr", "add", text, "dev", "v0", "proto", "78", "nodad")
+    node.apply(spec(list(IPV6[::-1]), routes))
+    assert [source(to) for to in where] == ["fd00:7::1", "fd00:7::1", "fd00:8::1", "fd00:7::1"]
+
+
+@pytest.mark.parametrize("addresses", [ADDRESSES, IPV6, (*ADDRESSES, *IPV6)], ids=["ipv4", "ipv6", "both"])
+def test_an_order_that_is_undone_is_the_one_before(node: Node, addresses: tuple[str, ...]) -> None:
+    chance = random.Random(SEED)
+    for _ in range(8):
+        first, second = (chance.sample(addresses, chance.randint(2, len(addresses))) for _ in range(2))
+        named = next((text for text in first if text in second), first[0]).partition("/")[0]
+        routes = [{"to": "2001:db8:66::/48" if ":" in named else "10.66.0.0/24", "src": named}]
+        node.apply(spec(first, routes))
+        before, listed = whole(), (order("v0"), order("v0", "-6"))
+        node.write(spec(second, routes if named in " ".join(second) else []))
+        with strikes("rename journal") as strike:
+            outcome = node.run("apply", "-y", str(node.path))
+        assert strike.struck or second == first
+        assert "NK0504" not in outcome.err
+        assert differences(before, whole()) == []
+        assert (order("v0"), order("v0", "-6")) == listed
+        node.destroy()
+
+
 def test_the_kernel_lists_addresses_as_the_plan_expects() -> None:
     chance = random.Random(SEED)
     ip("link", "add", "v0", "type", "veth", "peer", "name", "v1")
@@ -144,6 +194,7 @@ def test_the_kernel_lists_addresses_as_the_plan_expects() -> None:
         assert order("v0") == [each.text for each in listed]
 
 
-def order(device: str) -> list[str]:
-    """The IPv4 addresses of a device as `ip` lists them."""
-    return [line.split()[3] for line in ip("-4", "-o", "address", "show", "dev", device).splitlines()]
+def order(device: str, family: str = "-4") -> list[str]:
+    """The addresses of a device as `ip` lists them."""
+    lines = ip(family, "-o", "address", "show", "dev", device).splitlines()
+    return [line.split()[3] for line in lines if not line.split()[3].startswith("fe80")]
