@@ -30,6 +30,8 @@ class Sizes:
     """Each call of an attacked change is struck, rather than one of each action."""
     stride: int
     """Of an attacked change's actions, every which one is struck."""
+    killed_calls: int
+    """Of the calls of a run that has grace periods expedited, every which one it is killed before."""
     converging_specs: int
     """Random pairs of specs, from one to the other."""
     walk_steps: int
@@ -58,6 +60,7 @@ NATIVE = Sizes(
     attacked_parts=4,
     every_call=False,
     stride=1,
+    killed_calls=1,
     converging_specs=60,
     walk_steps=40,
     flood_packets=100_000,
@@ -73,7 +76,16 @@ NATIVE = Sizes(
 )
 """`make test`, on the machine's own kernel."""
 
-UML = replace(NATIVE, flood_packets=20_000, filter_reorders=4, kills=10, applies_at_once=8, cycles=20, many_pairs=100)
+UML = replace(
+    NATIVE,
+    killed_calls=5,
+    flood_packets=10_000,
+    filter_reorders=4,
+    kills=10,
+    applies_at_once=8,
+    cycles=20,
+    many_pairs=100,
+)
 """`make test`, in User-Mode Linux: native speed, but one processor, and system calls cost more."""
 
 UML_OLDER = replace(UML, attacked_changes=8, attacked_parts=2, converging_specs=20, walk_steps=10)
@@ -100,6 +112,7 @@ THOROUGH = Sizes(
     attacked_parts=12,
     every_call=True,
     stride=1,
+    killed_calls=1,
     converging_specs=1_000,
     walk_steps=2_000,
     flood_packets=1_000_000,

@@ -26,10 +26,10 @@ PYTHON = ".venv/bin/python"
 # What ruff and mypy do not find by themselves, for want of a ".py".
 SCRIPTS = ("tools/lab",)
 LAB_CANNOT_RUN = 125  # exit code of tools/lab: no kernel, no network, no QEMU
-UML_WORKERS = "3"
+UML_WORKERS = "5"
 """Processes in a guest with one processor: much of a test is waiting."""
 
-ELSEWHERE = ("confirm", "drift", "saved_plans", "watch", "programs_templates")
+ELSEWHERE = ("confirm", "drift", "expedite", "inputs", "saved_plans", "watch", "programs_templates")
 """Files of tests about which an older kernel shows nothing that the newest and the machine's own do not."""
 
 GROUPS = {

@@ -147,9 +147,10 @@ SITES = (NETKIT_PRIMARY, NETKIT_PEER, TCX_INGRESS, TCX_EGRESS, CLSACT_INGRESS, C
 
 
 def sites(*some: Site) -> list[Any]:
-    """Sites as parameters, skipped where the kernel has no such hook."""
+    """Sites as parameters, skipped where the kernel has no such hook; by default all (in the lab `lab_sites`)."""
+    some = some or (lab_sites() if LAB and not CAMPAIGN else SITES)
     marks = {"netkit": [needs("netkit")], "tcx": [needs("tcx")], "clsact": []}
-    return [pytest.param(site, marks=marks[site.name.partition("-")[0]], id=site.name) for site in some or SITES]
+    return [pytest.param(site, marks=marks[site.name.partition("-")[0]], id=site.name) for site in some]
 
 
 def everywhere(metafunc: pytest.Metafunc) -> None:
