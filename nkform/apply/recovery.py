@@ -65,6 +65,8 @@ def tidy(found: Found, namespaces: Namespaces) -> None:
 
         with Chains(node, None) as chains:
             chains.sweep()
+        for top in (bpffs.FOLDER, bpffs.HELD):
+            bpffs.tidy_node(node, top=top)
 
 
 def _claim(entry: Entry) -> None:

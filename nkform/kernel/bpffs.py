@@ -237,6 +237,15 @@ def tidy(pin: Pin, base: str = BASE) -> None:
             return
 
 
+def tidy_node(node: str, base: str = BASE, top: str = FOLDER) -> None:
+    """Removes all folders of a node that are empty, which a run that was killed may have left. Raises KernelError."""
+    for device in _entries(f"{base}/{top}/{encode(node)}"):
+        for hook in _entries(device.path):
+            tidy(Pin(node, decode(device.name), decode(hook.name), "-", top), base)
+        tidy(Pin(node, decode(device.name), "-", "-", top), base)
+    tidy(Pin(node, "-", "-", "-", top), base)
+
+
 def rename(old: Pin, new: Pin, base: str = BASE) -> None:
     """Renames a pin in one step, over one that has the new name already; folders come and go as needed.
 

@@ -186,7 +186,7 @@ def killed(node: Node, first: dict[str, Any], second: dict[str, Any], place: int
 
 def nothing_is_left(node: Node, name: str) -> None:
     node.destroy()
-    assert [list(bpffs.pins(name, top=top)) for top in (bpffs.FOLDER, bpffs.HELD)] == [[], []]
+    assert [bpffs.has_node(name, top=top) for top in (bpffs.FOLDER, bpffs.HELD)] == [False, False]
     assert not (rundir.RUN / name).exists()
     there = whole()
     assert there["namespaces"] == [PRISON]

@@ -17,7 +17,7 @@ import pytest
 
 from nkform.apply import expedite
 from nkform.apply.chains import Chains
-from nkform.kernel import bpf_links, rcu, rundir
+from nkform.kernel import bpf_links, bpffs, rcu, rundir
 from tests.live import isolation
 from tests.live.attack import in_child
 from tests.live.processes import Process, end_all, until
@@ -268,6 +268,7 @@ def test_a_run_that_is_killed_at_any_call_leaves_it_off_after_the_next_command(n
             NEXT[command](node)
             assert is_off(switch), f"killed before call {place}, {strike.made[place]}, then {command}"
             node.run("recover", "-y")
+            assert bpffs.has_node("fast") == bool(list(bpffs.pins("fast")))
 
 
 def elsewhere() -> None:
