@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nkform.apply.interrupt import Interrupts
-from nkform.apply.journal import JOURNAL, OUTCOME, UNCONFIRMED, Found, State, find
+from nkform.apply.journal import JOURNAL, OUTCOME, UNCONFIRMED, Found, State, find, is_elsewhere
 from nkform.apply.lock import take
 from nkform.apply.recovery import revert
 from nkform.dataclass import dataclass
@@ -38,7 +38,12 @@ LONGEST_PAUSE = 60.0
 """Seconds between two tries to go back, at most; the first pause is one second, and each is twice the one before."""
 FOREVER = 1e9
 
+OVERDUE = 5.0
+"""Seconds after the time to confirm, by which a guardian has begun to go back, unless it is stopped (SIGSTOP)."""
+
 PENDING = "`nkform confirm` keeps it, `nkform rollback` takes it back"
+ELSEWHERE = "another network namespace waits to be confirmed, and its guardian does nothing"
+ELSEWHERE_HINT = "run any command of nkform in that namespace"
 NAME = b"nkform-guardian"
 PR_SET_NAME = 15
 """include/uapi/linux/prctl.h; at most 15 bytes, which `ps` shows."""
@@ -98,6 +103,16 @@ def now() -> float:
 def is_alive(node: str) -> bool:
     """Whether a guardian watches over a run of the node. Raises KernelError."""
     return rundir.is_held(node, GUARDIAN)
+
+
+def is_overdue(node: str, token: str, until: float) -> bool:
+    """Whether a guardian that lives should have begun to go back, and has not: it is stopped. Raises KernelError."""
+    return (
+        now() >= until + OVERDUE
+        and outcome(node, token) is None
+        and not rundir.is_held(rundir.MACHINE, rundir.GOING_BACK)
+        and not rundir.is_locked()
+    )
 
 
 def start(node: str, token: str, seconds: float, leave: Callable[[], None], until: float | None = None) -> Guardian:
@@ -267,16 +282,21 @@ def go_back(node: str, token: str) -> tuple[Problem, ...] | None:
 
 
 def look_after(node: str, told: Callable[[str], None]) -> tuple[Problem, ...]:
-    """Takes the place of a guardian that was killed: starts another one while there is time, or goes back.
+    """Takes the place of a guardian that was killed or stopped: starts another one while there is time, or goes back.
 
-    Does nothing where one is alive, or where a run is at work; a record that nobody waits for is removed. Returns what
-    could not go back. Raises KernelError, NkformError.
+    Does nothing where one is at work, or where a run is; a record that nobody waits for is removed. Returns what could
+    not go back, or that somebody else has to see to it. Raises KernelError, NkformError.
     """
     guarded = guarded_by_last(node)
-    if guarded is None or is_alive(node) or rundir.is_locked():
+    if guarded is None or rundir.is_locked():
+        return ()
+    lives = is_alive(node)
+    if lives and (guarded.until is None or not is_overdue(node, guarded.token, guarded.until)):
         return ()
     current = _state(node, guarded.token)
     if current is None:
+        if is_elsewhere(node, JOURNAL) or is_elsewhere(node, UNCONFIRMED):
+            return (Problem("NK0511", f"what was done to {node} in {ELSEWHERE}", hint=ELSEWHERE_HINT),)
         rundir.remove(node, GUARDIAN)
         return ()
     state, found = current
@@ -284,5 +304,6 @@ def look_after(node: str, told: Callable[[str], None]) -> tuple[Problem, ...]:
         start(node, guarded.token, found.entry.confirm, lambda: None, guarded.until)
         told(f"the guardian of {node} was killed: another one waits for `nkform confirm` now")
         return ()
-    told(f"nobody confirmed what was done to {node}, and its guardian was killed: going back")
+    what = "does not answer" if lives else "was killed"
+    told(f"nobody confirmed what was done to {node}, and its guardian {what}: going back")
     return go_back(node, guarded.token) or ()

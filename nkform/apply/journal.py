@@ -23,7 +23,7 @@ from nkform.apply.belongings import Belonging
 from nkform.dataclass import dataclass
 from nkform.kernel import rundir
 from nkform.kernel.netlink import KernelError
-from nkform.kernel.place import place
+from nkform.kernel.place import boot, place
 from nkform.model import Node
 from nkform.plan.actions import Action, CreateNamespace, CreatePair, DeleteNamespace, SetChain
 from nkform.problem import fail
@@ -194,6 +194,17 @@ def _gives_clsact(action: Action) -> TypeGuard[SetChain]:
 
 def find(node: str, state: State) -> Found | None:
     """A journal of a node in this network namespace. Raises KernelError, NkformError (it cannot be read)."""
+    found = _read(node, state)
+    return found if found and found.entry.place == place() else None
+
+
+def is_elsewhere(node: str, state: State) -> bool:
+    """Whether a journal of a node is one of another network namespace of this boot. Raises as `find` does."""
+    found = _read(node, state)
+    return found is not None and found.entry.place != place() and found.entry.place.startswith(f"{boot()}:")
+
+
+def _read(node: str, state: State) -> Found | None:
     text = rundir.lines(node, state)
     if text is None:
         return None
@@ -205,8 +216,6 @@ def find(node: str, state: State) -> Found | None:
             f"the record {rundir.RUN / node / state} of an earlier run cannot be read: {error}",
             hint="it was written by another version of nkform: remove it, then `nkform plan` shows what is to do",
         ) from error
-    if entry.place != place():
-        return None
     reached = max((line for line in added if isinstance(line, int)), default=0)
     lent = tuple((line[0], line[1], line[2], line[3]) for line in added if isinstance(line, list))
     return Found(entry, reached, lent)

@@ -11,7 +11,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from nkform.apply import journal
-from nkform.apply.guardian import go_back, is_alive, now, outcome, start
+from nkform.apply.guardian import go_back, is_alive, is_overdue, now, outcome, start
 from nkform.cli.common import chosen_node, look_after
 from nkform.cli.writing import locked, say
 from nkform.kernel import rundir
@@ -80,7 +80,11 @@ def wait(node: str, guardian: Guardian, seconds: float, *, detach: bool) -> int:
 
 def _guarded(node: str, guardian: Guardian, seconds: float, until: float) -> Guardian:
     """The guardian, or another one in its place if it was killed, or this process itself where none can be had."""
-    if is_alive(node) or rundir.stamp(node, journal.UNCONFIRMED) is None:
+    if rundir.stamp(node, journal.UNCONFIRMED) is None:
+        return guardian
+    if is_alive(node):
+        if is_overdue(node, guardian.token, until):
+            go_back(node, guardian.token)
         return guardian
     try:
         again = start(node, guardian.token, seconds, lambda: None, until)

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from nkform.spec import Spec
 
 SHORTEST_INTERVAL = 0.1
-"""Seconds."""
+LONGEST_INTERVAL = 86400.0
+"""Seconds; poll(2) takes no more than 24 days."""
 
 
 def run(options: argparse.Namespace) -> int:
@@ -32,8 +33,9 @@ def run(options: argparse.Namespace) -> int:
     from nkform.kernel.probe import require_root
     from nkform.kernel.service import Signals, notify
 
-    if not options.interval >= SHORTEST_INTERVAL:
-        raise NkformError(Problem("NK0602", f"--interval {options.interval:g}: at least {SHORTEST_INTERVAL} seconds"))
+    if not SHORTEST_INTERVAL <= options.interval <= LONGEST_INTERVAL:
+        told = f"--interval {options.interval:g}: {SHORTEST_INTERVAL:g} to {LONGEST_INTERVAL:g} seconds"
+        raise NkformError(Problem("NK0602", told))
     require_root()
     gc.enable()  # short runs do without (cli/main.py); this one lasts
     with Namespaces() as namespaces, Monitor() as monitor, Signals() as signals, ExitStack() as held:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from nkform.kernel.netns import Namespaces
     from nkform.kernel.rundir import Lock
 
+ELSEWHERE = "see to it there; if that namespace is gone, remove /run/nkform/NODE/unconfirmed"
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
@@ -70,6 +71,10 @@ def writing(options: argparse.Namespace, command: str, node: str, namespaces: Na
     look_after(options)
     with locked(options, command) as (lock, interrupts):
         refuse_pending()
+        if journal.is_elsewhere(node, journal.UNCONFIRMED):
+            raise fail(
+                "NK0611", f"an apply of {node} waits to be confirmed in another network namespace", hint=ELSEWHERE
+            )
         earlier = journal.find(node, journal.JOURNAL)
         if earlier:
             warn([interrupted(earlier, f"this {command} goes on from there")], options)

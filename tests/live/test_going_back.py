@@ -6,6 +6,8 @@ import os
 import pty
 import select
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -419,3 +421,41 @@ def test_a_run_on_trial_that_is_stopped_between_its_parts_goes_back(node: Node) 
     until(lambda: differences(before, whole()) == [])
     until(lambda: not alive())
     assert node.run("recover", "-y").out.startswith("Nothing to recover")
+
+
+def test_a_command_in_another_network_namespace_takes_no_guard_away(node: Node) -> None:
+    """`ip netns exec NAME nkform …` sees the same records, of runs that it can do nothing about."""
+    node.apply(veth())
+    before = whole()
+    tried(node, "1s")
+    kill_guardians()
+    time.sleep(1)
+    for words in (["status"], ["plan", str(node.path)], ["confirm"], ["apply", "-y", str(node.path)]):
+        command = ["ip", "netns", "exec", "b", sys.executable, "-m", "nkform", *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert "another network namespace" in done.stderr
+    assert mtus() == {1400}
+    assert "going back" in node.run("status").err
+    assert differences(before, whole()) == []
+
+
+@pytest.mark.parametrize("who", ["the run", "the next command"])
+def test_a_guardian_that_is_stopped_is_not_waited_for(node: Node, who: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGSTOP, a debugger, a frozen control group: it lives, and does nothing."""
+    monkeypatch.setattr(guardians, "OVERDUE", 0.5)
+    node.apply(veth())
+    before = whole()
+    node.write(changed())
+    run = Process("apply", "-y", "--confirm", "2s", *(["--detach"] if who != "the run" else []), str(node.path))
+    run.hears("otherwise")
+    (stopped,) = until(alive)
+    os.kill(int(stopped), signal.SIGSTOP)
+    assert run.ended() == (1 if who == "the run" else 0)
+    if who != "the run":
+        time.sleep(2.5)
+        assert "does not answer" in node.run("status").err
+    assert differences(before, whole()) == []
+    node.apply(changed())
+    os.kill(int(stopped), signal.SIGCONT)
+    until(lambda: not alive())
+    assert mtus() == {1400}

@@ -328,7 +328,8 @@ def test_a_spec_that_is_wrong_is_said_at_once(node: Node) -> None:
     node.write({"version": 1})
     assert node.run("watch", str(node.path)).code == 1
     node.write(spec())
-    assert "NK0602" in node.run("watch", "--interval", "0", str(node.path)).err
+    for seconds in ("0", "nan", "1e400", "1e9"):
+        assert "NK0602" in node.run("watch", "--interval", seconds, str(node.path)).err
 
 
 def test_the_lines_for_people(node: Node) -> None:
