@@ -42,6 +42,7 @@ OVERDUE = 5.0
 """Seconds after the time to confirm, by which a guardian has begun to go back, unless it is stopped (SIGSTOP)."""
 
 PENDING = "`nkform confirm` keeps it, `nkform rollback` takes it back"
+IN_THE_WAY = "`nkform recover` tells what is in the way, `nkform apply` takes its place"
 ELSEWHERE = "another network namespace waits to be confirmed, and its guardian does nothing"
 ELSEWHERE_HINT = "run any command of nkform in that namespace"
 NAME = b"nkform-guardian"
@@ -103,6 +104,14 @@ def now() -> float:
 def is_alive(node: str) -> bool:
     """Whether a guardian watches over a run of the node. Raises KernelError."""
     return rundir.is_held(node, GUARDIAN)
+
+
+def has_tried(node: str) -> bool:
+    """Whether what nobody confirmed has gone back as far as it could, which was not all. Raises KernelError."""
+    found, guarded = find(node, UNCONFIRMED), guarded_by_last(node)
+    token = found.entry.token if found else guarded.token if guarded else ""
+    done = outcome(node, token)
+    return done is not None and bool(done.problems)
 
 
 def is_overdue(node: str, token: str, until: float) -> bool:

@@ -237,6 +237,12 @@ def forget_all(node: str) -> None:
     rundir.remove(node, *STATES, OUTCOME, rundir.GUARDIAN)
 
 
+def take_over(node: str) -> None:
+    """Another run has taken the place of what nobody confirmed and could not all go back. Raises KernelError."""
+    if rundir.stamp(node, UNCONFIRMED) is not None or rundir.stamp(node, rundir.GUARDIAN) is not None:
+        rundir.remove(node, UNCONFIRMED, OUTCOME, rundir.GUARDIAN)
+
+
 def confirm(node: str) -> None:
     """What waits to be confirmed becomes the way back. Raises KernelError (ENOENT)."""
     rundir.rename(node, UNCONFIRMED, PREVIOUS)

@@ -182,7 +182,7 @@ def destroy(options: argparse.Namespace) -> int:
 def ahead_of_question(node: str, options: argparse.Namespace) -> Begun | None:
     """What a run that was killed left. Raises NkformError where no answer could count: a run waits to be confirmed."""
     begun = warn_interrupted(node, options)
-    refuse_pending()
+    refuse_pending(node)
     return begun
 
 
@@ -333,13 +333,18 @@ def _guarded(order: Order, carrier: _Carrier, work: Callable[[_Carrier], tuple[P
         guardian.applied()
         done.guardian = guardian
     with afterwards(order.writer.options):
+        if done.live is not None and not order.trial:
+            journal.take_over(node)
         release(node, done.live)
     return done
 
 
 def _guardian(node: str, token: str, seconds: float, writer: Writer) -> Guardian:
     from nkform.apply import guardian
+    from nkform.kernel import rundir
 
+    if guardian.has_tried(node):  # the other one goes on by its record until this run's takes its place
+        rundir.remove(node, rundir.GUARDIAN)
     return guardian.start(node, token, seconds, writer.lock.leave)
 
 
@@ -351,6 +356,7 @@ def nothing_to_do(live: Node, writer: Writer) -> None:
     if writer.earlier:
         journal.complete(live.name)
     with afterwards(writer.options):
+        journal.take_over(live.name)
         release(live.name, live)
 
 

@@ -11,7 +11,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from nkform.apply import journal
-from nkform.apply.guardian import go_back, is_alive, is_overdue, now, outcome, start
+from nkform.apply.guardian import IN_THE_WAY, go_back, is_alive, is_overdue, now, outcome, start
 from nkform.cli.common import chosen_node, look_after
 from nkform.cli.writing import locked, say
 from nkform.kernel import rundir
@@ -44,7 +44,7 @@ def refuse_late(node: str) -> None:
         raise fail(
             "NK0509",
             f"too late: {node} goes back to what it was, as far as it can",
-            hint="`nkform recover` tells what is in the way",
+            hint=IN_THE_WAY,
         )
 
 

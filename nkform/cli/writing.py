@@ -70,7 +70,7 @@ def writing(options: argparse.Namespace, command: str, node: str, namespaces: Na
 
     look_after(options)
     with locked(options, command) as (lock, interrupts):
-        refuse_pending()
+        refuse_pending(node, heals=command == "watch")
         if journal.is_elsewhere(node, journal.UNCONFIRMED):
             raise fail(
                 "NK0611", f"an apply of {node} waits to be confirmed in another network namespace", hint=ELSEWHERE
@@ -82,14 +82,22 @@ def writing(options: argparse.Namespace, command: str, node: str, namespaces: Na
         yield Writer(options, lock, interrupts, earlier)
 
 
-def refuse_pending() -> None:
-    """Raises NkformError (NK0611) where a run waits to be confirmed, whichever node's it is: it may yet go back."""
+def refuse_pending(node: str, *, heals: bool = False) -> None:
+    """Raises NkformError (NK0611) where a run waits to be confirmed, whichever node's it is: it may yet go back.
+
+    Where it has gone back as far as it can, it keeps nobody waiting: a workload could be in the way of the rest, for
+    ever. Another run on its own `node` takes its place, unless it only `heals`, which would undo what is tried again.
+    """
     from nkform.apply import guardian, journal
     from nkform.kernel import rundir
 
     for name in rundir.nodes():
-        if journal.find(name, journal.UNCONFIRMED) or guardian.is_alive(name):
+        if not journal.find(name, journal.UNCONFIRMED) and not guardian.is_alive(name):
+            continue
+        if not guardian.has_tried(name):
             raise fail("NK0611", f"an apply of {name} waits to be confirmed, or goes back", hint=guardian.PENDING)
+        if name == node and heals:
+            raise fail("NK0611", f"an apply of {name} goes back, as far as it can", hint=guardian.IN_THE_WAY)
 
 
 def _asked(name: str) -> None:
