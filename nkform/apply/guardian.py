@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nkform.apply.interrupt import Interrupts
-from nkform.apply.journal import JOURNAL, OUTCOME, UNCONFIRMED, Found, State, find, is_elsewhere
+from nkform.apply.journal import JOURNAL, OUTCOME, SPARE, UNCONFIRMED, Found, State, find, is_elsewhere
 from nkform.apply.lock import take
 from nkform.apply.recovery import revert
 from nkform.dataclass import dataclass
@@ -270,6 +270,8 @@ def go_back(node: str, token: str) -> tuple[Problem, ...] | None:
     Returns why something could not; None where the run is on record no more. Raises nothing.
     """
     problems: tuple[Problem, ...] = ()
+    with contextlib.suppress(OSError):
+        rundir.remove(node, SPARE)
     try:
         with take("confirm", FOREVER, lambda _: None, first=True) as lock:
             current = _state(node, token)

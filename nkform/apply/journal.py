@@ -15,6 +15,7 @@ import os
 import random
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Final, Literal, TypeGuard
 
 from nkform import __version__
@@ -40,6 +41,12 @@ OUTCOME: Final = "reverted.json"
 
 Loan = tuple[str, str, str, str]
 """A sysctl that is to change for a moment only: namespace, interface, key, and the value that it has otherwise."""
+
+SPARE: Final = "spare"
+"""Room for the journal of the way back, while a run waits to be confirmed: the file system may be full by then."""
+
+MORE = 1 << 16
+"""Bytes for what is written beside that journal, and added to it."""
 
 STATES: tuple[State, ...] = (JOURNAL, UNCONFIRMED, PREVIOUS)
 
@@ -146,6 +153,9 @@ class Journal:
         else:
             rundir.rename(self.entry.before.name, JOURNAL, state)
         self.close()
+        if state == UNCONFIRMED:
+            with suppress(KernelError):  # the room that there is may be enough
+                rundir.reserve(self.entry.before.name, SPARE, UNCONFIRMED, MORE)
 
 
 def new_token() -> str:
@@ -229,24 +239,24 @@ def _text(found: Found) -> Iterator[str]:
 
 def forget(node: str, *states: State) -> None:
     """Raises KernelError."""
-    rundir.remove(node, *states)
+    rundir.remove(node, *states, *([SPARE] if UNCONFIRMED in states else []))
 
 
 def forget_all(node: str) -> None:
     """No run of a node is on record any more. Raises KernelError."""
-    rundir.remove(node, *STATES, OUTCOME, rundir.GUARDIAN)
+    rundir.remove(node, *STATES, SPARE, OUTCOME, rundir.GUARDIAN)
 
 
 def take_over(node: str) -> None:
     """Another run has taken the place of what nobody confirmed and could not all go back. Raises KernelError."""
     if rundir.stamp(node, UNCONFIRMED) is not None or rundir.stamp(node, rundir.GUARDIAN) is not None:
-        rundir.remove(node, UNCONFIRMED, OUTCOME, rundir.GUARDIAN)
+        rundir.remove(node, UNCONFIRMED, SPARE, OUTCOME, rundir.GUARDIAN)
 
 
 def confirm(node: str) -> None:
     """What waits to be confirmed becomes the way back. Raises KernelError (ENOENT)."""
     rundir.rename(node, UNCONFIRMED, PREVIOUS)
-    rundir.remove(node, rundir.GUARDIAN)
+    rundir.remove(node, SPARE, rundir.GUARDIAN)
 
 
 def complete(node: str) -> None:

@@ -27,7 +27,7 @@ def take(command: str, seconds: float, told: Callable[[str], None], *, first: bo
     words = f"nkform {command} (process {os.getpid()})"
     until = time.monotonic() + seconds
     waited = False
-    turn = rundir.hold(MACHINE, GOING_BACK, words) if first else None
+    turn = _turn(words) if first else None
     try:
         while isinstance(lock := _try(words, first=first), str):
             if time.monotonic() >= until:
@@ -49,6 +49,14 @@ def take(command: str, seconds: float, told: Callable[[str], None], *, first: bo
         if expedite.put_back():
             told(expedite.PUT_BACK)
     return lock
+
+
+def _turn(words: str) -> Lock | str | None:
+    """The right to be next; None where there is no room to write that down."""
+    try:
+        return rundir.hold(MACHINE, GOING_BACK, words)
+    except KernelError:
+        return None
 
 
 def _try(words: str, *, first: bool) -> Lock | str:

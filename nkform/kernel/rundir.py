@@ -190,6 +190,17 @@ def rewrite(node: str, name: str, text: str, base: Path = RUN) -> None:
             os.close(fd)
 
 
+def reserve(node: str, name: str, like: str, more: int, base: Path = RUN) -> None:
+    """A file that does nothing but take room: as much as another one, and `more` bytes."""
+    with _folder(node, base, f"reserve {base / node / name}") as folder:
+        size = os.stat(like, dir_fd=folder, follow_symlinks=False).st_size
+        fd = os.open(name, os.O_WRONLY | os.O_CREAT | _OPEN, FILE_MODE, dir_fd=folder)
+        try:
+            os.posix_fallocate(fd, 0, size + more)
+        finally:
+            os.close(fd)
+
+
 def stamp(node: str, name: str, base: Path = RUN) -> tuple[int, int] | None:
     """A file's inode and when it was last written (ns); None where there is none."""
     try:
@@ -297,8 +308,13 @@ def _take(path: Path, name: str, words: str) -> Lock | str:
     except BaseException:
         os.close(fd)
         raise
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, words.encode(errors="surrogateescape"), 0)
+    text = words.encode(errors="surrogateescape")
+    try:
+        os.pwrite(fd, text, 0)  # over what is there, which needs no more room
+        os.ftruncate(fd, len(text))
+    except OSError as error:
+        os.close(fd)  # who cannot say that it has the lock has it not
+        raise KernelError(error.errno or errno.EIO, asked) from error
     return Lock(fd)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import pty
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,8 +21,9 @@ import pytest
 from nkform.apply import guardian as guardians
 from nkform.apply import journal, recovery
 from nkform.kernel import rundir
+from nkform.kernel.netlink import KernelError
 from tests.live.processes import PATIENCE, Process, alone, end_all, until
-from tests.live.support import Node, Outcome, ip, link, links
+from tests.live.support import Node, Outcome, ip, link, links, sh
 from tests.live.test_confirm import guardians as alive
 from tests.live.test_pairs import veth
 from tests.live.whole import differences, whole
@@ -437,6 +441,38 @@ def test_a_command_in_another_network_namespace_takes_no_guard_away(node: Node) 
     assert mtus() == {1400}
     assert "going back" in node.run("status").err
     assert differences(before, whole()) == []
+
+
+def test_there_is_room_for_the_way_back_on_a_full_file_system(node: Node) -> None:
+    node.apply(veth())
+    before = whole()
+    shutil.rmtree("/run/nkform/w")
+    sh("mount", "-t", "tmpfs", "-o", "size=1m,mode=700", "nkform", "/run/nkform")
+    try:
+        node.apply(veth())
+        tried(node, "2s")
+        with contextlib.suppress(OSError), Path("/run/nkform/full").open("wb", buffering=0) as file:
+            while file.write(bytes(4096)):
+                pass
+        assert shutil.disk_usage("/run/nkform").free == 0
+        until(lambda: mtus() == {1500})
+        until(lambda: not alive())
+        assert not Path("/run/nkform/w/spare").exists()
+    finally:
+        sh("umount", "/run/nkform")
+    assert differences(before, whole()) == []
+
+
+def test_a_lock_that_cannot_be_written_down_is_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", full)
+        with pytest.raises(KernelError):
+            rundir.lock("a run")
+    with rundir.lock("another run") as lock:  # type: ignore[union-attr]
+        assert isinstance(lock, rundir.Lock)
 
 
 @pytest.mark.parametrize("who", ["the run", "the next command"])
