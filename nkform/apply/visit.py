@@ -304,6 +304,8 @@ def _is_so_already(action: Action, error: KernelError) -> bool:
             return error.errno == errno.EEXIST
         case DeleteRoute():
             return error.errno == errno.ESRCH
+        case DeleteAddress():
+            return error.errno == errno.EADDRNOTAVAIL
         case _:
             return False
 

@@ -35,7 +35,8 @@ class Without:
     def trim(self, desired: Node, live: Node) -> tuple[Node, Node]:
         """Both nodes, so that a plan from one to the other leaves the objects alone.
 
-        A namespace that is left alone is there as it is; so is one that a device which is left alone has an end in.
+        A namespace of ours that is left alone is there as it is; so is one that a device which is left alone has an end
+        in. Any other one that is left alone is none of the plan's, and collides with nothing.
         """
         if not self.names:
             return desired, live
@@ -43,8 +44,9 @@ class Without:
         alone = {name for kind, name in self.names if kind == "namespace"}
         kept = {key for name in left if name in live.devices for key in _keys(live.devices[name])}
         spaces = {name: space for name, space in desired.namespaces.items() if name not in alone}
-        for name in (alone | (kept - spaces.keys())) & live.namespaces.keys():
-            spaces[name] = Namespace(name, create=live.namespaces[name].owner == live.name)
+        ours = {name for name, space in live.namespaces.items() if space.owner == live.name}
+        for name in ((alone & (ours | kept)) | (kept - spaces.keys())) & live.namespaces.keys():
+            spaces[name] = Namespace(name, create=name in ours)
         devices = {name: device for name, device in desired.devices.items() if name not in left}
         there = {name: device for name, device in live.devices.items() if name not in left}
         return replace(desired, devices=devices, namespaces=spaces), live.with_devices(there)
@@ -61,14 +63,13 @@ def absent(desired: Node, live: Node) -> tuple[Without, tuple[Problem, ...]]:
         return NOTHING, ()
     names: list[Name] = [*(("namespace", name) for name in spaces), *(("device", name) for name in devices)]
     left = NOTHING | dependent(names, (desired,))
-    others = sorted(name for kind, name in left.names if kind == "device" and name not in devices)
-    told = [(("namespaces", name), f"namespace {name} is not there") for name in spaces]
-    told += [(("devices", name), f"device {name} is not there") for name in devices]
-    tail = f"; left out with it: {', '.join(others)}" if others else ""
-    return left, tuple(
-        Problem("NK0430", f"{text}, which is no error (`optional`){tail}", path=path, severity="note")
-        for path, text in told
-    )
+    told: list[Problem] = []
+    for kind, name in names:
+        others = sorted(n for k, n in dependent([(kind, name)], (desired,)) if k == "device" and n not in devices)
+        tail = f"; left out with it: {', '.join(others)}" if others else ""
+        text = f"{kind} {name} is not there, which is no error (`optional`){tail}"
+        told.append(Problem("NK0430", text, path=(f"{kind}s", name), severity="note"))
+    return left, tuple(told)
 
 
 def possible(

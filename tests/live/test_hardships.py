@@ -27,7 +27,7 @@ from nkform.plan.actions import Action
 from tests.live import isolation
 from tests.live.attack import in_child
 from tests.live.chain_sites import DEVICE, TCX_INGRESS, TEMPLATES, Others
-from tests.live.support import Node, ip, links, needs, sh
+from tests.live.support import Node, ip, link, links, needs, sh
 from tests.live.test_pairs import veth
 from tests.live.whole import differences, held, whole
 from tests.sizes import EMULATED, LAB, SIZES
@@ -120,6 +120,20 @@ def test_a_device_is_deleted(node: Node, meanwhile: Meanwhile) -> None:
     refused(node, changed(), "ENODEV", "plan again", "NK0505")
     assert differences(before, whole()) == []
     node.apply(changed())
+
+
+@pytest.mark.parametrize("address", ["10.9.9.9/32", "fd09::9/128"])
+def test_an_address_goes_that_is_to_go(node: Node, meanwhile: Meanwhile, address: str) -> None:
+    """A workload's own doing keeps nothing from being applied."""
+    spec = veth()
+    spec["devices"]["to-a"]["peer"]["addresses"] = [address]
+    del spec["devices"]["to-a"]["peer"]["routes"]
+    node.apply(spec)
+    spec["devices"]["to-a"]["peer"]["addresses"] = ["10.9.9.8/32"]
+    spec["devices"]["to-b"]["mtu"] = 1400
+    meanwhile(0, lambda: ip("addr", "del", address, "dev", "eth0", namespace="a"))
+    node.apply(spec)
+    assert link("to-b")["mtu"] == 1400
 
 
 @needs("tcx")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -143,6 +144,31 @@ def test_what_may_be_absent_is_no_error(node: Node) -> None:
     ip("netns", "del", "gone")
     until(lambda: "x" not in links())
     assert node.changes() == []
+    node.destroy()
+
+
+def test_each_note_names_what_is_left_out_with_it(node: Node) -> None:
+    some = spec(x=pair("x", "gone"), absent0={"kind": "external", "optional": True, "programs": {"ingress": []}})
+    some["namespaces"]["gone"] = {"optional": True}
+    notes = [line for line in node.plan(some).err.splitlines() if "NK0430" in line]
+    assert ["left out with it: x" in line for line in notes] == ["gone" in line for line in notes]
+    assert len(notes) == 2
+
+
+def test_another_name_for_a_namespace_keeps_only_its_devices_from_being_applied(node: Node) -> None:
+    ip("netns", "add", "gone")
+    node.write(spec(x=pair("x", "gone")))
+    assert applied(node)[0] == 0
+    ip("netns", "del", "gone")
+    until(lambda: "x" not in links())
+    ip("link", "set", "v0", "mtu", "1300")
+    Path("/run/netns/gone").symlink_to("a")
+    code, said = applied(node, "--keep-going")
+    Path("/run/netns/gone").unlink()
+    assert code == 1
+    assert "NK0476" in said
+    assert link("v0")["mtu"] == 1400
+    assert links() == {"v0", "v1"}
     node.destroy()
 
 
