@@ -63,7 +63,19 @@ def as_spec(node: Node, told: Told) -> dict[str, Any]:
         spec["templates"] = sorted(programs.folders)
     if programs.declared:
         spec["programs"] = programs.declared
-    return {**spec, "devices": devices}
+    return {key: _plain(value) for key, value in {**spec, "devices": devices}.items()}
+
+
+def _plain(value: Any) -> Any:
+    """The data with no text that a spec would take for a variable, be it a name, a path or a parameter."""
+    match value:
+        case str():
+            return value.replace("${", "$${")
+        case dict():
+            return {_plain(key): _plain(each) for key, each in value.items()}
+        case list() | tuple():
+            return [_plain(each) for each in value]
+    return value
 
 
 def unwritable(node: Node) -> list[Problem]:
@@ -77,13 +89,13 @@ def unwritable(node: Node) -> list[Problem]:
             severity="warning",
         )
         for device, end in ends
-        if _text(end.name) != end.name.replace("${", "$${")
+        if _text(end.name) != end.name
     ]
 
 
 def _text(name: str) -> str:
-    """A name as a spec has it: bytes that are no text (PEP 383) are spelled out, and nothing is a variable."""
-    return name.encode(errors="surrogateescape").decode(errors="backslashreplace").replace("${", "$${")
+    """A name as a spec has it: bytes that are no text (PEP 383) are spelled out."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 class _Programs:

@@ -112,6 +112,16 @@ def test_show_is_a_spec_for_every_name(node: Node, name: bytes) -> None:
     assert outcome.json()["changes"] == []
 
 
+@pytest.mark.parametrize("name", ["$${", "$${HOME}", "a$$$${x}", "$$"])
+def test_show_is_a_spec_where_names_look_like_variables(node: Node, name: str) -> None:
+    device = {"kind": "veth", "peer": {"name": name, "namespace": name}}
+    node.apply({"version": 1, "node": "w", "namespaces": {name: {"create": True}}, "devices": {name: device}})
+    for words in (["show"], ["show", "--json"]):
+        assert node.changes(node.run(*words).out) == []
+    node.write({"version": 1, "node": "w"})
+    node.run("destroy", "-y", "--node", "w")
+
+
 def test_show_is_a_spec_where_the_peer_has_what_others_have(node: Node) -> None:
     spec = veth()
     spec["devices"]["to-a"].update(txqlen=100)
