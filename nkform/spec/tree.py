@@ -7,6 +7,7 @@ parses the text a second time with `places=True`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -22,6 +23,9 @@ MAX_NODES = 1_000_000
 
 
 MAX_FAULTS = 100
+
+_PAIR = re.compile(r"(?<!\\)((?:\\\\)*)\\u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})")
+"""A character beyond the first 65,536 as JSON spells it (RFC 8259, 7), which YAML does not know."""
 
 
 @dataclass(slots=True)
@@ -50,6 +54,8 @@ def parse(text: str, *, places: bool = False) -> Tree:
     import yaml
 
     builder = _Builder(places)
+    if "\\u" in text:
+        text = _PAIR.sub(_character, text)
     try:
         builder.build(_events(text))
     except _StopError:
@@ -64,6 +70,12 @@ def parse(text: str, *, places: bool = False) -> Tree:
         root.place.children.get(0) if root.place else None,
         builder.faults,
     )
+
+
+def _character(pair: re.Match[str]) -> str:
+    """As YAML spells it."""
+    high, low = int(pair[2], 16), int(pair[3], 16)
+    return f"{pair[1]}\\U{0x10000 + ((high & 0x3FF) << 10 | low & 0x3FF):08X}"
 
 
 def _events(text: str) -> Callable[[], Any]:
