@@ -76,7 +76,10 @@ RTA_TABLE = 15
 RTA_VIA = 18
 RTA_NH_ID = 30
 RTA_PREF = 20
+RTA_FLOW, RTA_ENCAP_TYPE, RTA_ENCAP = 11, 21, 22
 RTAX_MTU = 2
+OF_THE_HOP = {RTA_OIF, RTA_GATEWAY, RTA_VIA, RTA_MULTIPATH, RTA_FLOW, RTA_ENCAP_TYPE, RTA_ENCAP, RTA_CACHEINFO}
+"""What the kernel reports of a nexthop object, and what it alone tells."""
 KNOWN = frozenset(
     {RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_METRICS, RTA_MULTIPATH, RTA_CACHEINFO, RTA_TABLE,
      RTA_VIA, RTA_PREF}
@@ -191,7 +194,7 @@ def decode_routes(body: bytes) -> tuple[tuple[int, Route], ...]:
     if kind != RTN_UNICAST or flags & RTM_F_CLONED or (protocol != PROTOCOL and family != AF_INET6):
         return ()
     parts = walk(body, RTMSG.size, len(body))
-    shared = family == AF_INET6 and RTA_MULTIPATH in parts
+    shared = family == AF_INET6 and RTA_MULTIPATH in parts and RTA_NH_ID not in parts
     if protocol != PROTOCOL and not shared:
         return ()
     destination = parts.get(RTA_DST, b"\0" * (16 if family == AF_INET6 else 4))
@@ -346,7 +349,8 @@ def dump_foreign_routes(socket: Socket, index: int = 0) -> Iterator[bytes]:
 class AnyRoute(NamedTuple):
     """A unicast route, whosever it is: its protocol, its source address, its next hops with the index of their links.
 
-    `shared`: an IPv6 route with several next hops, which may be of several owners. `body` is the kernel's message.
+    `shared`: an IPv6 route with several next hops, which may be of several owners. `alone`: it has a single one, which
+    is no nexthop object. `body` is the kernel's message.
     """
 
     key: RouteKey
@@ -354,6 +358,7 @@ class AnyRoute(NamedTuple):
     source: str | None
     hops: tuple[tuple[int, Route], ...]
     shared: bool
+    alone: bool
     body: bytes
 
 
@@ -377,8 +382,9 @@ def dump_any_routes(socket: Socket, lengths: Collection[tuple[bool, int]]) -> It
             (index, Route(to, via, bool(flagged & RTNH_F_ONLINK), source, metric, table))
             for index, via, flagged in _hops(family, flags, parts)
         )
-        shared = family == AF_INET6 and RTA_MULTIPATH in parts
-        yield AnyRoute((table, to, metric), protocol, source, hops, shared, route)
+        shared = family == AF_INET6 and RTA_MULTIPATH in parts and RTA_NH_ID not in parts
+        alone = len(hops) == 1 and RTA_NH_ID not in parts
+        yield AnyRoute((table, to, metric), protocol, source, hops, shared, alone, route)
 
 
 ROUTE_PROTOCOLS = {
@@ -415,11 +421,15 @@ def leads(route: bytes) -> tuple[int, bytes | None]:
 def through(route: bytes, index: int, *, sourceless: bool = False) -> bytes:
     """A route as it was dumped, through another link, to be sent back: what the kernel only reports is left out.
 
-    `sourceless`: without the source address that it names. One through several links is sent as it was.
+    `sourceless`: without the source address that it names. One through several links is sent as it was; of one through
+    a nexthop object, the kernel takes that alone (net/ipv4/fib_frontend.c, rtm_to_fib_config), whatever link it has.
     """
     *head, flags = RTMSG.unpack_from(route)
-    body = RTMSG.pack(*head, flags & RTNH_F_ONLINK)
     parts = walk(route, RTMSG.size, len(route))
+    if RTA_NH_ID in parts:
+        kept = parts.keys() - OF_THE_HOP
+        return RTMSG.pack(*head, 0) + b"".join(attribute(number, bytes(parts[number])) for number in sorted(kept))
+    body = RTMSG.pack(*head, flags & RTNH_F_ONLINK)
     for number, payload in parts.items():
         if number not in (RTA_OIF, RTA_CACHEINFO) and not (sourceless and number == RTA_PREFSRC):
             body += attribute(number, bytes(payload))

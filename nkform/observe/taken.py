@@ -131,7 +131,7 @@ def _held(route: inet.AnyRoute, wanted: tuple[Place, Route], through: bool, name
     kernel = route.protocol == inet.RTPROT_KERNEL
     whose = "the kernel's own, which comes with an address" if kernel else inet.route_protocol(route.protocol)
     first = route.hops[0][1] if route.hops else Route(wanted[1].to, metric=wanted[1].metric, table=wanted[1].table)
-    alone = through and len(route.hops) == 1 and not kernel
+    alone = through and route.alone and not kernel
     gone = replace(first, message=route.body.hex()) if alone else None
     # One of the next hops that it shares may be ours of an earlier day.
     beside = through and route.shared

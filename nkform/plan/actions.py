@@ -158,7 +158,7 @@ class AddRoute:
 class DeleteRoute:
     """Removes a route of ours, or one that the plan takes over; one that has gone by itself is no failure.
 
-    `beside`: there may be another of the same destination, table and metric, which stays, even if this is undone.
+    `beside`: there may be another of the same destination, table and metric, which stays.
     """
 
     end: End
@@ -336,8 +336,8 @@ def undo(action: Action) -> tuple[Action, ...]:
             return (AddAddress(end, address), *in_order)
         case AddRoute(end, route, beside):
             return (DeleteRoute(end, route, beside),)
-        case DeleteRoute(end, route, beside):
-            return (AddRoute(end, route, beside),)
+        case DeleteRoute(end, route):  # others may have come meanwhile, and next hops of ours are still there
+            return (AddRoute(end, route, beside=True),)
         case CarryRoutes(before, after):
             return (CarryRoutes(after, before),)
         case Settle() | SetSysctls() | CarryNeighbours():  # what is new goes, and all that it has with it

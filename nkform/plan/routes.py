@@ -40,35 +40,43 @@ def _by_key(routes: Iterable[Route]) -> dict[RouteKey, list[Route]]:
 def route_changes(desired: Endpoint, live: Endpoint) -> list[RouteChange]:
     """Every route that differs: removals first, then changes and additions as declared.
 
-    What others have in the place of a declared one counts as what was before, where it can be taken over.
+    What others have in the place of a declared one counts as what was before, where it can be taken over. A spec has
+    one route of a key; what is gone back to may have had several.
     """
-    wanted = {route.key: route for route in desired.routes}
-    present = _by_key(live.routes)
+    wanted, present = _by_key(desired.routes), _by_key(live.routes)
     theirs = {each.route.key: each.gone for each in live.taken if each.route and isinstance(each.gone, Route)}
     gone: list[RouteChange] = []
-    changed: dict[RouteKey, RouteChange] = {}
-    for key, route in wanted.items():
-        if not any(_is(route, found) for found in present.get(key, ())):
-            changed[key] = theirs.get(key), route
+    changed: dict[RouteKey, list[RouteChange]] = {}
+    for key, routes in wanted.items():
+        there = present.get(key, ())
+        # Where one of ours goes, that it was the first is all that is known of those behind it.
+        known = [found for found in there if found.ours] or there
+        if missing := [route for route in routes if not any(_is(route, found) for found in known)]:
+            changed[key] = [(theirs.get(key), missing[0]), *((None, route) for route in missing[1:])]
     for key, routes in present.items():
-        declared = wanted.get(key)
+        declared = wanted.get(key, ())
         for route in routes:
-            if not route.ours or (declared is not None and _is(declared, route)):
+            if not route.ours or any(_is(each, route) for each in declared):
                 continue
-            if key in changed and changed[key][0] is None:
-                changed[key] = route, declared
+            if key in changed and changed[key][0][0] is None:
+                changed[key][0] = route, changed[key][0][1]
             else:
                 gone.append((route, None))
-    return gone + list(changed.values())
+    return gone + [change for changes in changed.values() for change in changes]
 
 
 def removals(end: End, changes: Sequence[RouteChange], live: Endpoint) -> Iterator[Action]:
-    """Removes what shall be gone. What the kernel would take in its place steps aside for a moment."""
+    """Removes what shall be gone. What the kernel would take in its place steps aside for a moment.
+
+    With the first of an IPv6 route's next hops go those behind it that are ours, or one of them would be the first.
+    """
     going = {before for before, after in changes if before is not None and after is None}
-    for routes in _by_key(live.routes).values() if going else ():
-        gone = [route for route in routes if route in going]
+    changed = {after.key for _, after in changes if after is not None}
+    for key, routes in _by_key(live.routes).items() if going else ():
+        gone = [route for route in routes if route in going and route.ours]
         aside = _in_the_way(routes, going) if gone and len(routes) > 1 else []
-        yield from (DeleteRoute(end, route) for route in (*aside, *gone))
+        behind = [route for route in routes if not route.ours] if gone and key not in changed else []
+        yield from (DeleteRoute(end, route) for route in (*aside, *reversed(behind), *gone))
         yield from (AddRoute(end, route, beside=True) for route in aside)
 
 
@@ -101,6 +109,7 @@ def additions(end: End, changes: Sequence[RouteChange], live: Endpoint) -> Itera
     """Adds what is new and changes what differs; routes to a gateway come after those that may lead to it."""
     ahead = {each.route.key: each.ahead for each in live.taken if each.route is not None}
     unproven = _by_key(route for route in live.routes if not route.ours)
+    held = {*ahead, *(route.key for route in live.routes)}
     for before, after in sorted(changes, key=lambda change: change[1] is not None and change[1].via is not None):
         if after is None:
             continue
@@ -108,23 +117,28 @@ def additions(end: End, changes: Sequence[RouteChange], live: Endpoint) -> Itera
         hops = unproven.get(key, ())
         instead = before or next((hop for hop in hops if hop.via == after.via), None)
         if instead is not None:
-            yield from _exchange(end, instead, after, first=not ahead.get(key, True))
+            behind = hops if before is not None else ()
+            held.add(key)
+            yield from _exchange(end, instead, after, behind, first=not ahead.get(key, True))
             continue
-        yield AddRoute(end, after, beside=key in ahead or key in unproven)
+        yield AddRoute(end, after, beside=key in held)
+        held.add(key)
         # One of these may be ours of an earlier day. The kernel removes it only if it has our protocol.
         yield from (DeleteRoute(end, hop, beside=True) for hop in hops)
 
 
-def _exchange(end: End, before: Route, after: Route, *, first: bool) -> Iterator[Action]:
-    """`first`: ours was before those of others; IPv6 knows no first."""
-    if ":" in after.to and before.via == after.via:
-        spare = replace(after, metric=after.metric + 1)
+def _exchange(end: End, before: Route, after: Route, behind: Sequence[Route], *, first: bool) -> Iterator[Action]:
+    """`first`: ours was before those of others; IPv6 knows no first. `behind`: next hops that are told of behind one of
+    ours. What of them is ours goes with it, the last one first: undoing gives the first one again first."""
+    gone = [DeleteRoute(end, route, beside=True) for route in (*reversed(behind), before)]
+    if ":" in after.to and any(route.via == after.via for route in (before, *behind)):
+        spare = replace(after, metric=after.metric + 1, message="")
         if after.metric < LAST_METRIC:
             yield AddRoute(end, spare, beside=True, again=True)
-        yield DeleteRoute(end, before, beside=True)
+        yield from gone
         yield AddRoute(end, after, beside=True)
         if after.metric < LAST_METRIC:
             yield DeleteRoute(end, spare, beside=True)
         return
     yield AddRoute(end, after, beside=True, first=first and ":" not in after.to and not kernel_takes(before, after))
-    yield DeleteRoute(end, before, beside=True)
+    yield from gone

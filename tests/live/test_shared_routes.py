@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from nkform.kernel import inet
+from tests.live.strike import strikes
 from tests.live.support import Node, batch, ip, kinds
 
 Spec = dict[str, Any]
@@ -174,3 +175,108 @@ def test_what_a_workload_adds_to_its_own_end_goes_with_the_next_apply(node: Node
     batch([f"-6 route append default via fd07::{n + 16:x} dev eth0 proto 78 metric 1024" for n in range(300)], "web")
     node.apply()
     assert hops("web") == [("10.7.0.8", "eth0", "78")]
+
+
+@pytest.mark.parametrize("gateway", ["8", "9"])
+@pytest.mark.parametrize("first", ["5", "8"])
+def test_a_workload_with_several_next_hops_of_our_number_is_in_nobodys_way(
+    node: Node, first: str, gateway: str
+) -> None:
+    """The second one becomes the first, and thereby known as ours, once the first one goes."""
+    node.apply(spec("8"))
+    ip("-6", "route", "del", "default", namespace="web")
+    for to in "default", "fd16::/64":
+        hop = [word for number in (first, "6", "7") for word in ("nexthop", "via", f"fd07::{number}", "dev", "eth0")]
+        ip("-6", "route", "add", to, "proto", "78", *hop, namespace="web")
+    ip("-6", "route", "append", "fd16::/64", "via", "fd07::4", "dev", "eth0", "proto", "bird", namespace="web")
+    node.apply(spec(gateway))
+    shown = ip("-6", "route", "show", "fd16::/64", namespace="web")
+    assert "fd07::4" in shown
+    assert "fd07::6" not in shown
+    assert f"fd07::{gateway}" in hops6("web")
+    node.destroy()
+
+
+@pytest.mark.parametrize("gateway", ["8", "9"])
+def test_a_failure_gives_all_next_hops_again(node: Node, gateway: str) -> None:
+    node.apply(spec("8"))
+    hop = [word for number in "567" for word in ("nexthop", "via", f"fd07::{number}", "dev", "eth0")]
+    ip("-6", "route", "add", "fd16::/64", "proto", "78", *hop, namespace="web")
+    before = ip("-6", "route", namespace="web")
+    made = spec(gateway)
+    made["devices"]["v0"]["peer"]["routes"].append({"to": "10.99.0.0/16", "via": "10.7.0.9"})
+    with strikes("add route 10.99.0.0/16 to eth0"):
+        error = node.refused(made, command="apply")
+    assert "NK0501" in error
+    assert "NK0504" not in error
+    assert ip("-6", "route", namespace="web") == before
+
+
+@pytest.mark.parametrize("group", [False, True])
+@pytest.mark.parametrize("declared", [False, True])
+def test_a_route_of_ours_through_a_nexthop_object_is_removed_and_given_again(
+    node: Node, declared: bool, group: bool
+) -> None:
+    """The kernel takes its number or what it leads through, and reports both (net/ipv4/fib_frontend.c)."""
+    made = spec("8")
+    node.apply(made)
+    nexthops(group)
+    for to, number in ("10.9.0.0/24", "4"), ("fd09::/64", "6"):
+        ip("route", "add", to, "nhid", number, "proto", "78", namespace="web")
+    before = ip("route", namespace="web"), ip("-6", "route", namespace="web")
+    if declared:
+        routes = [{"to": "10.9.0.0/24", "via": "10.7.0.5"}, {"to": "fd09::/64", "via": "fd07::5"}]
+        made["devices"]["v0"]["peer"]["routes"] += routes
+    node.apply(made)
+    assert "nhid" not in ip("route", namespace="web") + ip("-6", "route", namespace="web")
+    assert node.run("rollback", "-y").code == 0
+    assert (ip("route", namespace="web"), ip("-6", "route", namespace="web")) == before
+    node.destroy()
+
+
+@pytest.mark.parametrize("group", [False, True])
+def test_a_route_of_others_through_a_nexthop_object_is_not_taken_over(node: Node, group: bool) -> None:
+    """Nothing gives it back: its nexthop object goes when others say so."""
+    made = spec("8")
+    node.apply(made)
+    nexthops(group)
+    for to, number, gateway in ("10.9.0.0/24", "4", "10.7.0.5"), ("fd09::/64", "6", "fd07::5"):
+        ip("route", "add", to, "nhid", number, "proto", "static", namespace="web")
+        made["devices"]["v0"]["peer"]["routes"].append({"to": to, "via": gateway})
+    error = node.refused(made, "--adopt")
+    assert error.count("NK0451") == 2
+    assert "--adopt" not in error
+
+
+def nexthops(group: bool) -> None:
+    """Two nexthop objects of a workload, 4 and 6 by their IP versions."""
+    for number, gateway in ("4", "10.7.0.5"), ("6", "fd07::5"):
+        alone = number + "0" if group else number
+        ip("nexthop", "add", "id", alone, "via", gateway, "dev", "eth0", namespace="web")
+        if group:
+            ip("nexthop", "add", "id", number, "group", alone, namespace="web")
+
+
+def test_what_a_workload_had_twice_comes_back_twice(node: Node) -> None:
+    """Else the node would never be as it was, and going back would never end."""
+    node.apply(spec("8"))
+    for number in "567":
+        ip("route", "append", "10.9.0.0/16", "via", f"10.7.0.{number}", "dev", "eth0", "proto", "78", namespace="web")
+        ip(
+            "-6",
+            "route",
+            "append",
+            "fd09::/64",
+            "via",
+            f"fd07::{number}",
+            "dev",
+            "eth0",
+            "proto",
+            "78",
+            namespace="web",
+        )
+    before = ip("route", namespace="web"), ip("-6", "route", namespace="web")
+    node.apply(spec("9"))
+    outcome = node.run("rollback", "-y")
+    assert outcome.code == 0, outcome.err
+    assert (ip("route", namespace="web"), ip("-6", "route", namespace="web")) == before
