@@ -154,11 +154,13 @@ class Chains:
         with loaded:
             return os.dup(loaded.prog_fd)
 
-    def sweep(self, live: Node | None = None) -> None:
+    def sweep(self, live: Node | None = None, *, away: bool = False) -> list[bpffs.Pin]:
         """Removes pins of links that hold nothing: their devices have gone without us, or they were detached.
 
-        `live`: the node as it was just observed; the links that its hooks run need no second look.
+        `live`: the node as it was just observed; the links that its hooks run need no second look. `away`: of all other
+        links too, whose devices somebody has moved to another namespace: they are detached. Returns the pins of these.
         """
+        detached = []
         devices = live.devices.values() if live else ()
         attached = {
             pin_name(entry)
@@ -176,12 +178,14 @@ class Chains:
                 if error.errno == errno.ENOENT:  # somebody else was faster
                     continue
                 raise
-            try:
+            with bpf.owned(link):
                 gone = bpf_links.link_info(link).ifindex == 0
-            finally:
-                os.close(link)
-            if gone:
+                if away and not gone:
+                    bpf_links.link_detach(link)
+                    detached.append(pin)
+            if gone or away:
                 bpffs.remove(pin, self._base)
+        return detached
 
     def forget(self, device: str, hooks: Mapping[str, Hook]) -> None:
         """Removes the pins of a device that is gone: its links lead nowhere now."""

@@ -223,23 +223,26 @@ def _chains(plan: Plan, run: Run, means: Means, stack: ExitStack) -> Chains | No
     return None
 
 
-def release(node: str, live: Node | None = None) -> None:
+def release(node: str, live: Node | None = None, *, away: bool = False) -> list[str]:
     """Lets go of the programs that chains lost, but for those that a way back needs. Raises KernelError.
 
-    With the node as it is, also of the pins of links whose devices are gone, which hold nothing.
+    With the node as it is, also of the pins of links whose devices are gone, which hold nothing. `away`: and of the
+    programs at devices that are in another namespace by now. Returns them in words.
     """
     held = bpffs.has_node(node, top=bpffs.HELD)
     astray = live is not None and live.astray > 0
     if not held and not astray:
-        return
+        return []
     from nkform.apply.chains import Chains
 
+    detached = []
     with Chains(node, None) as chains:
         if astray:
-            chains.sweep(live)
+            detached = chains.sweep(live, away=away)
         if held:
             ways = [found.entry.before for state in STATES if (found := find(node, state))]
             chains.release([device for before in ways for device in before.devices.values()])
+    return [f"{pin.entry.partition('@')[0]} ({pin.device} {pin.hook})" for pin in detached]
 
 
 def _verify(again: Plan) -> None:

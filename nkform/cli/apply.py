@@ -169,12 +169,12 @@ def destroy(options: argparse.Namespace) -> int:
                 warn(found.plan.warnings, options)
                 show_plan(found.plan, options)
             if found.plan.empty:
-                _forget(found.live)
+                _forget(found.live, options)
                 return 0
             expedite = spec.expedite if spec else _last_said(empty.name)
             done = carry_out(found, Order(namespaces, writer, expedite=expedite, settles=None))
             with afterwards(options):
-                _forget(done.live or found.live)
+                _forget(done.live or found.live, options)
     print(f"\nDestroy complete! Objects: {found.plan.count()[2]} destroyed.")
     return 0
 
@@ -368,7 +368,7 @@ def _last_said(node: str) -> bool:
     return last is None or last.entry.expedite
 
 
-def _forget(live: Node) -> None:
+def _forget(live: Node, options: argparse.Namespace) -> None:
     """Nothing of a node is left, nor a way back; what says so goes."""
     from nkform.apply import journal, owned
     from nkform.apply.transaction import release
@@ -376,7 +376,9 @@ def _forget(live: Node) -> None:
 
     owned.tidy(live.name, live.namespaces.values())
     journal.forget_all(live.name)
-    release(live.name, live)
+    for program in release(live.name, live, away=True):
+        gone = f"program {program} was detached from a device that is in another network namespace by now"
+        warn([Problem("NK0429", gone, severity="warning")], options)
     explanations.forget(live.name)
     record.forget(live.name)
 

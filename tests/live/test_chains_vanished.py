@@ -8,7 +8,7 @@ import pytest
 
 from nkform.kernel import bpffs
 from nkform.kernel.bpf import owned
-from nkform.kernel.bpf_links import AttachType, link_detach, open_link
+from nkform.kernel.bpf_links import AttachType, link_detach, link_info, open_link
 from tests.live.chain_sites import CLSACT_INGRESS, NODE, TEMPLATES, Site, pins, sites
 from tests.live.support import Node, ip, links, needs
 
@@ -75,6 +75,25 @@ def test_a_link_that_somebody_detached_leaves_no_pin(node: Node) -> None:
         link_detach(link)
     assert node.run("destroy", "-y", "--node", NODE).code == 0
     assert (pins(), folders()) == ([], [])
+
+
+@needs("tcx")
+@pytest.mark.parametrize("another", [False, True], ids=["alone", "beside another"])
+def test_programs_go_from_a_device_that_is_in_another_namespace_by_now(node: Node, another: bool) -> None:
+    """Also where a device here has the number that it has there."""
+    ip("netns", "add", "b")
+    ip("link", "add", "v9", "type", "veth", "peer", "name", "v9p")
+    ip("link", "add", "v7", "type", "veth", "peer", "name", "v7p")
+    node.apply(external("v9", *(["v7"] if another else [])))
+    (pin,) = (pin for pin in bpffs.pins(NODE) if pin.device == "v9")
+    link = open_link(pin.path())
+    ip("link", "set", "v9", "netns", "b")
+    ip("link", "add", "v5", "index", str(link_info(link).ifindex), "type", "veth", "peer", "name", "v5p")
+    destroyed = node.run("destroy", "-y", "--node", NODE)
+    with owned(link):
+        assert link_info(link).ifindex == 0
+    assert (destroyed.code, pins(), folders()) == (0, [], [])
+    assert destroyed.err.count("NK0429") == 1
 
 
 @pytest.mark.parametrize("taken", [False, True], ids=["free", "taken"])
