@@ -114,7 +114,8 @@ class Taken:
 
     `address` or `route` is the declared one. `holder` says what is there and whose it is, as a message shows it.
     `gone` is what can be taken over for it, None where nothing can. `ahead`: their route comes before ours.
-    `blocking`: it is an obstacle; else ours has its place beside it.
+    `blocking`: it is an obstacle; else ours has its place beside it. `off`: nobody has anything there, but IPv6 is
+    switched off on the link, or will be on one that is to come. `side` is 1 for the peer.
     """
 
     holder: str
@@ -123,6 +124,8 @@ class Taken:
     gone: Address | Route | None = None
     ahead: bool = False
     blocking: bool = False
+    off: bool = False
+    side: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -347,13 +347,14 @@ def dump_foreign_routes(socket: Socket, index: int = 0) -> Iterator[bytes]:
 
 
 class AnyRoute(NamedTuple):
-    """A unicast route, whosever it is: its protocol, its source address, its next hops with the index of their links.
+    """A route, whosever it is: its kind, its protocol, its source address, its next hops with the index of their links.
 
     `shared`: an IPv6 route with several next hops, which may be of several owners. `alone`: it has a single one, which
     is no nexthop object. `body` is the kernel's message.
     """
 
     key: RouteKey
+    kind: int
     protocol: int
     source: str | None
     hops: tuple[tuple[int, Route], ...]
@@ -363,11 +364,14 @@ class AnyRoute(NamedTuple):
 
 
 def dump_any_routes(socket: Socket, lengths: Collection[tuple[bool, int]]) -> Iterator[AnyRoute]:
-    """All unicast routes whose destinations have one of these prefix lengths, told by whether they are IPv6."""
-    body = RTMSG.pack(AF_UNSPEC, 0, 0, 0, 0, 0, 0, RTN_UNICAST, 0)
+    """All routes whose destinations have one of these prefix lengths, told by whether they are IPv6.
+
+    Of any kind: to the kernel, what drops packets has the place of a route all the same.
+    """
+    body = RTMSG.pack(AF_UNSPEC, 0, 0, 0, 0, 0, 0, 0, 0)
     for message in socket.dump(Request(RTM_GETROUTE, 0, body, "list all routes")):
         family, length, _, tos, table, protocol, _, kind, flags = RTMSG.unpack_from(message.buffer, message.start)
-        if (family == AF_INET6, length) not in lengths or tos or kind != RTN_UNICAST or flags & RTM_F_CLONED:
+        if (family == AF_INET6, length) not in lengths or tos or flags & RTM_F_CLONED:
             continue
         if family not in (AF_INET, AF_INET6):
             continue
@@ -383,8 +387,8 @@ def dump_any_routes(socket: Socket, lengths: Collection[tuple[bool, int]]) -> It
             for index, via, flagged in _hops(family, flags, parts)
         )
         shared = family == AF_INET6 and RTA_MULTIPATH in parts and RTA_NH_ID not in parts
-        alone = len(hops) == 1 and RTA_NH_ID not in parts
-        yield AnyRoute((table, to, metric), protocol, source, hops, shared, alone, route)
+        alone = len(hops) == 1 and RTA_NH_ID not in parts and kind == RTN_UNICAST
+        yield AnyRoute((table, to, metric), kind, protocol, source, hops, shared, alone, route)
 
 
 ROUTE_PROTOCOLS = {
@@ -392,6 +396,13 @@ ROUTE_PROTOCOLS = {
     16: "dhcp", 186: "bgp", 187: "isis", 188: "ospf", 189: "rip",
 }  # fmt: skip
 """RTPROT_* of include/uapi/linux/rtnetlink.h, by the names of iproute2 (etc/iproute2/rt_protos)."""
+
+
+ROUTE_KINDS = {
+    2: "local", 3: "broadcast", 4: "anycast", 5: "multicast",
+    6: "blackhole", 7: "unreachable", 8: "prohibit", 9: "throw",
+}  # fmt: skip
+"""RTN_* of include/uapi/linux/rtnetlink.h, by the names of iproute2; the usual one has none."""
 
 
 def route_protocol(number: int) -> str:

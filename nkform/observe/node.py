@@ -154,7 +154,7 @@ def _taken(world: _World, devices: Mapping[str, Device]) -> dict[str, tuple[Take
         for (name, side), some in contents.taken.items():
             device = devices.get(name)
             if device is None or side >= len(device.ends) or not device.ends[side].taken:
-                coming[name] = (*coming.get(name, ()), *some)
+                coming[name] = (*coming.get(name, ()), *(replace(each, side=side) for each in some))
     return coming
 
 

@@ -5,13 +5,20 @@ The dumps of every look are of ours alone (kernel/inet.py). Reads the namespace 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
+from operator import attrgetter
+from typing import TypeVar
 
 from nkform.dataclass import dataclass, field, replace
-from nkform.kernel import inet
-from nkform.kernel.netlink import Socket, whole
+from nkform.kernel import inet, sysctl
+from nkform.kernel.netlink import KernelError, Socket, whole
 from nkform.model import Address, Endpoint, Route, RouteKey, Taken
+
+T = TypeVar("T")
+
+DISABLE_IPV6 = "ipv6.disable_ipv6"
 
 Slot = tuple[str, int]
 """A device's name, and which of its ends: 0 is the primary."""
@@ -43,6 +50,7 @@ def look(
 ) -> Seen:
     """What stands where something of ours is missing; `names` are those of the links there. Raises KernelError."""
     seen = Seen()
+    _look_at_switches(places, addresses, routes, names, seen)
     if lacking := _missing_addresses(places, addresses):
         for index, body in inet.of_links(inet.dump_any_addresses, socket, lacking):
             for place, address in lacking.get(index, ()):
@@ -53,6 +61,41 @@ def look(
         sources = {a.text.partition("/")[0] for some in addresses.values() for a in some if a.ours}
         _look_at_routes(socket, wanted, routes.keys(), sources, names, seen)
     return seen
+
+
+def _look_at_switches(
+    places: Iterable[Place],
+    addresses: Mapping[int, tuple[Address, ...]],
+    routes: Mapping[int, tuple[Route, ...]],
+    names: Mapping[int, str],
+    seen: Seen,
+) -> None:
+    """Notes where IPv6 is switched off that shall have IPv6 and says nothing of it. `default` is for links to come."""
+    switches: dict[str, bool] = {}
+    for place in places:
+        address = _first_missing(place.end.addresses, addresses.get(place.index, ()), attrgetter("text"))
+        route = None if address else _first_missing(place.end.routes, routes.get(place.index, ()), attrgetter("to"))
+        if (address or route) and place.end.sysctl.get(DISABLE_IPV6) != "0":
+            name = names.get(place.index, "default")
+            if name not in switches:
+                switches[name] = _is_on(name)
+            if switches[name]:
+                off = Taken("", address=address, route=route, blocking=True, off=True)
+                seen.taken.setdefault(place.slot, []).append(off)
+
+
+def _first_missing(wanted: tuple[T, ...], present: tuple[T, ...], text: Callable[[T], str]) -> T | None:
+    """The first one of IPv6 that is not there."""
+    if wanted == present:
+        return None
+    known = set(present)
+    return next((each for each in wanted if ":" in text(each) and each not in known), None)
+
+
+def _is_on(interface: str) -> bool:
+    with suppress(KernelError):  # the link has gone since, or this kernel has no IPv6: the run will say so
+        return sysctl.read(interface, DISABLE_IPV6) != "0"
+    return False
 
 
 def _missing_addresses(
@@ -107,14 +150,15 @@ def _look_at_routes(
         if route.key not in wanted:
             continue
         place, _ = wanted[route.key]
-        through = bool(place.index) and any(index == place.index for index, _ in route.hops)
+        usual = route.kind == inet.RTN_UNICAST
+        through = usual and bool(place.index) and any(index == place.index for index, _ in route.hops)
         if through and route.shared:
             unproven = [hop for index, hop in inet.decode_routes(route.body) if index == place.index and not hop.ours]
             seen.hops.setdefault(place.index, []).extend(unproven)
         if route.protocol == inet.PROTOCOL:
             if through:
                 ours.add(route.key)
-            if any(index in own for index, _ in route.hops):
+            if usual and any(index in own for index, _ in route.hops):
                 continue  # it is ours, or it is another end's and moves
         if route.protocol != inet.RTPROT_KERNEL or route.source not in sources:
             taken = _held(route, wanted[route.key], through, names)
@@ -135,7 +179,8 @@ def _held(route: inet.AnyRoute, wanted: tuple[Place, Route], through: bool, name
     gone = replace(first, message=route.body.hex()) if alone else None
     # One of the next hops that it shares may be ours of an earlier day.
     beside = through and route.shared
-    return Taken(f"{first.text} dev {devices} ({whose})", None, wanted[1], gone, blocking=not beside)
+    kind = f"{inet.ROUTE_KINDS.get(route.kind, '')} ".lstrip()
+    return Taken(f"{kind}{first.text} dev {devices} ({whose})", None, wanted[1], gone, blocking=not beside)
 
 
 def with_hops(routes: Mapping[int, tuple[Route, ...]], seen: Seen) -> Mapping[int, tuple[Route, ...]]:

@@ -112,11 +112,13 @@ def _too_small(device: Device, found: Device) -> Iterator[Problem]:
     for side, (end, there) in enumerate(zip(device.ends, found.ends, strict=False)):
         mtu = there.attrs.get("mtu")
         six = [address.text for address in end.addresses if ":" in address.text]
+        six += [f"a route to {route.to}" for route in end.routes if ":" in route.to]
+        six += [f"the sysctl {key}" for key in end.sysctl if key.startswith("ipv6.")]
         if six and "mtu" not in end.attrs and isinstance(mtu, int) and mtu < IPV6_MIN_MTU:
             yield Problem(
                 "NK0458",
                 f"{end.name} cannot have {six[0]}: its MTU is {mtu}, and IPv6 needs {IPV6_MIN_MTU}",
-                path=("devices", device.name, *(("peer",) if side else ()), "addresses"),
+                path=("devices", device.name, *(("peer",) if side else ())),
                 hint=f"write `mtu: {IPV6_MIN_MTU}` or more",
             )
 
@@ -128,7 +130,8 @@ def in_place(devices: Mapping[str, Device], live: Node, adopt: bool) -> Iterator
         for side, end in enumerate(device.ends):
             path: Path = ("devices", name, "peer") if side else ("devices", name)
             there = found.ends[side].taken if found and side < len(found.ends) else ()
-            for taken in (*there, *live.taken.get(name, ())):
+            coming = (taken for taken in live.taken.get(name, ()) if taken.side == side)
+            for taken in (*there, *coming):
                 wanted = taken.route in end.routes or taken.address in end.addresses
                 if wanted and taken.blocking and not (adopt and taken.gone):
                     yield _in_place(taken, end, path)
@@ -136,6 +139,14 @@ def in_place(devices: Mapping[str, Device], live: Node, adopt: bool) -> Iterator
 
 def _in_place(taken: Taken, end: Endpoint, path: Path) -> Problem:
     where = f"{end.name} in {end.namespace}" if end.namespace else end.name
+    if taken.off:
+        what = taken.address.text if taken.address else f"a route to {taken.route.to}" if taken.route else "IPv6"
+        return Problem(
+            "NK0454",
+            f"IPv6 is switched off on {where}, which shall have {what}",
+            path=(*path, "addresses", end.addresses.index(taken.address)) if taken.address else (*path, "routes"),
+            hint="write `sysctl: {ipv6: {disable_ipv6: 0}}`, or take its IPv6 addresses and routes out",
+        )
     if taken.address is not None:
         return Problem(
             "NK0450",

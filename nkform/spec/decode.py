@@ -238,8 +238,9 @@ def _check_mtu(data: Data, path: Path, context: Context) -> None:
     if mtu is None or mtu >= 1280:
         return
     for end in (data, data.get("peer") or {}):
-        if any(address and ":" in address for address in end.get("addresses", ())):
-            hint = "write mtu: 1280 or more, or take the IPv6 addresses out"
+        six = any(address and ":" in address for address in end.get("addresses", ()))
+        if six or (end.get("sysctl") or {}).get("ipv6"):
+            hint = f"write mtu: 1280 or more, or take the IPv6 {'addresses' if six else 'sysctls'} out"
             context.report(
                 "NK0312",
                 f"with an MTU of {mtu} the kernel drops IPv6, which needs 1280",

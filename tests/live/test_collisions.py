@@ -91,6 +91,20 @@ def test_ipv6_on_a_device_that_somebody_made_too_small_is_named(node: Node) -> N
     node.apply(made)
 
 
+@pytest.mark.parametrize(
+    "more", [{"routes": [{"to": "fd09::/64"}]}, {"sysctl": {"ipv6": {"accept_ra": 0}}}], ids=["route", "sysctl"]
+)
+def test_all_else_of_ipv6_is_named_there_too(node: Node, more: dict[str, Any]) -> None:
+    """The kernel has no IPv6 on such a device, nor its sysctls."""
+    made = pair()
+    node.apply(made)
+    ip("link", "set", "v0", "mtu", "1000")
+    made["devices"]["v0"].update(more)
+    assert "NK0458" in node.refused(made)
+    made["devices"]["v0"]["mtu"] = 1280
+    node.apply(made)
+
+
 @pytest.mark.parametrize("kind", kinds())
 @pytest.mark.parametrize(("name", "peer", "space"), [("taken", "eth0", ""), ("v0", "taken", "web")])
 def test_a_name_that_another_link_has_besides_its_own_is_named(

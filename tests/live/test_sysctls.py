@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.live.support import Node, ip, kinds, pings, sh
+from tests.live.support import Node, ip, kinds, links, pings, sh
 from tests.live.test_shared_routes import spec
 from tests.live.witness import IP
 
@@ -64,6 +64,45 @@ def test_ipv6_that_is_switched_off_has_no_addresses_and_no_routes(node: Node, wh
     assert "NK0454" in node.refused(made)
     made["devices"]["v0"][what] = [made["devices"]["v0"][what][0]]
     node.apply(made)
+
+
+@pytest.mark.parametrize("what", ["addresses", "routes"])
+@pytest.mark.parametrize("where", ["", "web"])
+@pytest.mark.parametrize("switch", ["default", "all", "link"])
+def test_ipv6_that_somebody_switched_off_is_named(node: Node, switch: str, where: str, what: str) -> None:
+    """A device that is to come gets what `default` says. Another device's part of the plan is carried out."""
+    made = spec("8")
+    made["namespaces"]["web"] = {}
+    made["devices"]["v1"] = {"kind": "veth", "peer": {"name": "x"}}
+    ip("netns", "add", "web")
+    device = made["devices"]["v0"]["peer" if where else "kind"]
+    end = device if where else made["devices"]["v0"]
+    end[what] = [end[what][0]]  # of IPv4
+    if what == "addresses":
+        del end["routes"][1]["via"]
+    if switch == "link":
+        node.apply(made)
+    name = end.get("name", "v0") if switch == "link" else switch
+    ip_netns = ["ip", "netns", "exec", where] if where else []
+    sh(*ip_netns, "sysctl", "-qw", f"net.ipv6.conf.{name}.disable_ipv6=1")
+    error = node.refused(made)
+    assert error.count("NK0454") == 1
+    assert f"{end.get('name', 'v0')}" in error
+    assert node.run("apply", "-y", "--keep-going", str(node.path)).code == 1
+    assert "x" in links()
+    end["sysctl"] = {"ipv6": {"disable_ipv6": 0}}
+    node.apply(made)
+
+
+def test_going_back_switches_ipv6_on_again(node: Node) -> None:
+    node.apply(spec("8"))
+    off = spec("8")
+    for end in off["devices"]["v0"], off["devices"]["v0"]["peer"]:
+        end["sysctl"] = {"ipv6": {"disable_ipv6": 1}}
+        end["addresses"], end["routes"] = [end["addresses"][0]], [end["routes"][0]]
+    node.apply(off)
+    assert node.run("rollback", "-y").code == 0
+    assert node.changes(spec("8")) == []
 
 
 def test_the_largest_mtu_of_a_route_is_the_kernels(node: Node) -> None:

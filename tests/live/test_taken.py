@@ -94,6 +94,23 @@ def test_what_leads_through_another_device_cannot_be_taken_over(node: Node) -> N
     assert "default via 192.168.15.2 dev uplink proto static" in ip("route")
 
 
+@pytest.mark.parametrize("kind", ["blackhole", "unreachable", "prohibit", "throw"])
+def test_what_drops_packets_has_the_place_of_a_route(node: Node, kind: str) -> None:
+    """The kernel has one place for both (EEXIST). A workload can put such a one where it likes."""
+    node.apply(spec("8"))
+    ip("route", "del", "default", namespace="web")
+    ip("route", "add", kind, "default", namespace="web")
+    for words in (), ("--adopt",):
+        error = node.refused(spec("8"), *words)
+        assert "NK0451]: route 0.0.0.0/0 via 10.7.0.8 of eth0 in web has no place: " in error
+        assert f"{kind} 0.0.0.0/0 dev no device" in error
+    ip("route", "del", kind, "default", namespace="web")
+    ip("route", "append", kind, "default", namespace="web")
+    ip("route", "prepend", "default", "via", "10.7.0.8", "dev", "eth0", "proto", "78", namespace="web")
+    node.apply(spec("9"))
+    assert f"{kind} default" in ip("route", namespace="web")
+
+
 def test_a_link_local_address_of_the_kernel_is_named(node: Node) -> None:
     made = spec("8")
     node.apply(made)
