@@ -294,6 +294,18 @@ def test_an_xdp_program_is_said(node: Node, way: Any) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
+def test_further_names_are_said(node: Node, way: Any) -> None:
+    _, second = way(node)
+    name, peer = replaced(node, second)
+    ip("link", "property", "add", "dev", name, "altname", "primary-by-another-name")
+    ip("link", "property", "add", "dev", peer, "altname", "peer-by-another-name", namespace="a")
+    said = node.plan(second).err
+    assert f"name primary-by-another-name of {name}" in said
+    assert f"name peer-by-another-name of {peer} in a" in said
+    node.apply(second)
+
+
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
     "words", ["pfifo limit 77", "tbf rate 1mbit burst 10k latency 10ms", "fq_codel limit 77 noecn", "fq limit 77"]
 )
