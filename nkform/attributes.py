@@ -89,6 +89,8 @@ _SCRUB = {"none": 0, "default": 1}
 _SIZE = {"type": "integer", "minimum": 1, "maximum": MAX_GSO}
 _QUEUES = {"type": "integer", "minimum": 1, "maximum": 4096}
 """rtnl_create_link in net/core/rtnetlink.c."""
+_GSO_SIZE = {"type": "integer", "minimum": 513, "maximum": MAX_GSO}
+"""The kernel takes none below MAX_TCP_HEADER + 1 (include/net/tcp.h): at most 513, by its configuration. Bytes."""
 _BYTES16 = {"type": "integer", "minimum": 0, "maximum": 65535}
 
 ATTRIBUTES: tuple[Attribute, ...] = (
@@ -151,7 +153,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     ),
     # The kernel copies a gso_max_size or gro_max_size of at most 65536 to its IPv4 twin: the twins come after them.
     Attribute(
-        "gso_max_size", "pair", Ifla(41, "u32"), "live", _BOTH, _SIZE,
+        "gso_max_size", "pair", Ifla(41, "u32"), "live", _BOTH, _GSO_SIZE,
         "Largest IPv6 packet before segmentation (BIG TCP above 65536), in bytes, at both ends.", usual=65536,
     ),
     Attribute(
@@ -160,7 +162,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         feature="gro_max_size", usual=65536,
     ),
     Attribute(
-        "gso_ipv4_max_size", "pair", Ifla(63, "u32"), "live", _BOTH, _SIZE,
+        "gso_ipv4_max_size", "pair", Ifla(63, "u32"), "live", _BOTH, _GSO_SIZE,
         "Largest IPv4 packet before segmentation, in bytes, at both ends.",
         feature="gso_ipv4", usual=65536,
     ),

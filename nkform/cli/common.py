@@ -182,6 +182,10 @@ def programs_of(spec: Spec, options: argparse.Namespace) -> Iterator[Programs | 
 
         Store(objects, create=False).close()
     if not any(needs_programs(device) for device in spec.node.devices.values()):
+        if spec.templates:
+            from nkform.bpf.catalogue import catalogue
+
+            catalogue([Path(folder) for folder in spec.templates])
         yield None
         return
     from nkform.bpf.programs import Programs, Source

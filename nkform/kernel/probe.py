@@ -37,8 +37,12 @@ def probe(namespaces: Namespaces, wanted: Collection[str]) -> frozenset[str]:
 
 
 def _has_sysctl(key: str) -> bool:
+    """Also whether it can be set; root may write to any file, as far as its mode goes."""
     family, _, name = key.partition(".")
-    return os.path.exists(f"/proc/sys/net/{family}/conf/default/{name}")
+    try:
+        return bool(os.stat(f"/proc/sys/net/{family}/conf/default/{name}").st_mode & 0o200)
+    except OSError:
+        return False
 
 
 def _links(socket: Socket) -> set[str]:

@@ -236,6 +236,6 @@ def _missing(device: Device, features: Collection[str]) -> Iterator[Problem]:
                 family, _, name = key.partition(".")
                 yield Problem(
                     "NK0406",
-                    f"this kernel has no sysctl net.{family}.conf.*.{name}",
+                    f"this kernel has no sysctl net.{family}.conf.*.{name} that can be set",
                     path=("devices", device.name, *prefix, "sysctl", family, name),
                 )

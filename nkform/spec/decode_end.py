@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 from nkform.model import Address, Attrs, Endpoint, Route
 from nkform.problem import Path
 from nkform.spec import names
-from nkform.spec.inet import BadAddress, Prefix, is_link_local, is_multicast, parse_ip, parse_prefix, unicast_fault
+from nkform.spec.inet import (
+    BadAddress,
+    Prefix,
+    impossible_gateway,
+    is_link_local,
+    is_multicast,
+    parse_ip,
+    parse_prefix,
+    unicast_fault,
+)
 from nkform.spec.meaning import Networks
 from nkform.spec.scalars import quoted, why_not_number
 
@@ -18,6 +27,9 @@ if TYPE_CHECKING:
 
 _ANY: Mapping[int, Prefix] = {AF_INET: Prefix(AF_INET, 0, 0, "0.0.0.0"), AF_INET6: Prefix(AF_INET6, 0, 0, "::")}
 _MIN_MTU_IPV6 = 1280
+_SYSCTL_MOST = (1 << 31) - 1
+"""What they are kept in is an int, but for this one (net/ipv4/devinet.c, net/ipv6/addrconf.c)."""
+_UNSIGNED = "ioam6_id_wide"
 _METRIC_IPV6 = 1024
 """IP6_RT_PRIO_USER, include/net/ip6_fib.h: what the kernel makes of a metric of 0."""
 
@@ -71,6 +83,8 @@ def _routes(
         route, to, via = decoded
         if via is None:
             direct.append(to)
+        elif fault := impossible_gateway(via, addresses, onlink=route.onlink):
+            context.report("NK0310", f"{via.text} {fault}: it is no gateway", (*where, "via"), "")
         elif not route.onlink and not (via.family == AF_INET6 and is_link_local(via)):
             gateways.append((via, (*where, "via")))
         routes.append(route)
@@ -174,6 +188,8 @@ def _sysctl(data: Mapping[str, Mapping[str, int | str]], path: Path, context: Co
             if fault := names.sysctl_fault(key):
                 context.report("NK0314", f"the sysctl's name {quoted(key)} {fault}", where, "")
             text = str(value) if key != "stable_secret" else _exploded(str(value), where, context)
+            if text.removeprefix("-").isdecimal() and key != _UNSIGNED and abs(int(text[:12])) > _SYSCTL_MOST:
+                context.report("NK0314", f"`{key}` cannot be {text}", where, f"at most {_SYSCTL_MOST}")
             if isinstance(value, str):
                 _check_sysctl_text(key, value, where, context)
             found[f"{family}.{key}"] = text

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from typing import NamedTuple
@@ -93,6 +94,21 @@ def unicast_fault(ip: Prefix) -> str | None:
         return "is the loopback address"
     if ip.family == AF_INET and ip.value == 0xFFFFFFFF:
         return "is the broadcast address"
+    return None
+
+
+def impossible_gateway(via: Prefix, addresses: Iterable[Prefix], *, onlink: bool) -> str | None:
+    """Why an end with these addresses can have no route through a gateway, or None.
+
+    Without `onlink`, IPv4 takes an address of its own (net/ipv4/fib_semantics.c, fib_check_nh_v4_gw); IPv6 never does.
+    """
+    for own in addresses:
+        if own.family != via.family:
+            continue
+        if own.value == via.value and (onlink or via.family == AF_INET6):
+            return "is an address of the same end"
+        if via.family == AF_INET and own.length < 31 and via.value == own.value | ((1 << (32 - own.length)) - 1):
+            return f"is the broadcast address of {own.network}"
     return None
 
 

@@ -183,6 +183,16 @@ def test_a_folder_of_objects_that_is_not_there_is_an_error(node: Node, chain: bo
         assert "NK0736" in error
 
 
+@pytest.mark.parametrize("chain", [True, False], ids=["programs", "no programs"])
+def test_a_folder_of_templates_that_is_not_there_is_an_error(node: Node, chain: bool) -> None:
+    """Also where nothing is made of them."""
+    declared = spec({"count": {"template": "counters"}}) if chain else {"version": 1, "node": NODE}
+    for command in ("plan", "apply"):
+        error = node.refused({**declared, "templates": ["/nonexistent"]}, command=command)
+        assert "NK0701" in error
+        assert "/nonexistent" in error
+
+
 OUT = "{out: {role: value, description: x, type: string, format: ifindex}}"
 
 

@@ -47,6 +47,21 @@ def test_the_mtu_of_ipv6_holds(node: Node, kind: str) -> None:
     assert "NK0455" in node.refused(made)
 
 
+def test_a_sysctl_that_cannot_be_set_is_named(node: Node) -> None:
+    made = spec("8")
+    made["devices"]["v0"]["sysctl"] = {"ipv4": {"mc_forwarding": 1}}
+    assert "NK0406" in node.refused(made)
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_the_smallest_size_of_segments_is_taken(node: Node, kind: str) -> None:
+    made = spec("8", kind)
+    made["devices"]["v0"] |= {"gso_max_size": 512, "gso_ipv4_max_size": 512}
+    assert node.refused(made).count("NK0204") == 2
+    made["devices"]["v0"] |= {"gso_max_size": 513, "gso_ipv4_max_size": 513}
+    node.apply(made)
+
+
 def test_a_secret_that_was_never_set_is_set(node: Node) -> None:
     made = spec("8")
     node.apply(made)
