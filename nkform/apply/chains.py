@@ -175,7 +175,7 @@ class Chains:
             try:
                 link = bpf_links.open_link(pin.path(self._base))
             except BpfError as error:
-                if error.errno == errno.ENOENT:  # somebody else was faster
+                if error.errno in (errno.ENOENT, errno.EINVAL):  # somebody else was faster, or put something else there
                     continue
                 raise
             with bpf.owned(link):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nkform.kernel import bpffs
+from nkform.kernel import bpf, bpffs
 from nkform.kernel.bpf import owned
-from nkform.kernel.bpf_links import AttachType, link_detach, link_info, open_link
+from nkform.kernel.bpf_links import AttachType, link_detach, link_info, open_link, query
+from nkform.kernel.bpf_programs import prog_load
+from tests.live.bpf_programs import returns
 from tests.live.chain_sites import CLSACT_INGRESS, NODE, TEMPLATES, Site, pins, sites
-from tests.live.support import Node, ip, links, needs
+from tests.live.support import Node, ip, link, links, needs
 
 pytestmark = pytest.mark.usefixtures("made_once")
 
@@ -71,10 +74,30 @@ def test_a_link_that_somebody_detached_leaves_no_pin(node: Node) -> None:
     ip("link", "add", "v9", "type", "veth", "peer", "name", "v9p")
     node.apply(external("v9"))
     (pin,) = bpffs.pins(NODE)
-    with owned(open_link(pin.path())) as link:
-        link_detach(link)
+    with owned(open_link(pin.path())) as opened:
+        link_detach(opened)
     assert node.run("destroy", "-y", "--node", NODE).code == 0
     assert (pins(), folders()) == ([], [])
+
+
+@needs("tcx")
+def test_what_others_put_among_our_pins_stays_and_is_in_nobodys_way(node: Node) -> None:
+    """No link, or no pin at all."""
+    ip("link", "add", "v9", "type", "veth", "peer", "name", "v9p")
+    node.apply(external("v9"))
+    (pin,) = bpffs.pins(NODE)
+    folder = Path(pin.path()).parent
+    folder.joinpath("folder").mkdir()
+    with owned(prog_load(returns(-1), "theirs")) as fd:
+        bpf.pin(fd, folder / "theirs")
+        bpf.pin(fd, folder / f"count@{'a' * 16}@1@1")
+    changed = external("v9")
+    changed["devices"]["v9"]["programs"]["egress"] = ["count"]
+    node.apply(changed)
+    destroyed = node.run("destroy", "-y", "--node", NODE)
+    assert destroyed.code == 0, destroyed.err
+    assert query(link("v9")["ifindex"], AttachType.TCX_INGRESS).entries == ()
+    assert {entry.name for entry in folder.iterdir()} == {"folder", "theirs", f"count@{'a' * 16}@1@1"}
 
 
 @needs("tcx")
@@ -86,12 +109,12 @@ def test_programs_go_from_a_device_that_is_in_another_namespace_by_now(node: Nod
     ip("link", "add", "v7", "type", "veth", "peer", "name", "v7p")
     node.apply(external("v9", *(["v7"] if another else [])))
     (pin,) = (pin for pin in bpffs.pins(NODE) if pin.device == "v9")
-    link = open_link(pin.path())
+    opened = open_link(pin.path())
     ip("link", "set", "v9", "netns", "b")
-    ip("link", "add", "v5", "index", str(link_info(link).ifindex), "type", "veth", "peer", "name", "v5p")
+    ip("link", "add", "v5", "index", str(link_info(opened).ifindex), "type", "veth", "peer", "name", "v5p")
     destroyed = node.run("destroy", "-y", "--node", NODE)
-    with owned(link):
-        assert link_info(link).ifindex == 0
+    with owned(opened):
+        assert link_info(opened).ifindex == 0
     assert (destroyed.code, pins(), folders()) == (0, [], [])
     assert destroyed.err.count("NK0429") == 1
 
