@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from nkform.dataclass import dataclass, field, replace
-from nkform.model import Address, Attrs, Chain, Device, Endpoint, Filled, Hook, Master, Program, Route, Value
+from nkform.model import Address, Attrs, Chain, Device, Endpoint, Filled, Hook, Master, Program, Route, RouteKey, Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,8 +289,11 @@ def configure(device: str, endpoint: Endpoint, *, silent: bool = False) -> Itera
     if up:
         yield SetUp(end, True)
         yield from (AddAddress(end, address) for address in late)
-        # A gateway must be reachable first.
-        yield from (AddRoute(end, route) for route in sorted(endpoint.routes, key=lambda route: route.via is not None))
+        # A gateway must be reachable first. What comes back may have had several routes of one key.
+        keys: set[RouteKey] = set()
+        for route in sorted(endpoint.routes, key=lambda route: route.via is not None):
+            yield AddRoute(end, route, beside=route.key in keys)
+            keys.add(route.key)
 
 
 def create(device: Device) -> Iterator[Action]:

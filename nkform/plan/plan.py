@@ -41,6 +41,7 @@ from nkform.plan.obstacles import in_place, obstacles
 from nkform.plan.parts import absent
 from nkform.plan.phases import Phases
 from nkform.plan.resolve import resolve
+from nkform.plan.routes import hops_behind
 from nkform.problem import NkformError, Problem
 
 LOSSES = "NK0426"
@@ -149,6 +150,8 @@ def build(
         phases.delete.append(DeletePair(device))
         changes.append(Change("destroy", "device", device.name, reason="it is not in the spec", before=device))
     changes += _device_changes(desired.name, devices, live, phases, features)
+    if changes:
+        phases.close += hops_behind(devices, live)
     warnings += _losses(changes)
     changes += _chains_left(desired, live, targets, phases)
     if not targets:

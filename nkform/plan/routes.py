@@ -10,11 +10,11 @@ for a moment.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from nkform.dataclass import replace
-from nkform.model import Endpoint, Route, RouteKey
-from nkform.plan.actions import Action, AddRoute, DeleteRoute, End
+from nkform.model import Device, Endpoint, Node, Route, RouteKey
+from nkform.plan.actions import Action, AddRoute, DeleteRoute, End, end_of
 
 RouteChange = tuple[Route | None, Route | None]
 """Before and after; None is absent."""
@@ -142,3 +142,18 @@ def _exchange(end: End, before: Route, after: Route, behind: Sequence[Route], *,
         return
     yield AddRoute(end, after, beside=True, first=first and ":" not in after.to and not kernel_takes(before, after))
     yield from gone
+
+
+def hops_behind(desired: Mapping[str, Device], live: Node) -> Iterator[Action]:
+    """Removes next hops that are told of behind one of ours through another end, and that their own end has not
+    declared: of what is ours among them, one would be the first, and known as ours, once that one goes."""
+    ends = [(name, side, end) for name, device in live.devices.items() for side, end in enumerate(device.ends)]
+    doubtful = [(name, side, end, route) for name, side, end in ends for route in end.routes if not route.ours]
+    if not doubtful:
+        return
+    firsts = {(end.namespace, route.key): end for _, _, end in ends for route in end.routes if route.ours}
+    for name, side, end, route in reversed(doubtful):
+        first = firsts.get((end.namespace, route.key), end)
+        declared = desired[name].ends[side].routes if name in desired and side < len(desired[name].ends) else ()
+        if first is not end and not any(_is(each, route) for each in declared if each.key == route.key):
+            yield DeleteRoute(end_of(name, end, end), route)

@@ -280,3 +280,36 @@ def test_what_a_workload_had_twice_comes_back_twice(node: Node) -> None:
     outcome = node.run("rollback", "-y")
     assert outcome.code == 0, outcome.err
     assert (ip("route", namespace="web"), ip("-6", "route", namespace="web")) == before
+
+
+@pytest.mark.parametrize("way", ["changed", "deleted"])
+def test_next_hops_through_two_ends_of_a_workload_are_in_nobodys_way(node: Node, way: str) -> None:
+    """The one through the second end becomes the first once that through the first end goes."""
+    made = spec("8")
+    peer = {"name": "eth1", "namespace": "web", "addresses": ["10.9.0.2/24", "fd09::2/64"]}
+    made["devices"]["v1"] = {"kind": "veth", "addresses": ["10.9.0.1/24", "fd09::1/64"], "peer": peer}
+    node.apply(made)
+    hop = "nexthop via fd07::5 dev eth0 nexthop via fd09::5 dev eth1 nexthop via fd09::6 dev eth1"
+    ip("-6", "route", "add", "fd16::/64", "proto", "78", *hop.split(), namespace="web")
+    before = ip("-6", "route", namespace="web")
+    if way == "deleted":
+        del made["devices"]["v0"]
+    made["devices"]["v1"]["peer"]["routes"] = [{"to": "10.99.0.0/16", "via": "10.9.0.9"}]
+    if way == "changed":
+        with strikes("add route 10.99.0.0/16 to eth1"):
+            assert "NK0504" not in node.refused(made, command="apply")
+        assert ip("-6", "route", namespace="web") == before
+    node.apply(made)
+    assert "fd16::" not in ip("-6", "route", namespace="web")
+
+
+def test_a_pair_that_comes_back_has_what_it_had_twice(node: Node) -> None:
+    node.apply(spec("8"))
+    for number in "567":
+        ip("route", "append", "10.9.0.0/16", "via", f"10.7.0.{number}", "dev", "eth0", "proto", "78", namespace="web")
+    before = ip("route", namespace="web")
+    nothing: Spec = {"version": 1, "node": "w", "namespaces": {"web": {"create": True}}}
+    node.apply(nothing)
+    outcome = node.run("rollback", "-y")
+    assert outcome.code == 0, outcome.err
+    assert ip("route", namespace="web") == before
