@@ -7,7 +7,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 
 from nkform.dataclass import replace
-from nkform.model import Device, Endpoint, Node
+from nkform.kernel.inet import is_bound, is_passing
+from nkform.model import Device, Endpoint, Node, Route
 from nkform.plan.actions import Action, DeletePair, DeleteRoute, MoveEnd, SetSysctl
 from nkform.plan.plan import Plan
 
@@ -44,14 +45,25 @@ def noted(plan: Plan, live: Node, ends: Mapping[str, Collection[str]], values: V
 
 
 def _with_doubtful(plan: Plan, live: Node) -> Node:
-    """The live node as going back shall find it: of next hops that may be others', those that the plan may remove."""
+    """The live node as going back shall find it: of next hops that may be others', those that the plan may remove.
+
+    And of routes that nobody declared, those that can be had again when a pair has gone.
+    """
     ends = [end for device in live.devices.values() for end in device.ends]
-    if all(route.ours for end in ends for route in end.routes):
+    if all(route.ours and not route.message for end in ends for route in end.routes):
         return live
+    gone = any(isinstance(action, DeletePair) for action in plan.actions)
+    firsts = {(end.namespace, route.key): end for end in ends for route in end.routes if route.ours}
     removed = {(a.end.device, a.end.name, a.route) for a in plan.actions if isinstance(a, DeleteRoute)}
 
     def kept(device: Device, end: Endpoint) -> Endpoint:
-        routes = (route for route in end.routes if route.ours or (device.name, end.name, route) in removed)
+        routes = (
+            route
+            for route in end.routes
+            if route.ours
+            or ((device.name, end.name, route) in removed and firsts.get((end.namespace, route.key), end) is end)
+        )
+        routes = (route for route in routes if not route.message or _can_be_had_again(route, gone))
         return replace(end, routes=tuple(routes))
 
     devices = {
@@ -59,6 +71,11 @@ def _with_doubtful(plan: Plan, live: Node) -> Node:
         for name, device in live.devices.items()
     }
     return live.with_devices(devices)
+
+
+def _can_be_had_again(route: Route, gone: bool) -> bool:
+    message = bytes.fromhex(route.message)
+    return not is_passing(message) and not (gone and is_bound(message))
 
 
 def _by_index(devices: Mapping[str, Device]) -> dict[int, Device]:

@@ -78,6 +78,8 @@ RTA_NH_ID = 30
 RTA_PREF = 20
 RTA_FLOW, RTA_ENCAP_TYPE, RTA_ENCAP = 11, 21, 22
 RTAX_MTU = 2
+PASSING = attribute(RTA_CACHEINFO, bytes(RTA_EXPIRES_AT) + b"\1" + bytes(23))
+"""A struct rta_cacheinfo that says no more than that a route will go; it is not sent."""
 OF_THE_HOP = {RTA_OIF, RTA_GATEWAY, RTA_VIA, RTA_MULTIPATH, RTA_FLOW, RTA_ENCAP_TYPE, RTA_ENCAP, RTA_CACHEINFO}
 """What the kernel reports of a nexthop object, and what it alone tells."""
 KNOWN = frozenset(
@@ -206,7 +208,10 @@ def decode_routes(body: bytes) -> tuple[tuple[int, Route], ...]:
     metric = U32.unpack_from(parts[RTA_PRIORITY])[0] if RTA_PRIORITY in parts else 0
     source = inet_ntop(family, parts[RTA_PREFSRC]) if RTA_PREFSRC in parts else None
     mtu = U32.unpack_from(metrics[RTAX_MTU])[0] if RTAX_MTU in metrics else 0
-    to, message = f"{inet_ntop(family, destination)}/{length}", body.hex() if strange and not shared else ""
+    to = f"{inet_ntop(family, destination)}/{length}"
+    message = ""
+    if strange and not shared:  # the same through whatever link, and at whatever time
+        message = (through(body, 0) + (PASSING if _passing(parts) else b"")).hex()
     routes: list[tuple[int, Route]] = []
     for index, via, flagged in _hops(family, flags, parts):
         onlink = bool(flagged & RTNH_F_ONLINK)
@@ -445,6 +450,16 @@ def through(route: bytes, index: int, *, sourceless: bool = False) -> bytes:
         if number not in (RTA_OIF, RTA_CACHEINFO) and not (sourceless and number == RTA_PREFSRC):
             body += attribute(number, bytes(payload))
     return body if RTA_MULTIPATH in parts else body + u32(RTA_OIF, index)
+
+
+def is_bound(route: bytes) -> bool:
+    """Whether a dumped route can only be had as long as there are just those links or that nexthop object."""
+    return not {RTA_MULTIPATH, RTA_NH_ID}.isdisjoint(walk(route, RTMSG.size, len(route)))
+
+
+def is_passing(route: bytes) -> bool:
+    """Whether a dumped route is there for some time only."""
+    return _passing(walk(route, RTMSG.size, len(route)))
 
 
 def add_foreign_route(route: bytes, index: int, name: str, *, instead: bool = False) -> Request:

@@ -292,7 +292,7 @@ def configure(device: str, endpoint: Endpoint, *, silent: bool = False) -> Itera
         # A gateway must be reachable first. What comes back may have had several routes of one key.
         keys: set[RouteKey] = set()
         for route in sorted(endpoint.routes, key=lambda route: route.via is not None):
-            yield AddRoute(end, route, beside=route.key in keys)
+            yield AddRoute(end, route, beside=route.key in keys or not route.ours)
             keys.add(route.key)
 
 

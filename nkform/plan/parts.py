@@ -112,7 +112,8 @@ def dependent(names: Iterable[Name], nodes: Collection[Node]) -> frozenset[Name]
 
 
 def parts(plan: Plan, nodes: Collection[Node]) -> list[frozenset[Name]]:
-    """The parts that a plan can be carried out in: each device with the namespaces that change and that it is in.
+    """The parts that a plan can be carried out in: each device with the namespaces that change and that it is in, and
+    with those that it takes a name from.
 
     A namespace may be of several parts: it is made with the first of them, and goes with the last.
     """
@@ -128,8 +129,24 @@ def parts(plan: Plan, nodes: Collection[Node]) -> list[frozenset[Name]]:
             spaces = {("namespace", key) for key in keys.get(name, ())}.intersection(changed)
             found[kind, name] = frozenset({(kind, name), *spaces})
             taken |= spaces
+    for one, other in _exchanges(nodes):
+        if one in found and other in found:
+            together = found[one] | found[other]
+            found |= dict.fromkeys((name for name in found if name in together), together)
     alone = {name: frozenset({name}) for name in changed if name[0] == "namespace" and name not in taken}
-    return [*alone.values(), *found.values()]
+    return [*alone.values(), *dict.fromkeys(found.values())]
+
+
+def _exchanges(nodes: Collection[Node]) -> Iterator[tuple[Name, Name]]:
+    """Devices that have an end of the same name in the same namespace, one before and the other after."""
+    first, *others = nodes
+    holders = {(end.namespace, end.name): name for name, device in first.devices.items() for end in device.ends}
+    for node in others:
+        for name, device in node.devices.items():
+            for end in device.ends:
+                other = holders.get((end.namespace, end.name), name)
+                if other != name:
+                    yield ("device", other), ("device", name)
 
 
 def _keys(device: Device) -> set[str]:

@@ -121,7 +121,7 @@ def additions(end: End, changes: Sequence[RouteChange], live: Endpoint) -> Itera
             held.add(key)
             yield from _exchange(end, instead, after, behind, first=not ahead.get(key, True))
             continue
-        yield AddRoute(end, after, beside=key in held)
+        yield AddRoute(end, after, beside=key in held or not after.ours)
         held.add(key)
         # One of these may be ours of an earlier day. The kernel removes it only if it has our protocol.
         yield from (DeleteRoute(end, hop, beside=True) for hop in hops)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from typing import Any
 
@@ -313,3 +314,36 @@ def test_a_pair_that_comes_back_has_what_it_had_twice(node: Node) -> None:
     outcome = node.run("rollback", "-y")
     assert outcome.code == 0, outcome.err
     assert ip("route", namespace="web") == before
+
+
+@pytest.mark.parametrize("way", ["in place", "deleted", "exchanged"])
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["nexthop add id 5 via 10.7.0.5 dev eth0", "route add 10.9.0.0/24 nhid 5 proto 78"],
+        ["route add 10.9.0.0/24 proto 78 nexthop via 10.7.0.5 dev eth0 nexthop via 10.8.0.5 dev eth1"],
+        ["-6 route add fd16::/64 proto 78 nexthop via fd07::5 dev eth0 nexthop via fd08::5 dev eth1"],
+        ["-6 route add fd16::/64 via fd07::5 dev eth0 proto 78 expires 500"],
+        ["route add 10.9.0.0/24 via 10.7.0.5 proto 78 tos 8", "route add 10.10.0.0/16 dev eth0 proto 78 advmss 1000"],
+    ],
+    ids=["object", "two ends", "two ends 6", "passing", "strange"],
+)
+def test_nothing_that_a_workload_adds_keeps_a_device_from_going_back(node: Node, way: str, lines: list[str]) -> None:
+    """With our number; what cannot be had again is not looked for."""
+    made = spec("8")
+    peer = {"name": "eth1", "namespace": "web", "addresses": ["10.8.0.2/24", "fd08::2/64"]}
+    made["devices"]["v1"] = {"kind": "veth", "addresses": ["10.8.0.1/24", "fd08::1/64"], "peer": peer}
+    node.apply(made)
+    for line in lines:
+        ip(*line.split(), namespace="web")
+    changed = spec("9" if way == "in place" else "8")
+    changed["devices"]["v1"] = copy.deepcopy(made["devices"]["v1"])
+    if way == "deleted":
+        del changed["devices"]["v0"]
+    if way == "exchanged":
+        changed["devices"]["v1"]["peer"]["name"], changed["devices"]["v0"]["peer"]["name"] = "eth0", "eth1"
+    node.apply(changed)
+    outcome = node.run("rollback", "-y")
+    assert outcome.code == 0, outcome.err
+    assert node.run("apply", "-y", str(node.write(made))).code == 0
+    assert node.changes() == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from nkform.dataclass import replace
 from nkform.model import Device, Endpoint, Namespace, Node
 from nkform.plan.parts import NOTHING, Without, parts, possible
 from nkform.plan.plan import Plan, build
@@ -74,3 +75,18 @@ def test_what_is_wrong_with_no_object_in_particular_is_wrong_with_all() -> None:
 
     with pytest.raises(NkformError, match="no object"):
         possible(never, ())
+
+
+def test_devices_that_exchange_a_name_are_one_part() -> None:
+    """Neither can be had without the other: the kernel gives a name once."""
+
+    def named(name: str, peer: str) -> Device:
+        return replace(pair(name, "a"), peer=Endpoint(peer, "a", attrs={"mtu": 1500, "up": False}))
+
+    live = node(named("v0", "eth0"), named("v1", "eth1"), named("v2", "eth2"))
+    desired = node(named("v0", "eth1"), named("v1", "eth0"), named("v2", "eth3"))
+    plan = build(desired, live, resolved=desired.devices)
+    assert {frozenset(name for _, name in part) for part in parts(plan, (desired, live))} == {
+        frozenset({"v0", "v1"}),
+        frozenset({"v2"}),
+    }
