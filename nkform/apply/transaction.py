@@ -20,10 +20,10 @@ from nkform.kernel import bpffs
 from nkform.kernel.netlink import KernelError
 from nkform.kernel.netns import Namespaces
 from nkform.kernel.rundir import Lock
-from nkform.model import Node
+from nkform.model import ROOT, Node
 from nkform.observe.node import observe
 from nkform.plan import restore
-from nkform.plan.actions import Action, CreatePair, DeletePair, SetChain, SetMap, device_of, undo
+from nkform.plan.actions import Action, CreatePair, DeletePair, SetChain, SetMap, SetMark, device_of, undo
 from nkform.plan.grace import are_worth_it
 from nkform.plan.parts import NOTHING, Without
 from nkform.plan.plan import Change, Plan, build
@@ -178,8 +178,9 @@ def apply(
             kept = renamed(left_alone(journal.entry.others, complete.actions), plan.changes)
             give_again(kept, means.namespaces, beside=False)  # what can be had with the spec
             live = observe(means.namespaces, plan.node, desired)
-            shall, there = without.trim(desired, live)
-            _verify(build(shall, there, features=means.features, targets=targets, resolved=plan.devices))
+            shall, there = (without | _freed(plan)).trim(desired, live)
+            resolved = {name: device for name, device in plan.devices.items() if name in shall.devices}
+            _verify(build(shall, there, features=means.features, targets=targets, resolved=resolved))
             means.interrupts.check()
             if chains is not None:
                 chains.sweep(live)
@@ -194,6 +195,14 @@ def apply(
             undone = _undone(steps, before, others, desired, journal, means, chains, cookies)
             raise NkformError(unexpected(error), *undone) from error
     return live
+
+
+def _freed(plan: Plan) -> Iterator[tuple[str, str]]:
+    """The devices that are others' again after going back: nobody declares them any more."""
+    for action in plan.actions:
+        match action:
+            case SetMark(namespace, name, False) if namespace == ROOT and name != "lo":
+                yield "device", name
 
 
 def _told(error: BaseException) -> Sequence[Problem]:

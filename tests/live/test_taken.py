@@ -9,6 +9,7 @@ import pytest
 
 from tests.live.support import Node, ip, kinds, sh
 from tests.live.test_shared_routes import spec
+from tests.live.whole import differences, whole
 
 Spec = dict[str, Any]
 
@@ -166,3 +167,33 @@ def test_going_back_does_not_need_to_adopt(node: Node) -> None:
     assert node.run("rollback", "-y").code == 0
     assert "mtu 1500" in ip("link", "show", "v0")
     assert "proto 78" in ip("route", "show", "default", namespace="web")
+
+
+@pytest.mark.parametrize("way", ["rollback", "confirm"])
+@pytest.mark.parametrize("kind", kinds())
+def test_an_adoption_can_be_regretted(node: Node, kind: str, way: str) -> None:
+    """The device is others' again, with all that they had on it."""
+    ip("netns", "add", "web")
+    words = ["mode", "l2"] if kind == "netkit" else []
+    ip("link", "add", "v0", "type", kind, *words, "peer", "name", "eth0", "netns", "web")
+    ip("link", "set", "v0", "up")
+    ip("link", "set", "eth0", "up", namespace="web")
+    ip("addr", "add", "10.7.0.9/24", "dev", "v0")
+    ip("addr", "add", "10.7.0.1/24", "dev", "v0")
+    ip("addr", "add", "fd07::1/64", "dev", "v0", "nodad")
+    ip("route", "add", "default", "via", "10.7.0.8", "dev", "v0", "proto", "dhcp")
+    ip("-6", "route", "add", "default", "via", "fd07::8", "dev", "v0", "proto", "bird", "metric", "1024")
+    before = whole()
+    made = spec("8", kind)
+    made["namespaces"]["web"] = {}
+    made["devices"]["v0"] |= {"mode": "l2"} if kind == "netkit" else {}
+    node.write(made)
+    if way == "rollback":
+        node.apply(made, "--adopt")
+        outcome = node.run("rollback", "-y")
+    else:
+        assert node.run("apply", "-y", "--adopt", str(node.path), "--confirm", "600s", "--detach").code == 0
+        outcome = node.run("rollback", "-y")
+    assert outcome.code == 0, outcome.err
+    assert differences(before, whole()) == []
+    node.apply(made, "--adopt")

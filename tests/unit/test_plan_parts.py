@@ -87,6 +87,6 @@ def test_devices_that_exchange_a_name_are_one_part() -> None:
     desired = node(named("v0", "eth1"), named("v1", "eth0"), named("v2", "eth3"))
     plan = build(desired, live, resolved=desired.devices)
     assert {frozenset(name for _, name in part) for part in parts(plan, (desired, live))} == {
-        frozenset({"v0", "v1"}),
-        frozenset({"v2"}),
+        frozenset({"a", "v0", "v1"}),
+        frozenset({"a", "v2"}),
     }
