@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from nkform.model import ROOT, Device, Endpoint, Namespace, Node, Taken
 from nkform.plan.compare import device_fields
@@ -13,7 +13,12 @@ IPV6_MIN_MTU = 1280
 
 
 def obstacles(
-    node: str, wanted: Mapping[str, Namespace], devices: Mapping[str, Device], live: Node, adopt: bool
+    node: str,
+    wanted: Mapping[str, Namespace],
+    devices: Mapping[str, Device],
+    live: Node,
+    adopt: bool,
+    readopt: Collection[str],
 ) -> Iterator[Problem]:
     """What stands in the way of a plan: things of others, things that are missing."""
     for name, namespace in wanted.items():
@@ -37,7 +42,7 @@ def obstacles(
             yield from _foreign(f"namespace {name}", found.owner, path, adopt)
     there = {ROOT, *live.namespaces, *wanted, *(d.peer.namespace for d in live.devices.values() if d.peer)}
     for name, device in devices.items():
-        yield from _device_obstacles(node, device, live, adopt)
+        yield from _device_obstacles(node, device, live, adopt or name in readopt)
         if device.peer and device.peer.namespace not in there:
             yield Problem(
                 "NK0410",

@@ -111,12 +111,13 @@ def build(
     targets: Collection[str] = (),
     resolved: Mapping[str, Device] | None = None,
     retake: bool = False,
+    readopt: Collection[str] = (),
 ) -> Plan:
     """Compares and orders. Raises NkformError with all that cannot be.
 
     `programs` tells the digests of programs. `resolved` are the devices of an earlier plan of the same spec, where the
     spec's meaning has been worked out already. `retake`: what others have put in the place of an address or a route of
-    ours is no obstacle to having it again.
+    ours is no obstacle to having it again. `readopt` are devices that were ours and have lost their mark.
     """
     problems: list[Problem] = []
     desired = desired.at_home(live.home)
@@ -136,7 +137,7 @@ def build(
     warnings = [*notes, *(p for p in problems if p.severity != "error")]
     errors += _unknown_targets(targets, desired, live)
     wanted = _wanted_namespaces(desired, devices, bool(targets))
-    errors += obstacles(desired.name, wanted, devices, live, adopt)
+    errors += obstacles(desired.name, wanted, devices, live, adopt, readopt)
     gone = [d for d in live.devices.values() if d.owner == desired.name and d.name not in desired.devices]
     gone = [d for d in gone if not targets or d.name in targets]
     errors += collisions(wanted, devices, live, gone)

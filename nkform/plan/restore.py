@@ -34,7 +34,8 @@ def declared(before: Node, live: Node) -> Node:
 def plan(before: Node, live: Node, features: Collection[str], without: Without = NOTHING) -> Plan:
     """What leads back, but for what is to be left alone. Raises NkformError where something of others is in the way."""
     desired, live = without.trim(declared(before, live), live)
-    found = build(desired, live, features=features, resolved=desired.devices, retake=True)
+    readopt = [name for name in desired.devices if _lost_its_mark(before.devices[name], live.devices.get(name), before)]
+    found = build(desired, live, features=features, resolved=desired.devices, retake=True, readopt=readopt)
     freed = [
         name
         for name, device in before.devices.items()
@@ -50,6 +51,11 @@ def _concerns(device: Device, live: Device | None, node: str) -> bool:
     if device.kind == "external":
         return live is not None
     return device.owner == node or (device.owner is None and live is not None and live.owner == node)
+
+
+def _lost_its_mark(device: Device, live: Device | None, before: Node) -> bool:
+    """Whether a device was ours and is the same one still, but nobody's: an adoption was taken back, say."""
+    return live is not None and device.owner == before.name and live.owner is None and live.index == device.index != 0
 
 
 def _declared(device: Device, live: Device | None) -> Device:

@@ -196,4 +196,23 @@ def test_an_adoption_can_be_regretted(node: Node, kind: str, way: str) -> None:
         outcome = node.run("rollback", "-y")
     assert outcome.code == 0, outcome.err
     assert differences(before, whole()) == []
+    if way == "rollback":  # the second one goes forward again
+        outcome = node.run("rollback", "-y")
+        assert outcome.code == 0, outcome.err
+        assert node.changes(made) == []
+        assert node.run("rollback", "-y").code == 0
     node.apply(made, "--adopt")
+
+
+def test_going_back_marks_what_has_lost_its_mark(node: Node) -> None:
+    node.apply(spec("8"))
+    changed = spec("8")
+    changed["devices"]["v0"]["mtu"] = 1400
+    node.apply(changed)
+    ip("link", "set", "v0", "alias", "")
+    assert node.run("rollback", "-y").code == 0
+    assert node.changes(spec("8")) == []
+    ip("link", "del", "v0")
+    ip("link", "add", "v0", "type", "veth", "peer", "name", "eth0", "netns", "web")
+    assert node.run("rollback", "-y").code == 1  # another one of its name is others'
+    assert "nkform:" not in ip("link", "show", "v0")
