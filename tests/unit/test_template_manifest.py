@@ -40,6 +40,12 @@ def test_every_built_in_template_has_packet_tests_for_each_of_its_modes(name: st
     assert {mode for test in tests for mode in test.modes} == set(template.modes)
 
 
+def test_a_guard_that_accepts_nobody_is_refused() -> None:
+    """It would cut the workload off without a word; by default it takes the addresses of the peer."""
+    (problem,) = check(catalogue()["source_guard"], {"prefixes": []}).problems
+    assert (problem.code, problem.path) == ("NK0712", ("prefixes",))
+
+
 def test_a_folder_of_the_users_adds_to_them(tmp_path: Path) -> None:
     found = catalogue([write(tmp_path)])
     assert set(found) == {*BUILT_IN, "mine"}
