@@ -18,6 +18,7 @@ from benchmarks.scenario import ALIAS, GATEWAY4, GATEWAY6, MTU, PEER, ROUTE_PROT
 
 DEVICES = "devices"
 DEVICES_READ = "devices, read back"
+DEVICES_ONE_QUEUE = "devices, told to have one queue"
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,9 @@ class IpRoute:
         pairs = list(self.scenario.pairs)
         self._write("namespaces", (f"netns add {pair.namespace}" for pair in pairs))
         self._write("host", (line for pair in pairs for line in _host(pair, self.scenario.kind)))
+        one_queue = (_with_one_queue(line) for pair in pairs for line in _host(pair, self.scenario.kind))
+        self._write("host-one-queue", one_queue)
+        self._write("undo", (f"link del {pair.name}" for pair in pairs))
         for pair in pairs:
             self._write(f"inside/{pair.namespace}", _inside(pair))
         self._write(
@@ -68,7 +72,11 @@ class IpRoute:
         yield self._script("read")
 
     def devices(self) -> Iterator[Measurement]:
-        """Makes the devices alone, in namespaces that exist; and the same with both ends read back."""
+        """Makes the devices alone, in namespaces that exist; with one queue an end, as nkform does and the kernel does
+        not by itself (netkit always does); and the same with both ends read back."""
+        if self.scenario.kind == "veth":
+            yield self._batch("host-one-queue", DEVICES_ONE_QUEUE)
+            call(self.ip, "-batch", str(self.folder / "undo"))
         made = self._batch("host", DEVICES)
         yield made
         yield joined(DEVICES_READ, [made, self._script("ends")])
@@ -96,6 +104,16 @@ def _host(pair: Pair, kind: str) -> Iterator[str]:
     else:
         yield f"link add {pair.name} mtu {MTU} type {kind} peer name {PEER} netns {pair.namespace} mtu {MTU}"
     yield f"link set {pair.name} alias {ALIAS} up"
+
+
+def _with_one_queue(line: str) -> str:
+    """A line that makes a veth, telling the kernel how many queues each end shall have."""
+    words = line.split(" type veth peer name ")
+    if len(words) == 1:
+        return line
+    one = "numtxqueues 1 numrxqueues 1"
+    name, rest = words[1].split(" ", 1)
+    return f"{words[0]} {one} type veth peer name {name} {one} {rest}"
 
 
 def _inside(pair: Pair) -> Iterator[str]:

@@ -1,7 +1,8 @@
 """Do two sides really make the same state? What `ip -d -j` says, without what differs by nature.
 
-Ifindexes, MAC addresses, the link-local addresses made of them, and namespace ids are the kernel's to choose. How far
-down the operational state of a pair is that is not up depends on the order in which it was made.
+Ifindexes, MAC addresses, the link-local addresses made of them, and namespace ids are the kernel's to choose, and so is
+the number of queues where it is not told; nkform makes one. How far down the operational state of a pair is that is not
+up depends on the order in which it was made.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ _BY_NATURE = frozenset(
         "link",
         "address",
         "permaddr",
+        "num_tx_queues",
+        "num_rx_queues",
         "valid_life_time",
         "preferred_life_time",
         "tentative",
