@@ -55,6 +55,11 @@ class Address:
     ours: bool = field(default=True, compare=False)
 
 
+def host(address: Address) -> str:
+    """An address without its prefix length."""
+    return address.text.partition("/")[0]
+
+
 RouteKey = tuple[int, str, int]
 """A route's table, destination and metric."""
 
@@ -114,8 +119,9 @@ class Taken:
 
     `address` or `route` is the declared one. `holder` says what is there and whose it is, as a message shows it.
     `gone` is what can be taken over for it, None where nothing can. `ahead`: their route comes before ours.
-    `blocking`: it is an obstacle; else ours has its place beside it. `off`: nobody has anything there, but IPv6 is
-    switched off on the link, or will be on one that is to come. `side` is 1 for the peer.
+    `blocking`: it is an obstacle; else ours has its place beside it. `side` is 1 for the peer.
+    `why`: nobody has anything there, but IPv6 is switched `off` on the link, or will be on one that is to come, or the
+    `source` that the route names is no address of the namespace.
     """
 
     holder: str
@@ -124,8 +130,8 @@ class Taken:
     gone: Address | Route | None = None
     ahead: bool = False
     blocking: bool = False
-    off: bool = False
     side: int = 0
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)

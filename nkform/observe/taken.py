@@ -14,7 +14,7 @@ from typing import TypeVar
 from nkform.dataclass import dataclass, field, replace
 from nkform.kernel import inet, sysctl
 from nkform.kernel.netlink import KernelError, Socket, whole
-from nkform.model import Address, Endpoint, Route, RouteKey, Taken
+from nkform.model import Address, Endpoint, Route, RouteKey, Taken, host
 
 T = TypeVar("T")
 
@@ -58,9 +58,30 @@ def look(
                     seen.taken.setdefault(place.slot, []).append(found)
     if wanted := _missing_routes(places, routes):
         # A kernel's route with such a source goes with an address of ours.
-        sources = {a.text.partition("/")[0] for some in addresses.values() for a in some if a.ours}
+        sources = {host(address) for some in addresses.values() for address in some if address.ours}
         _look_at_routes(socket, wanted, routes.keys(), sources, names, seen)
+        _look_at_sources(socket, wanted.values(), places, names, seen)
     return seen
+
+
+def _look_at_sources(
+    socket: Socket,
+    wanted: Collection[tuple[Place, Route]],
+    places: Iterable[Place],
+    names: Mapping[int, str],
+    seen: Seen,
+) -> None:
+    """Notes routes with a source that nobody has there, nor shall have."""
+    sources = {route.src for _, route in wanted if route.src}
+    if sources:
+        sources -= {host(address) for place in places for address in place.end.addresses}
+    if sources:
+        present = inet.of_links(inet.dump_any_addresses, socket, names)
+        sources -= {inet.decode_address(body)[0].partition("/")[0] for _, body in present}
+    for place, route in wanted:
+        if route.src in sources:
+            lacking = Taken("", route=route, blocking=True, why="source")
+            seen.taken.setdefault(place.slot, []).append(lacking)
 
 
 def _look_at_switches(
@@ -80,7 +101,7 @@ def _look_at_switches(
             if name not in switches:
                 switches[name] = _is_on(name)
             if switches[name]:
-                off = Taken("", address=address, route=route, blocking=True, off=True)
+                off = Taken("", address=address, route=route, blocking=True, why="off")
                 seen.taken.setdefault(place.slot, []).append(off)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 
-from nkform.model import ROOT, Device, Endpoint, Namespace, Node, Taken
+from nkform.model import ROOT, Device, Endpoint, Namespace, Node, Route, Taken, host
 from nkform.plan.compare import device_fields
 from nkform.problem import Path, Problem
 
@@ -140,11 +140,39 @@ def in_place(devices: Mapping[str, Device], live: Node, adopt: bool) -> Iterator
                 wanted = taken.route in end.routes or taken.address in end.addresses
                 if wanted and taken.blocking and not (adopt and taken.gone):
                     yield _in_place(taken, end, path)
+    yield from _sources_to_come(devices, live)
+
+
+def _sources_to_come(devices: Mapping[str, Device], live: Node) -> Iterator[Problem]:
+    """Routes in namespaces that are to be made, with a source that nobody shall have there."""
+    new: dict[str, set[str]] = {}
+    for device in devices.values():
+        for end in device.ends:
+            if end.namespace != ROOT and end.namespace not in live.namespaces:
+                new.setdefault(end.namespace, set()).update(map(host, end.addresses))
+    for name, device in devices.items() if new else ():
+        for side, end in enumerate(device.ends):
+            path: Path = ("devices", name, "peer") if side else ("devices", name)
+            for route in end.routes:
+                if route.src and route.src not in new.get(end.namespace, {route.src}):
+                    yield _without_source(route, end, path)
+
+
+def _without_source(route: Route, end: Endpoint, path: Path) -> Problem:
+    where = f"namespace {end.namespace}" if end.namespace else "this namespace"
+    return Problem(
+        "NK0459",
+        f"the source of the route to {route.to}, {route.src}, is no address of {where}",
+        path=(*path, "routes", end.routes.index(route)),
+        hint="declare the address, or take `src` out",
+    )
 
 
 def _in_place(taken: Taken, end: Endpoint, path: Path) -> Problem:
     where = f"{end.name} in {end.namespace}" if end.namespace else end.name
-    if taken.off:
+    if taken.why == "source" and taken.route is not None:
+        return _without_source(taken.route, end, path)
+    if taken.why == "off":
         what = taken.address.text if taken.address else f"a route to {taken.route.to}" if taken.route else "IPv6"
         return Problem(
             "NK0454",

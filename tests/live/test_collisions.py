@@ -339,3 +339,22 @@ def test_links_beside_a_foreign_ingress_qdisc_are_fine(node: Node) -> None:
     made["devices"]["v0"]["programs"] = {"peer": ["count"]}
     node.apply(made)
     assert "ingress" in sh("tc", "qdisc", "show", "dev", "v0")
+
+
+@pytest.mark.parametrize("namespace", [{}, {"create": True}], ids=["there", "to come"])
+def test_a_source_that_nobody_has_is_told(node: Node, namespace: dict[str, bool]) -> None:
+    route: dict[str, str] = {"to": "10.9.0.0/16", "src": "10.7.0.2"}
+    peer = {"name": "eth0", "namespace": "web", "addresses": ["10.7.0.1/24"], "routes": [route]}
+    devices = {"v0": {"kind": "veth", "peer": peer}}
+    made = {"version": 1, "node": "w", "namespaces": {"web": namespace}, "devices": devices}
+    if not namespace:
+        ip("netns", "add", "web")
+    assert "NK0459" in node.refused(made)
+    for src in ("10.7.0.1", "127.0.0.1"):  # which `lo` has once it is up
+        if src == "127.0.0.1":
+            if namespace:
+                continue
+            ip("link", "set", "lo", "up", namespace="web")
+        route["src"] = src
+        node.apply(made)
+        node.destroy()
