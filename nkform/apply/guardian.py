@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nkform.apply.interrupt import Interrupts
-from nkform.apply.journal import JOURNAL, OUTCOME, SPARE, UNCONFIRMED, Found, State, find, is_elsewhere
+from nkform.apply.journal import JOURNAL, OUTCOME, SPARE, UNCONFIRMED, Found, State, find, is_elsewhere, note_outcome
 from nkform.apply.lock import take
 from nkform.apply.recovery import revert
 from nkform.dataclass import dataclass
@@ -270,6 +270,7 @@ def go_back(node: str, token: str) -> tuple[Problem, ...] | None:
     Returns why something could not; None where the run is on record no more. Raises nothing.
     """
     problems: tuple[Problem, ...] = ()
+    spec = ""
     with contextlib.suppress(OSError):
         rundir.remove(node, SPARE)
     try:
@@ -277,7 +278,10 @@ def go_back(node: str, token: str) -> tuple[Problem, ...] | None:
             current = _state(node, token)
             if current is None:
                 return None
+            spec = current[1].entry.spec
             revert(node, *current, lock, Interrupts(lambda _: None))
+            with contextlib.suppress(OSError):  # before a watch has its turn, which knows by it what not to heal to
+                note_outcome(node, token, (), spec)
     except NkformError as error:
         problems = error.problems
     except OSError as error:
@@ -286,9 +290,9 @@ def go_back(node: str, token: str) -> tuple[Problem, ...] | None:
         problems = (unexpected(error),)
     said = "nobody confirmed: the node is as before" if not problems else "nobody confirmed, and not all goes back:"
     _log(syslog.LOG_WARNING, f"{node}: {said} {'; '.join(problem.message for problem in problems)}")
-    with contextlib.suppress(OSError):
-        text = json.dumps({"token": token, "problems": [problem.message for problem in problems]})
-        rundir.write(node, OUTCOME, text)
+    if problems:
+        with contextlib.suppress(OSError):
+            note_outcome(node, token, problems, spec)
     return problems
 
 

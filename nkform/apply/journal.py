@@ -14,7 +14,7 @@ import json
 import os
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Final, Literal, TypeGuard
 
@@ -27,7 +27,7 @@ from nkform.kernel.netlink import KernelError
 from nkform.kernel.place import boot, place
 from nkform.model import Node
 from nkform.plan.actions import Action, CreateNamespace, CreatePair, DeleteNamespace, SetChain
-from nkform.problem import fail
+from nkform.problem import Problem, fail
 
 JOURNAL: Final = "journal"
 UNCONFIRMED: Final = "unconfirmed"
@@ -61,7 +61,8 @@ class Entry:
     and those that are about to go. `when` in seconds since 1970. `token` tells the runs of a node apart. `others`: what
     others had that the run, or the interrupted one before it, may have taken away.
     `expedite`: whether grace periods may be expedited, also on the way back (apply/expedite.py). `confirm`: within how
-    many seconds after it the run must be confirmed, else it goes back; 0: it is for good.
+    many seconds after it the run must be confirmed, else it goes back; 0: it is for good. `spec` tells then what the
+    node was to be (`spec_key`).
     """
 
     nkform: str
@@ -79,6 +80,7 @@ class Entry:
     others: tuple[Belonging, ...] = ()
     expedite: bool = True
     confirm: float = 0
+    spec: str = ""
 
     @property
     def made(self) -> frozenset[str]:
@@ -158,6 +160,15 @@ class Journal:
                 rundir.reserve(self.entry.before.name, SPARE, UNCONFIRMED, MORE)
 
 
+def spec_key(desired: Node) -> str:
+    """What tells a declared node from any other."""
+    import hashlib
+
+    from nkform.serial import dumps
+
+    return hashlib.sha256(dumps(desired).encode()).hexdigest()
+
+
 def new_token() -> str:
     return f"{os.getpid()}-{random.randrange(1 << 48):x}"
 
@@ -172,6 +183,7 @@ def begin(
     *,
     expedite: bool,
     confirm: float = 0,
+    spec: str = "",
 ) -> Journal:
     """The journal of a new run, not written yet. `before` is what its way back leads to."""
     group = random.randrange(1 << 20, 1 << 31)
@@ -193,6 +205,7 @@ def begin(
         others=others,
         expedite=expedite,
         confirm=confirm,
+        spec=spec,
     )
     return Journal(entry, earlier)
 
@@ -247,10 +260,28 @@ def forget_all(node: str) -> None:
     rundir.remove(node, *STATES, SPARE, OUTCOME, rundir.GUARDIAN)
 
 
-def take_over(node: str) -> None:
-    """Another run has taken the place of what nobody confirmed and could not all go back. Raises KernelError."""
+def take_over(node: str, *, meant: bool) -> None:
+    """Another run has taken the place of what nobody confirmed and could not all go back. Raises KernelError.
+
+    `meant`: somebody asked for it, so that its spec may be healed to, even if nobody confirmed it before.
+    """
+    if meant:
+        rundir.remove(node, OUTCOME)
     if rundir.stamp(node, UNCONFIRMED) is not None or rundir.stamp(node, rundir.GUARDIAN) is not None:
         rundir.remove(node, UNCONFIRMED, SPARE, OUTCOME, rundir.GUARDIAN)
+
+
+def is_taken_back(desired: Node) -> bool:
+    """Whether the last that nobody confirmed on a node was this spec, and nobody has applied any since. Raises
+    KernelError."""
+    text = rundir.read(desired.name, OUTCOME)
+    return text is not None and json.loads(text).get("spec") == spec_key(desired)
+
+
+def note_outcome(node: str, token: str, problems: Sequence[Problem], spec: str) -> None:
+    """Notes that what a run did has been taken back, and why some of it could not be. Raises KernelError."""
+    told = {"token": token, "problems": [problem.message for problem in problems], "spec": spec}
+    rundir.write(node, OUTCOME, json.dumps(told))
 
 
 def confirm(node: str) -> None:

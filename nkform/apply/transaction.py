@@ -63,6 +63,7 @@ class Run:
     goes, and the way back stays what it was. `returns`: the run goes back, to programs that earlier runs held.
     `confirm`: within how many seconds it is to be confirmed, 0 if it is for good. `in_parts`: it is a part of what is
     to be done, so the record of the interrupted run stays. `others`: what others had before the parts that came first.
+    `spec`: what tells the spec of a run that is to be confirmed from others (journal.spec_key).
     """
 
     command: str
@@ -74,6 +75,7 @@ class Run:
     confirm: float = 0
     in_parts: bool = False
     others: tuple[Belonging, ...] = ()
+    spec: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +167,7 @@ def apply(
         run.earlier,
         expedite=means.expedite,
         confirm=run.confirm,
+        spec=run.spec,
     )
     journal.write()
     steps = _Steps(means, journal, len(plan.actions))

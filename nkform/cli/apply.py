@@ -292,8 +292,10 @@ class _Carrier:
 
         order = self._order
         settles = journal.UNCONFIRMED if order.trial else order.settles
+        spec = journal.spec_key(self._first.desired) if order.trial else ""
         run = Run(
-            "apply", self.token, self._origin, self._earlier, settles, confirm=order.trial, others=self._others
+            "apply", self.token, self._origin, self._earlier, settles,
+            confirm=order.trial, others=self._others, spec=spec,
         )  # fmt: skip
         if look.plan.actions or self._see is None:
             self.done.live = apply(
@@ -334,7 +336,7 @@ def _guarded(order: Order, carrier: _Carrier, work: Callable[[_Carrier], tuple[P
         done.guardian = guardian
     with afterwards(order.writer.options):
         if done.live is not None and not order.trial:
-            journal.take_over(node)
+            journal.take_over(node, meant=order.settles is not None)
         release(node, done.live)
     return done
 
@@ -348,15 +350,18 @@ def _guardian(node: str, token: str, seconds: float, writer: Writer) -> Guardian
     return guardian.start(node, token, seconds, writer.lock.leave)
 
 
-def nothing_to_do(live: Node, writer: Writer) -> None:
-    """The node is as the spec says. If a run that was killed got that far, it is done now."""
+def nothing_to_do(live: Node, writer: Writer, *, meant: bool = True) -> None:
+    """The node is as the spec says, which somebody `meant` if no watch asks.
+
+    If a run that was killed got that far, it is done now.
+    """
     from nkform.apply import journal
     from nkform.apply.transaction import release
 
     if writer.earlier:
         journal.complete(live.name)
     with afterwards(writer.options):
-        journal.take_over(live.name)
+        journal.take_over(live.name, meant=meant)
         release(live.name, live)
 
 

@@ -86,6 +86,8 @@ def _go(options: argparse.Namespace, chosen: _Chosen, lock: Lock, interrupts: In
         revert(node, state, found, lock, interrupts, expedite=not options.no_expedite, shown=chosen.way)
     except Stopped as error:
         raise stopped(node) from error
+    if found.entry.spec:
+        journal.note_outcome(node, found.entry.token, (), found.entry.spec)
     print(f"\n{node} is as it was before.")
     return 0
 

@@ -73,6 +73,7 @@ def _healer(
     spec: Spec, namespaces: Namespaces, programs: Programs | None, options: argparse.Namespace
 ) -> Callable[[], tuple[int, tuple[Problem, ...]]]:
     """What `nkform apply -y --keep-going` would do now; returns how many actions it took, and what was in the way."""
+    from nkform.apply.journal import is_taken_back
     from nkform.cli.apply import Order, carry_out_parts, nothing_to_do
     from nkform.cli.writing import writing
 
@@ -82,10 +83,13 @@ def _healer(
     def heal() -> tuple[int, tuple[Problem, ...]]:
         """The way back stays what it was: to before the last apply, and not to what drifted."""
         with placed(spec), writing(options, "watch", spec.node.name, namespaces) as writer:
+            if is_taken_back(spec.node):
+                told = f"nobody confirmed this spec, and {spec.node.name} went back from it: it is not healed to"
+                raise NkformError(Problem("NK0614", told, hint="`nkform apply` makes it so"))
             found = see()
             if found.plan.empty:
                 if not found.problems:
-                    nothing_to_do(found.live, writer)
+                    nothing_to_do(found.live, writer, meant=False)
                     remember(found, found.live, spec, options, programs)
                 return 0, found.problems
             order = Order(namespaces, writer, programs, expedite=spec.expedite, settles=None)

@@ -344,3 +344,22 @@ def test_the_lines_for_people(node: Node) -> None:
         finally:
             process.terminate()
         assert process.stdout.readline().endswith(" stopped\n")
+
+
+@pytest.mark.parametrize("way", ["nobody", "rollback"])
+def test_what_nobody_confirmed_is_not_healed_to(node: Node, watch: Start, way: str) -> None:
+    """The watch has read the new spec: it must not do what has just been taken back."""
+    node.apply(spec("veth", txqlen=100))
+    node.write(spec("veth", txqlen=500))
+    seconds = "600s" if way == "rollback" else "1s"
+    assert node.run("apply", "-y", str(node.path), "--confirm", seconds, "--detach").code == 0
+    process = watch("--heal")
+    if way == "rollback":
+        assert node.run("rollback", "-y").code == 0
+    process.until(lambda line: line["event"] == "failed" and "NK0614" in str(line))
+    assert link("to-a")["txqlen"] == 100
+    node.apply()  # by hand, it is meant
+    process.settled("txqlen")
+    ip("link", "set", "to-a", "txqueuelen", "77")
+    process.settled("txqlen")
+    assert link("to-a")["txqlen"] == 500
