@@ -168,19 +168,20 @@ def everywhere(metafunc: pytest.Metafunc) -> None:
 def combinations(metafunc: pytest.Metafunc) -> list[tuple[Site, str]]:
     """The hooks and engines that a test is tried with.
 
-    In User-Mode Linux hooks that the machine's own kernel may lack. On an emulated kernel one of these with one engine,
-    but for those of the smoke set that are about each hook.
+    In User-Mode Linux hooks that the machine's own kernel may lack, each with one of the engines, from test to test the
+    other one: an engine does its work in the process. On an emulated kernel one of these with one engine, but for those
+    of the smoke set that are about each hook.
     """
     every = [(site, engine) for site in SITES for engine in ENGINES]
     if CAMPAIGN or not LAB:
         return every
+    turn = len(metafunc.function.__name__) % 2
     if not EMULATED:
-        return [row for row in every if row[0] in lab_sites()]
+        return list(zip(lab_sites(), ENGINES[::-1] if turn else ENGINES, strict=True))
     smoke = metafunc.definition.get_closest_marker("smoke")
     if smoke and smoke.kwargs.get("each_hook"):
         return [(site, ENGINES[number % 2]) for number, site in enumerate(usable_sites())]
-    number = len(metafunc.function.__name__) % 2
-    return [(lab_sites()[number], ENGINES[number])]
+    return [(lab_sites()[turn], ENGINES[turn])]
 
 
 def usable_sites() -> list[Site]:
