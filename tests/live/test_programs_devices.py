@@ -42,7 +42,7 @@ def test_a_parameter_that_would_be_a_fact_nobody_has_is_refused(node: Node) -> N
     error = node.refused(spec({"large": {"template": "too_large"}}))
     for words in ("NK0441", "`limit` of large", "MTU", "limit: 1500"):
         assert words in error
-    node.apply(spec({"guard": {"template": "source_guard", "params": {"prefixes": []}}}))
+    assert "NK0712" in node.refused(spec({"guard": {"template": "source_guard", "params": {"prefixes": []}}}))
     node.apply(spec({"large": {"template": "too_large", "params": {"limit": 100}}}))
     node.destroy()
 
