@@ -32,6 +32,10 @@ UML_WORKERS = "5"
 ELSEWHERE = ("confirm", "drift", "expedite", "inputs", "saved_plans", "watch", "programs_templates")
 """Files of tests about which an older kernel shows nothing that the newest and the machine's own do not."""
 
+GRACE = 10.0
+"""Seconds after the start of what builds a kernel until the others begin: a kernel that is there already is found by
+then, and the longest stages can be the first."""
+
 GROUPS = {
     "lab": ("lab-uml", "lab-uml-6.12", "lab-newest", "lab-6.12", "lab-6.1"),
     "check": ("setup", "lint", "type", "unit", "touched"),
@@ -106,7 +110,7 @@ def stages(extra: Sequence[str]) -> list[Stage]:
         Stage(
             "lab-uml",
             (in_lab("uml", 2400, *side_by_side, *live),),
-            320,
+            450,
             needs_root=True,
             expensive=True,
             after="build-uml",
@@ -115,7 +119,7 @@ def stages(extra: Sequence[str]) -> list[Stage]:
         Stage(
             "lab-uml-6.12",
             (in_lab("uml-6.12", 2400, *side_by_side, *live, *elsewhere),),
-            200,
+            400,
             needs_root=True,
             expensive=True,
             after="build-uml-6.12",
@@ -177,6 +181,7 @@ class Schedule:
         self.slots = slots
         self.running: dict[Future[Result], Stage] = {}
         self.results: list[Result] = []
+        self.held_until = 0.0
         self.aloud = sum(stage.name != "setup" for stage in chosen) <= 1
 
     def run(self) -> list[Result]:
@@ -188,7 +193,7 @@ class Schedule:
                     if not self.aloud:
                         print(f"== {stage.name}: started", flush=True)
                     self.running[pool.submit(run, stage, aloud=self.aloud, without_lab=self.without_lab(stage))] = stage
-                done, _ = wait(self.running, return_when=FIRST_COMPLETED)
+                done, _ = wait(self.running, GRACE if self.is_held() else None, return_when=FIRST_COMPLETED)
                 for future in done:
                     del self.running[future]
                     self.results.append(future.result())
@@ -205,8 +210,17 @@ class Schedule:
             and stage.after not in ahead
             and not ((stage.expensive or stage.beside) and cheap_ahead)
         ]
+        if beside := [stage for stage in ready if stage.beside]:
+            self.held_until = time.monotonic() + GRACE
+            return beside
+        if self.is_held():
+            return []
         free = self.slots - sum(not stage.beside for stage in self.running.values())
-        return [s for s in ready if s.beside] + [s for s in ready if not s.beside][: max(free, 0)]
+        return ready[: max(free, 0)]
+
+    def is_held(self) -> bool:
+        """Whether what waits for a kernel may be able to start in a moment, and be the longest."""
+        return time.monotonic() < self.held_until and any(stage.beside for stage in self.running.values())
 
     def leave_out(self) -> None:
         """Takes out what is not to be run after what has failed, or by this user."""
