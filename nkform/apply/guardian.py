@@ -20,7 +20,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nkform.apply.interrupt import Interrupts
-from nkform.apply.journal import JOURNAL, OUTCOME, SPARE, UNCONFIRMED, Found, State, find, is_elsewhere, note_outcome
+from nkform.apply.journal import (
+    JOURNAL,
+    SPARE,
+    UNCONFIRMED,
+    Found,
+    State,
+    find,
+    is_elsewhere,
+    note_outcome,
+    read_outcome,
+)
 from nkform.apply.lock import take
 from nkform.apply.recovery import revert
 from nkform.dataclass import dataclass
@@ -164,9 +174,8 @@ def start(node: str, token: str, seconds: float, leave: Callable[[], None], unti
 
 def outcome(node: str, token: str) -> Outcome | None:
     """What the guardian of a run came to, once it has. Raises KernelError."""
-    text = rundir.read(node, OUTCOME)
-    found = json.loads(text) if text else {}
-    return Outcome(token, tuple(found["problems"])) if found.get("token") == token else None
+    noted = read_outcome(node)
+    return Outcome(token, tuple(map(str, noted["problems"]))) if noted.get("token") == token else None
 
 
 def guarded_by_last(node: str) -> Guarded | None:

@@ -14,9 +14,9 @@ import json
 import os
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Final, Literal, TypeGuard
+from typing import Any, Final, Literal, TypeGuard
 
 from nkform import __version__
 from nkform.apply import lines
@@ -274,8 +274,18 @@ def take_over(node: str, *, meant: bool) -> None:
 def is_taken_back(desired: Node) -> bool:
     """Whether the last that nobody confirmed on a node was this spec, and nobody has applied any since. Raises
     KernelError."""
-    text = rundir.read(desired.name, OUTCOME)
-    return text is not None and json.loads(text).get("spec") == spec_key(desired)
+    noted = read_outcome(desired.name)
+    return bool(noted) and noted.get("spec") == spec_key(desired)
+
+
+def read_outcome(node: str) -> Mapping[str, Any]:
+    """What `note_outcome` wrote; empty where it wrote nothing, or what is there is not its. Raises KernelError."""
+    text = rundir.read(node, OUTCOME)
+    try:
+        noted = json.loads(text) if text else {}
+    except (ValueError, RecursionError):
+        return {}
+    return noted if isinstance(noted, dict) and isinstance(noted.get("problems"), list) else {}
 
 
 def note_outcome(node: str, token: str, problems: Sequence[Problem], spec: str) -> None:

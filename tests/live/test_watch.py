@@ -15,8 +15,10 @@ from typing import Any
 
 import pytest
 
+from nkform.apply import guardian, journal
 from nkform.apply.lock import take
-from nkform.kernel import bpffs
+from nkform.kernel import bpffs, rundir
+from nkform.model import Node as Declared
 from tests.live.chain_sites import Others, Site, sites
 from tests.live.support import Node, ip, kinds, link, needs, sh
 from tests.live.test_drift import SITES, spec
@@ -344,6 +346,14 @@ def test_the_lines_for_people(node: Node) -> None:
         finally:
             process.terminate()
         assert process.stdout.readline().endswith(" stopped\n")
+
+
+@pytest.mark.parametrize("text", ["", "nonsense", "[]", '"x"', '{"spec": 7}', "[" * 100_000])
+def test_a_record_of_going_back_that_cannot_be_read_takes_nothing_back(node: Node, text: str) -> None:
+    node.apply(spec("veth", txqlen=100))
+    rundir.write("w", journal.OUTCOME, text)
+    assert not journal.is_taken_back(Declared("w", {}, {}))
+    assert guardian.outcome("w", "token") is None
 
 
 @pytest.mark.parametrize("way", ["nobody", "rollback"])
