@@ -4,12 +4,14 @@
     tools/campaign.py [--list] [--again] [--evidence] [JOB…]
 
 A job is one pytest with the campaign's sizes (tests/sizes.py), on this kernel or in the lab's User-Mode Linux. As many
-run at a time as there are processors, the longest first. What a job showed is kept in .campaign/, so that a campaign
-that was broken off goes on where it was: a job that has passed at this commit is not run again, unless --again is
-given. A name may be the beginning of several: `tools/campaign.py floods` runs all floods. --evidence runs nothing and
-writes the page. Exit code 1 when a job failed; the evidence says so too.
+run at a time as there are processors, the longest first. What each job showed is kept in docs/evidence.json, which is
+committed, so that a campaign that was broken off goes on where it was, on another machine too: a job that has passed is
+not run again until something of what it tries has changed (TRIED), unless --again is given. A name may be the beginning
+of several: `tools/campaign.py floods` runs all floods. --evidence runs nothing and writes the page. Exit code 1 when a
+job failed; the evidence says so too.
 
-Needs root, and the set-up. Touches: .campaign/, docs/evidence.md, and what the live tests touch.
+Needs root, and the set-up. Touches: docs/evidence.md and docs/evidence.json, .campaign/ (logs), and what the live tests
+touch.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ import sys
 import time
 import xml.etree.ElementTree as ET
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,6 +33,9 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parent.parent
 RESULTS = CHECKOUT / ".campaign"
 EVIDENCE = CHECKOUT / "docs/evidence.md"
+KEPT = CHECKOUT / "docs/evidence.json"
+TRIED = ("nkform", "bpf_templates", "schemas", "examples", "tests/sizes.py")
+"""What jobs try, beside their own tests: one that passed holds until something of it has changed."""
 PYTHON = ".venv/bin/python"
 HOURS = 6
 """After so long a job is given up."""
@@ -127,7 +132,7 @@ def jobs() -> list[Job]:
 def run(job: Job, commit: str) -> Outcome:
     """Runs a job, and keeps how it went."""
     report, release, log = (RESULTS / f"{job.name}.{end}" for end in ("xml", "release", "log"))
-    for old in (report, release, RESULTS / f"{job.name}.json"):
+    for old in (report, release):
         old.unlink(missing_ok=True)
     # The release is that of the kernel which the tests ran on: only who runs there can tell.
     inside = ("sh", "-c", 'uname -r >"$0" && exec "$@"', str(release))
@@ -146,9 +151,7 @@ def run(job: Job, commit: str) -> Outcome:
             code = job_process.wait()
     seconds = round(time.monotonic() - start, 1)
     kernel = release.read_text().strip() if release.exists() else NOT_STARTED
-    outcome = read(report, job, code, commit=commit, date=date, kernel=kernel, seconds=seconds)
-    (RESULTS / f"{job.name}.json").write_text(json.dumps(asdict(outcome), indent=1))
-    return outcome
+    return read(report, job, code, commit=commit, date=date, kernel=kernel, seconds=seconds)
 
 
 def read(report: Path, job: Job, code: int, *, commit: str, date: str, kernel: str, seconds: float) -> Outcome:
@@ -175,18 +178,38 @@ def read(report: Path, job: Job, code: int, *, commit: str, date: str, kernel: s
     return Outcome(job.name, commit, date, kernel, seconds, told=told, failures=failures, **counts)
 
 
-def kept(job: Job) -> Outcome | None:
-    """How a job went when it last ran."""
-    file = RESULTS / f"{job.name}.json"
-    return Outcome(**json.loads(file.read_text())) if file.exists() else None
+def kept() -> dict[str, Outcome]:
+    """How each job went when it last ran."""
+    outcomes = json.loads(KEPT.read_text()) if KEPT.exists() else []
+    return {outcome["job"]: Outcome(**outcome) for outcome in outcomes}
+
+
+def keep(outcomes: dict[str, Outcome], made: Sequence[Job]) -> None:
+    """Writes down how jobs went, those that there are no more left out, and the page."""
+    in_order = {job.name: outcomes[job.name] for job in made if job.name in outcomes}
+    KEPT.write_text(json.dumps([asdict(outcome) for outcome in in_order.values()], indent=1) + "\n")
+    EVIDENCE.write_text(evidence(made, in_order))
+
+
+def git(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(("git", *arguments), capture_output=True, text=True, check=False)
+
+
+WITH_CHANGES = " with changes"
 
 
 def commit() -> str:
     """The commit that is tried; what is not committed is said."""
-    head = subprocess.run(("git", "rev-parse", "--short=12", "HEAD"), capture_output=True, text=True, check=True)
-    tracked = ("git", "status", "--porcelain", "--untracked-files=no", "--", ".", f":!{EVIDENCE.relative_to(CHECKOUT)}")
-    changed = subprocess.run(tracked, capture_output=True, text=True, check=True)
-    return head.stdout.strip() + (" with changes" if changed.stdout.strip() else "")
+    head = git("rev-parse", "--short=12", "HEAD").stdout.strip()
+    return head + (WITH_CHANGES if git("diff", "--quiet", "HEAD", "--", *TRIED, "tests").returncode else "")
+
+
+def holds(job: Job, outcome: Outcome | None) -> bool:
+    """Whether a job passed, and nothing of what it tries has changed since."""
+    if outcome is None or not outcome.ok or outcome.commit.endswith(WITH_CHANGES):
+        return False
+    own_tests = job.tests[0].partition("::")[0]
+    return git("diff", "--quiet", outcome.commit, "--", *TRIED, own_tests).returncode == 0
 
 
 # --- evidence ---------------------------------------------------------------------------
@@ -223,7 +246,8 @@ def evidence(made: Sequence[Job], outcomes: dict[str, Outcome]) -> str:
         "# Evidence",
         "",
         "What `make campaign` has shown: attacks, floods, walks and fuzz that take hours. `tools/campaign.py` writes",
-        "it from results of tests. The campaign is run before each release, and when what it is about has changed.",
+        "it from results of tests, which evidence.json holds. It is run before each release, and when what it is about",
+        "has changed.",
         "",
     ]
     done = [outcomes[job.name] for job in made if job.name in outcomes]
@@ -285,16 +309,19 @@ def main(arguments: Sequence[str]) -> int:
     chosen = [job for job in made if not options.jobs or any(means(name, job.name, made) for name in options.jobs)]
     if not chosen:
         parser.error(f"no job begins with {' or '.join(options.jobs)}; --list says which there are")
+    outcomes = kept()
     if options.list:
         for job in chosen:
-            print(f"{job.name:20} {job.kernel or 'this kernel':12} about {job.minutes:3} min  {state(kept(job))}")
+            last = state(outcomes.get(job.name))
+            print(f"{job.name:20} {job.kernel or 'this kernel':12} about {job.minutes:3} min  {last}")
         return 0
     if not options.evidence:
         if os.geteuid() != 0:
             parser.error("the campaign needs root")
-        work(chosen, again=options.again)
-    outcomes = {job.name: outcome for job in made if (outcome := kept(job))}
-    EVIDENCE.write_text(evidence(made, outcomes))
+        for outcome in work([job for job in chosen if options.again or not holds(job, outcomes.get(job.name))]):
+            outcomes[outcome.job] = outcome
+            keep(outcomes, made)
+    keep(outcomes, made)
     print(f"{EVIDENCE.relative_to(CHECKOUT)}: {len(outcomes)} of {len(made)} jobs")
     return int(not all(job.name in outcomes and outcomes[job.name].ok for job in chosen))
 
@@ -304,18 +331,18 @@ def means(word: str, name: str, made: Sequence[Job]) -> bool:
     return word == name if any(job.name == word for job in made) else name.startswith(word)
 
 
-def work(chosen: Sequence[Job], *, again: bool) -> None:
-    """Runs jobs, as many at a time as there are processors, the longest first."""
+def work(left: Sequence[Job]) -> Iterator[Outcome]:
+    """Runs jobs, as many at a time as there are processors, the longest first; gives each when it has ended."""
     now = commit()
-    left = [job for job in chosen if again or not ((last := kept(job)) and last.ok and last.commit == now)]
-    print(f"{len(chosen) - len(left)} of {len(chosen)} jobs have passed at {now}; {len(left)} to run", flush=True)
+    print(f"{len(left)} jobs to run at {now}", flush=True)
     for kernel in sorted({job.kernel for job in left if job.kernel}):  # once, rather than all jobs waiting for it
         subprocess.run(("tools/lab", "fetch", kernel), check=False)
-    left.sort(key=lambda job: job.minutes, reverse=True)
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        for future in as_completed([pool.submit(run, job, now) for job in left]):
+        ordered = sorted(left, key=lambda job: job.minutes, reverse=True)
+        for future in as_completed([pool.submit(run, job, now) for job in ordered]):
             outcome = future.result()
             print(f"{outcome.job:20} {state(outcome)}", *outcome.told, *outcome.failures, sep="\n    ", flush=True)
+            yield outcome
 
 
 def state(outcome: Outcome | None) -> str:

@@ -6,6 +6,7 @@ Runs small shell commands as stages.
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -174,6 +175,49 @@ def test_what_pytest_reports_is_read(tmp_path: Path) -> None:
     report.unlink()
     lost = campaign.read(report, JOBS[0], 124, commit="abc", date="", kernel="7.3", seconds=1.0)
     assert (lost.failed, lost.ok) == (1, False)
+
+
+def test_a_job_holds_until_what_it_tries_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for variable in [
+        name for name in os.environ if name.startswith("GIT_")
+    ]:  # a hook of git's would mean its own checkout
+        monkeypatch.delenv(variable)
+    for file in ("nkform/plan.py", "tests/live/test_it.py", "tests/live/test_other.py", "docs/page.md"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text("")
+    job = campaign.Job("floods-1", "Floods", ("tests/live/test_it.py::test_a",))
+
+    def committed() -> str:
+        as_somebody = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+        for command in (("init", "-q"), ("add", "."), (*as_somebody, "commit", "-qm", "a")):
+            subprocess.run(("git", *command), cwd=tmp_path, check=True)
+        return str(campaign.commit())
+
+    passed = replace(DONE, commit=committed())
+    assert campaign.holds(job, passed)
+    assert not campaign.holds(job, None)
+    assert not campaign.holds(job, replace(passed, failed=1))
+    assert not campaign.holds(job, replace(passed, commit="0123456789ab"))
+    for file, still in (("docs/page.md", True), ("tests/live/test_other.py", True), ("tests/live/test_it.py", False)):
+        (tmp_path / file).write_text("changed")
+        assert campaign.holds(job, passed) is still
+    assert campaign.commit() == passed.commit + campaign.WITH_CHANGES
+    assert not campaign.holds(job, replace(passed, commit=campaign.commit()))
+    passed = replace(DONE, commit=committed())
+    assert campaign.holds(job, passed)
+    (tmp_path / "nkform/plan.py").write_text("changed")
+    assert not campaign.holds(job, passed)
+
+
+def test_what_jobs_showed_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without what jobs showed that there are no more."""
+    monkeypatch.setattr(campaign, "KEPT", tmp_path / "evidence.json")
+    monkeypatch.setattr(campaign, "EVIDENCE", tmp_path / "evidence.md")
+    assert campaign.kept() == {}
+    campaign.keep({"floods-1": DONE, "gone": replace(DONE, job="gone")}, JOBS)
+    assert campaign.kept() == {"floods-1": DONE}
+    assert "- Jobs: 1 passed, 0 failed, 1 not run" in (tmp_path / "evidence.md").read_text()
 
 
 def test_a_word_means_one_job_or_the_beginning_of_several() -> None:
