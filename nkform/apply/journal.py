@@ -2,7 +2,8 @@
 
 A journal holds the node as it was, and what the run may make that does not tell by itself whose it is; it is on disk
 before the first action. While they are carried out, how far they got is added to it. A run that ends, whole or undone,
-takes its journal away; one that is found by the next writer, who alone has the lock, is that of a run that was killed.
+takes its journal away; one that is found by the next writer, who alone has the lock, is that of a run that was killed,
+if it does not say otherwise.
 
 After a successful run the journal becomes the way back (`nkform rollback`), at once or when the run is confirmed.
 """
@@ -92,12 +93,14 @@ class Entry:
 class Found:
     """A journal that was left.
 
-    `reached`: how many of its actions may have been carried out. `lent`: what may not have been given back.
+    `reached`: how many of its actions may have been carried out. `lent`: what may not have been given back. `ended`:
+    how, as far as it could still say so.
     """
 
     entry: Entry
     reached: int
     lent: tuple[Loan, ...] = ()
+    ended: str = lines.KILLED
 
 
 class Journal:
@@ -123,6 +126,11 @@ class Journal:
         """Notes the value of a sysctl that changes for a moment. Raises KernelError."""
         self._add((namespace, interface, key, value))
         self.lent.append((namespace, interface, key, value))
+
+    def left(self, ended: str) -> None:
+        """Notes how a run ended that does not take its journal away (lines.ENDS), as well as it can."""
+        with suppress(KernelError):
+            self._add(ended)
 
     def _add(self, line: object) -> None:
         try:
@@ -241,12 +249,13 @@ def _read(node: str, state: State) -> Found | None:
         ) from error
     reached = max((line for line in added if isinstance(line, int)), default=0)
     lent = tuple((line[0], line[1], line[2], line[3]) for line in added if isinstance(line, list))
-    return Found(entry, reached, lent)
+    ended = next((line for line in reversed(added) if isinstance(line, str)), lines.KILLED)
+    return Found(entry, reached, lent, ended)
 
 
 def _text(found: Found) -> Iterator[str]:
     yield from lines.written(found.entry)
-    for line in (found.reached, *found.lent):
+    for line in (found.reached, *found.lent, found.ended):
         yield json.dumps(line) + "\n"
 
 

@@ -18,6 +18,12 @@ from nkform.model import Device, Endpoint, Namespace, Node
 if TYPE_CHECKING:
     from nkform.apply.journal import Entry
 
+KILLED = "was killed"
+STOPPED = "was stopped at once"
+STUCK = "failed and could not undo everything"
+ENDS = (KILLED, STOPPED, STUCK)
+"""How a run ended that left its journal, as the rest of a sentence."""
+
 _SAME = "same"
 """The only key of the sysctls of an end as it is written, where sysctls have dots; its value says which set."""
 
@@ -111,8 +117,13 @@ def _parsed(line: str) -> Any:
 
 
 def _checked(data: object) -> object:
-    """A line that a run adds: how many actions it has reached, or four words on a sysctl. Raises ValueError."""
-    if type(data) is int or (isinstance(data, list) and len(data) == 4 and all(isinstance(word, str) for word in data)):
+    """A line that a run adds: how many actions it has reached, four words on a sysctl, or how it ended. Raises
+    ValueError."""
+    if (
+        type(data) is int
+        or data in ENDS
+        or (isinstance(data, list) and len(data) == 4 and all(isinstance(word, str) for word in data))
+    ):
         return data
     raise ValueError(f"a line that no run writes: {data!r:.60}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,9 @@ from nkform.apply.before import noted
 from nkform.apply.belongings import Belonging, give_again, left_alone, renamed
 from nkform.apply.executor import Executor
 from nkform.apply.expedite import Expedited
-from nkform.apply.interrupt import Interrupted, Interrupts
+from nkform.apply.interrupt import Interrupted, Interrupts, Stopped
 from nkform.apply.journal import STATES, Found, Journal, State, begin, find
+from nkform.apply.lines import STOPPED, STUCK
 from nkform.apply.visit import give_back
 from nkform.dataclass import dataclass
 from nkform.kernel import bpffs
@@ -174,6 +176,7 @@ def apply(
     cookies = {key: space.cookie for key, space in before.namespaces.items()}
     with ExitStack() as stack:
         stack.callback(journal.close)
+        stack.push(partial(_note_stop, journal))
         chains: Chains | None = None
         try:
             chains = _chains(complete, run, means, stack)
@@ -181,6 +184,7 @@ def apply(
             kept = renamed(left_alone(journal.entry.others, complete.actions), plan.changes)
             give_again(kept, means.namespaces, beside=False)  # what can be had with the spec
             live = observe(means.namespaces, plan.node, desired)
+            _check_peers(complete.actions, cookies, live)
             shall, there = (without | _freed(plan)).trim(desired, live)
             resolved = {name: device for name, device in plan.devices.items() if name in shall.devices}
             _verify(build(shall, there, features=means.features, targets=targets, resolved=resolved))
@@ -198,6 +202,22 @@ def apply(
             undone = _undone(steps, before, others, desired, journal, means, chains, cookies)
             raise NkformError(unexpected(error), *undone) from error
     return live
+
+
+def _note_stop(journal: Journal, _: object, error: BaseException | None, __: object) -> None:
+    if isinstance(error, Stopped):
+        journal.left(STOPPED)
+
+
+def _check_peers(actions: Sequence[Action], cookies: Mapping[str, int], live: Node) -> None:
+    """Raises KernelError (ESTALE) where a new peer was put into another namespace, which had taken over a key."""
+    for action in actions:
+        if isinstance(action, CreatePair) and action.device.peer is not None:
+            key = action.device.peer.namespace
+            there = live.namespaces.get(key)
+            if there is not None and there.cookie and cookies.get(key, 0) not in (0, there.cookie):
+                asked = f"put the peer of {action.device.name} into namespace {key}"
+                raise KernelError(errno.ESTALE, asked, "that name leads to another namespace now")
 
 
 def _freed(plan: Plan) -> Iterator[tuple[str, str]]:
@@ -321,6 +341,7 @@ def _undone(
         failed += (_while_undoing(f"could not {error}") for error in kept)
         left.append("a sysctl that was to change for a moment only")
     if left:
+        journal.left(STUCK)
         failed.append(Problem("NK0504", f"not as before: {', '.join(left)}", hint=RECOVER))
         return failed
     told = [Problem("NK0505", f"all {len(done)} actions were undone: the node is as before", severity="note")]

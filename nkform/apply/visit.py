@@ -16,7 +16,7 @@ from nkform.dataclass import replace
 from nkform.kernel import devconf, inet, links, neighbours, sysctl
 from nkform.kernel.netlink import KernelError, Request, Socket, whole
 from nkform.kernel.netns import Namespaces
-from nkform.model import ROOT, Attrs, Master, Value
+from nkform.model import ROOT, Attrs, Master, Value, secret_first
 from nkform.plan.actions import (
     Action,
     AddAddress,
@@ -214,7 +214,9 @@ class Visit:
                 outcomes, answers = self._socket.ask([links.get(name)])
                 raise_first(outcomes)
                 present = devconf.decode(answers[0][0], self._shared)
-            wrong = {k: v for k, v in values.items() if (present[k] if k in present else sysctl.read(name, k)) != v}
+            wrong = {
+                k: v for k, v in secret_first(values) if (present[k] if k in present else sysctl.read(name, k)) != v
+            }
             for key, value in wrong.items():
                 sysctl.write(name, key, value)
             if not wrong:

@@ -282,11 +282,11 @@ def warn_interrupted(node: str, options: argparse.Namespace) -> Begun | None:
 
 
 def interrupted(found: Found, hint: str) -> Problem:
-    """What to tell of a run that was killed."""
+    """What to tell of a run that left its journal."""
     entry = found.entry
     return Problem(
         "NK0511",
-        f"nkform {entry.command} (process {entry.pid}) was killed after about {found.reached} of"
+        f"nkform {entry.command} (process {entry.pid}) {found.ended} after about {found.reached} of"
         f" {entry.actions} actions on {entry.before.name}",
         hint=hint,
         severity="warning",

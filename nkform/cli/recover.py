@@ -12,7 +12,7 @@ from nkform.apply.journal import Found, State
 from nkform.apply.recovery import WayBack, revert, tidy, way_back
 from nkform.cli.apply import agreed, show_plan
 from nkform.cli.common import chosen_node, interrupted, warn
-from nkform.cli.writing import locked, stopped
+from nkform.cli.writing import locked, refuse_elsewhere, stopped
 from nkform.dataclass import dataclass, replace
 from nkform.kernel import rundir
 from nkform.kernel.netns import Namespaces
@@ -61,10 +61,12 @@ def _choose(options: argparse.Namespace, command: str, states: tuple[State, Stat
     """Finds the run and shows the way back; None where there is no such run. Raises NkformError, KernelError."""
     nodes = [name for name in rundir.nodes() if any(journal.find(name, state) for state in states)]
     if not nodes:
+        for name in rundir.nodes() if command == "recover" else ():
+            refuse_elsewhere(name)
         return None
     node = chosen_node(nodes, options.node)
-    if command == "rollback" and journal.find(node, journal.JOURNAL):
-        raise fail("NK0514", f"a run on {node} was killed and comes first", hint="`nkform recover` takes it back")
+    if command == "rollback" and (left := journal.find(node, journal.JOURNAL)):
+        raise fail("NK0514", f"a run on {node} {left.ended}: it comes first", hint="`nkform recover` takes it back")
     state, found = next((state, found) for state in states if (found := journal.find(node, state)))
     _tell(found, state, options)
     with Namespaces() as namespaces:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nkform.kernel.netns import Namespaces
     from nkform.kernel.rundir import Lock
 
-ELSEWHERE = "see to it there; if that namespace is gone, remove /run/nkform/NODE/unconfirmed"
+ELSEWHERE = "see to it there; if that namespace is gone, remove /run/nkform/{}/{}"
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
@@ -71,15 +71,25 @@ def writing(options: argparse.Namespace, command: str, node: str, namespaces: Na
     look_after(options)
     with locked(options, command) as (lock, interrupts):
         refuse_pending(node, heals=command == "watch")
-        if journal.is_elsewhere(node, journal.UNCONFIRMED):
-            raise fail(
-                "NK0611", f"an apply of {node} waits to be confirmed in another network namespace", hint=ELSEWHERE
-            )
+        refuse_elsewhere(node)
         earlier = journal.find(node, journal.JOURNAL)
         if earlier:
             warn([interrupted(earlier, f"this {command} goes on from there")], options)
             tidy(earlier, namespaces)
         yield Writer(options, lock, interrupts, earlier)
+
+
+def refuse_elsewhere(node: str) -> None:
+    """Raises NkformError where what is on record of a node in another network namespace would be lost: a way back that
+    is not settled. /run may be shared between namespaces."""
+    from nkform.apply import journal
+
+    if journal.is_elsewhere(node, journal.UNCONFIRMED):
+        hint = ELSEWHERE.format(node, journal.UNCONFIRMED)
+        raise fail("NK0611", f"an apply of {node} waits to be confirmed in another network namespace", hint=hint)
+    if journal.is_elsewhere(node, journal.JOURNAL):
+        hint = ELSEWHERE.format(node, journal.JOURNAL)
+        raise fail("NK0615", f"a run on {node} in another network namespace did not end", hint=hint)
 
 
 def refuse_pending(node: str, *, heals: bool = False) -> None:

@@ -443,6 +443,23 @@ def test_a_command_in_another_network_namespace_takes_no_guard_away(node: Node) 
     assert differences(before, whole()) == []
 
 
+def test_a_command_in_another_network_namespace_leaves_a_killed_run_its_record(node: Node) -> None:
+    from tests.live.attack import killed_after
+
+    node.apply(veth())
+    before = whole()
+    node.write(changed(1400))
+    killed_after(node, 2)
+    for words in (["apply", "-y", str(node.path)], ["destroy", "-y", str(node.path)], ["recover", "-y"]):
+        command = ["ip", "netns", "exec", "b", sys.executable, "-m", "nkform", *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert "NK0615" in done.stderr
+        assert "/run/nkform/w/journal" in done.stderr
+    assert node.run("recover", "-y").code == 0
+    assert differences(before, whole()) == []
+
+
 def test_there_is_room_for_the_way_back_on_a_full_file_system(node: Node) -> None:
     node.apply(veth())
     before = whole()

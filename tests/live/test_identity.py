@@ -84,6 +84,30 @@ def test_between_the_last_look_and_the_first_action(
     assert [each for each in seen[0] if each not in foreign(ours)] == []
 
 
+@pytest.mark.parametrize("key", ["web", {"path": "/run/netns/web"}], ids=["name", "path"])
+def test_a_new_pair_is_not_put_into_another_namespace(
+    node: Node, key: str | dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is done in the peer's namespace but to put it there: no address, no `up`."""
+    ip("netns", "add", "web")
+    peer = {"name": "eth0", "namespace": key, "up": False}
+    genuine = journal.begin
+
+    def begin(*words: Any, **named: Any) -> Any:
+        ip("netns", "del", "web")
+        ip("netns", "add", "web")
+        return genuine(*words, **named)
+
+    monkeypatch.setattr(transaction, "begin", begin)
+    spec = {"version": 1, "node": "w", "devices": {"v0": {"kind": "veth", "peer": peer}}}
+    if isinstance(key, str):
+        spec["namespaces"] = {"web": {}}
+    error = node.refused(spec, command="apply")
+    assert "leads to another namespace now" in error
+    assert "NK0505" in error
+    assert links() == set()
+
+
 def foreign(ours: set[tuple[str, int]]) -> list[Any]:
     """What others have: devices, with their MTUs and addresses, by ifindex."""
     found: list[Any] = []

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from nkform.apply import transaction
 from nkform.apply.chains import Chains
 from nkform.apply.executor import Executor
 from nkform.kernel import bpffs, inet, rundir
@@ -124,7 +125,29 @@ def test_a_second_signal_stops_at_once_and_recover_takes_it_back(node: Node) -> 
     Path("/run/go").touch()
     outcome = node.run("recover", "-y")
     assert outcome.code == 0, outcome.err
-    assert "NK0511" in outcome.err
+    assert "was stopped at once after about" in outcome.err
+    assert differences(before, whole()) == []
+
+
+def test_a_run_that_could_not_undo_everything_says_so_afterwards(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And is no run that was killed."""
+    node.apply(veth())
+    before = whole()
+    spec = changed()
+    spec["devices"]["to-a"]["peer"]["routes"] = [{"to": "default", "via": "203.0.113.1"}]
+    monkeypatch.setattr(transaction, "undo", lambda _: ())
+    monkeypatch.setattr(transaction, "_compare", lambda *_: None)
+    assert "NK0504" in node.refused(spec, command="apply")
+    monkeypatch.undo()
+    told = "failed and could not undo everything"
+    assert told in node.plan().err
+    failing = node.run("rollback", "-y").err
+    assert "NK0514" in failing
+    assert told in failing
+    assert told in node.refused(spec, command="apply")  # which fails, too, and leaves what it found
+    outcome = node.run("recover", "-y")
+    assert outcome.code == 0, outcome.err
+    assert told in outcome.err
     assert differences(before, whole()) == []
 
 
