@@ -6,7 +6,7 @@ attribute means "not managed". This module touches nothing: no I/O, no clock, no
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from nkform.dataclass import dataclass, field, replace
 
@@ -19,6 +19,8 @@ ROOT = ""
 
 FORWARDING = "ipv6.forwarding"
 FORCE_FORWARDING = "ipv6.force_forwarding"
+STABLE_SECRET = "ipv6.stable_secret"
+ADDR_GEN_MODE = "ipv6.addr_gen_mode"
 """Sysctls of one device: alone, the first lets it forward nothing (Documentation/networking/ip-sysctl.rst)."""
 
 MARK_PREFIX = "nkform:"
@@ -113,6 +115,14 @@ class Route:
         return " ".join(parts)
 
 
+def secret_first(sysctls: Mapping[str, str]) -> Iterable[tuple[str, str]]:
+    """Sysctls in an order in which they can be set: with a secret the kernel changes how addresses are made, and one of
+    the ways of making them needs a secret (net/ipv6/addrconf.c, addrconf_sysctl_stable_secret)."""
+    if STABLE_SECRET not in sysctls:
+        return sysctls.items()
+    return sorted(sysctls.items(), key=lambda item: item[0] != STABLE_SECRET)
+
+
 @dataclass(frozen=True, slots=True)
 class Taken:
     """What others have in the place of an address or a route that an end shall have. Observed only.
@@ -121,7 +131,7 @@ class Taken:
     `gone` is what can be taken over for it, None where nothing can. `ahead`: their route comes before ours.
     `blocking`: it is an obstacle; else ours has its place beside it. `side` is 1 for the peer.
     `why`: nobody has anything there, but IPv6 is switched `off` on the link, or will be on one that is to come, or the
-    `source` that the route names is no address of the namespace.
+    `source` that the route names is no address of the namespace, or what `holder` says rules out its `gateway`.
     """
 
     holder: str

@@ -12,25 +12,31 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from nkform.dataclass import replace
-from nkform.kernel import inet, links
+from nkform.kernel import inet, links, sysctl
 from nkform.kernel.netlink import KernelError, Socket, first_error
 from nkform.kernel.netns import Namespaces
 from nkform.model import Address, Device, Endpoint
+
+REFUSES = "refuses:"
 
 _MAC = "02:00:00:00:00:01"
 
 
 def probe(namespaces: Namespaces, wanted: Collection[str]) -> frozenset[str]:
-    """Which of the wanted features (features.py, and `sysctl:KEY`) this kernel has. Raises KernelError (EPERM: not
-    root)."""
+    """Which of the wanted features this kernel has: those of features.py, `sysctl:KEY`, one that can be set, and
+    `refuses:KEY=VALUE`, a value that it cannot be set to. Raises KernelError (EPERM: not root)."""
     found = {name for name in wanted if name.startswith("sysctl:") and _has_sysctl(name.partition(":")[2])}
     if "tcx" in wanted:
         from nkform.kernel.bpf_links import AttachType, supported
 
         found |= {"tcx"} if supported(AttachType.TCX_INGRESS) else set()
-    if any(not name.startswith("sysctl:") and name != "tcx" for name in wanted):
+    rest = [name for name in wanted if not name.startswith(("sysctl:", REFUSES)) and name != "tcx"]
+    values = [name for name in wanted if name.startswith(REFUSES)]
+    if rest or values:
         with namespaces.throwaway(), Socket() as socket:
-            found |= _links(socket)
+            found |= {name for name in values if _refuses(*name.removeprefix(REFUSES).split("=", 1))}
+            if rest:
+                found |= _links(socket)
             if any(name.startswith("netkit") for name in wanted):
                 found |= _netkit(socket)
     return frozenset(found & set(wanted))
@@ -43,6 +49,17 @@ def _has_sysctl(key: str) -> bool:
         return bool(os.stat(f"/proc/sys/net/{family}/conf/default/{name}").st_mode & 0o200)
     except OSError:
         return False
+
+
+def _refuses(key: str, value: str) -> bool:
+    """Whether a sysctl that can be set does not keep a value: tried on the links to come of this thread's namespace."""
+    if not _has_sysctl(key):
+        return False
+    try:
+        sysctl.write("default", key, value)
+        return sysctl.read("default", key) != value
+    except KernelError:
+        return True
 
 
 def _links(socket: Socket) -> set[str]:

@@ -6,8 +6,9 @@ from __future__ import annotations
 import errno
 
 from nkform.kernel.netlink import KernelError
+from nkform.model import STABLE_SECRET
 
-UNSET_IS_EIO = "ipv6.stable_secret"
+UNSET_IS_EIO = STABLE_SECRET
 """As long as nobody has set it, reading it fails (net/ipv6/addrconf.c, addrconf_sysctl_stable_secret)."""
 
 

@@ -17,9 +17,11 @@ from nkform.kernel.netlink import KernelError, Socket, whole
 from nkform.kernel.netns import Namespaces
 from nkform.kernel.qdiscs import FILTER_PREFIX, at_ingress, has_filter
 from nkform.model import (
+    ADDR_GEN_MODE,
     FORCE_FORWARDING,
     FORWARDING,
     ROOT,
+    STABLE_SECRET,
     Attrs,
     Device,
     Endpoint,
@@ -211,6 +213,8 @@ def _sysctls(devices: Iterable[Device]) -> Wanted:
         for end in device.ends:
             if end.sysctl:
                 more = {FORCE_FORWARDING: "1"} if end.sysctl.get(FORWARDING) == "1" else {}
+                if STABLE_SECRET in end.sysctl:
+                    more[ADDR_GEN_MODE] = "2"
                 wanted.setdefault(end.namespace, {})[end.name] = {**more, **end.sysctl} if more else end.sysctl
     return wanted
 

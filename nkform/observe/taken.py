@@ -5,13 +5,14 @@ The dumps of every look are of ours alone (kernel/inet.py). Reads the namespace 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from operator import attrgetter
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from nkform.dataclass import dataclass, field, replace
+from nkform.gateways import Around, Holder, may_be_ruled_out
 from nkform.kernel import inet, sysctl
 from nkform.kernel.netlink import KernelError, Socket, whole
 from nkform.model import Address, Endpoint, Route, RouteKey, Taken, host
@@ -31,6 +32,11 @@ class Place:
     slot: Slot
     index: int
     end: Endpoint
+
+    @property
+    def link(self) -> object:
+        """What tells the link from all others there, be it there or to come."""
+        return self.index or self.slot
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +67,34 @@ def look(
         sources = {host(address) for some in addresses.values() for address in some if address.ours}
         _look_at_routes(socket, wanted, routes.keys(), sources, names, seen)
         _look_at_sources(socket, wanted.values(), places, names, seen)
+        _look_at_gateways(socket, wanted.values(), names, seen)
     return seen
+
+
+def _look_at_gateways(
+    socket: Socket, wanted: Collection[tuple[Place, Route]], names: Mapping[int, str], seen: Seen
+) -> None:
+    """Notes routes with a gateway that the addresses of others in the namespace rule out."""
+    doubtful = [(place, route) for place, route in wanted if may_be_ruled_out(route.via, route.onlink)]
+    if not doubtful:
+        return
+    holders = []
+    for index, body in inet.of_links(inet.dump_any_addresses, socket, names):
+        text, protocol, _ = inet.decode_address(body)
+        if protocol != inet.PROTOCOL:  # ours are as the spec says, or go
+            holders.append(Holder(index, text))
+    around = Around([*holders, *_declared(doubtful)])
+    for place, route in doubtful:
+        if (ruled_out := around.rules_out(route.via or "", route.onlink, place.link)) is not None:
+            why, holder = ruled_out
+            told = f"{why} {names.get(cast(int, holder.link), 'another device')}, {holder.text}"
+            seen.taken.setdefault(place.slot, []).append(Taken(told, route=route, blocking=True, why="gateway"))
+
+
+def _declared(some: Iterable[tuple[Place, Route]]) -> Iterator[Holder]:
+    """What the ends of routes shall have themselves."""
+    for place in {place.slot: place for place, _ in some}.values():
+        yield from (Holder(place.link, address.text) for address in place.end.addresses)
 
 
 def _look_at_sources(

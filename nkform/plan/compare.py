@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from nkform.attributes import ATTRIBUTES, Attribute
 from nkform.dataclass import dataclass, replace
-from nkform.model import Address, Attrs, Device, Endpoint, Value
+from nkform.model import ADDR_GEN_MODE, STABLE_SECRET, Address, Attrs, Device, Endpoint, Value, secret_first
 from nkform.plan.actions import (
     Action,
     AddAddress,
@@ -190,8 +190,9 @@ def end_actions(device: str, desired: Endpoint, live: Endpoint) -> Iterator[Acti
     }
     if values:
         yield _set_link(device, values, desired, live)
-    for key, value in desired.sysctl.items():
-        if live.sysctl.get(key) != value:
+    new_secret = live.sysctl.get(STABLE_SECRET) != desired.sysctl.get(STABLE_SECRET)
+    for key, value in secret_first(desired.sysctl):
+        if live.sysctl.get(key) != value or (new_secret and key == ADDR_GEN_MODE):  # a secret changes it
             yield SetSysctl(end, key, live.sysctl.get(key), value)
     late = [each for each in desired.addresses if is_ipv6(each) and (each in new or each in lost)]
     yield from (AddAddress(end, each, again=each in lost or each.text in held) for each in late)

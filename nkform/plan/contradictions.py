@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from nkform.dataclass import replace
-from nkform.model import FORCE_FORWARDING, FORWARDING, Device, Endpoint, Route
+from nkform.model import ADDR_GEN_MODE, FORCE_FORWARDING, FORWARDING, STABLE_SECRET, Device, Endpoint, Route
 from nkform.problem import Path, Problem
 
 MAIN = 254
@@ -33,6 +33,8 @@ def without_own_routes(device: Device) -> tuple[Device, list[Problem]]:
 
 
 IPV6_MTU = "ipv6.mtu"
+BY_SECRET = ADDR_GEN_MODE, "2"
+"""IN6_ADDR_GEN_MODE_STABLE_PRIVACY (include/uapi/linux/if_link.h): addresses come of `stable_secret`."""
 
 
 def contradictions(device: Device) -> Iterator[Problem]:
@@ -49,6 +51,13 @@ def contradictions(device: Device) -> Iterator[Problem]:
                 path=(*path, "sysctl", "ipv6", "disable_ipv6"),
                 hint="take `disable_ipv6` out, or the IPv6 addresses and routes",
             )
+        if end.sysctl.get(ADDR_GEN_MODE) == BY_SECRET[1] and not end.sysctl.get(STABLE_SECRET):
+            yield Problem(
+                "NK0461",
+                f"{end.name} has no secret to make stable private addresses of (addr_gen_mode 2)",
+                path=(*path, "sysctl", "ipv6", "addr_gen_mode"),
+                hint="write `stable_secret` beside it, an IPv6 address of random digits",
+            )
         asked, mtu = end.sysctl.get(IPV6_MTU, ""), end.attrs.get("mtu")
         if asked.isdecimal() and isinstance(mtu, int) and int(asked) > mtu:
             yield Problem(
@@ -57,6 +66,20 @@ def contradictions(device: Device) -> Iterator[Problem]:
                 path=(*path, "sysctl", "ipv6", "mtu"),
                 hint=f"at most {mtu}, or a larger `mtu`",
             )
+
+
+def with_modes(device: Device) -> Device:
+    """The device with what setting a secret does beside: addresses are made by it from then on (net/ipv6/addrconf.c,
+    addrconf_sysctl_stable_secret)."""
+    ends = [
+        replace(end, sysctl=dict([*end.sysctl.items(), BY_SECRET]))
+        if STABLE_SECRET in end.sysctl and ADDR_GEN_MODE not in end.sysctl
+        else end
+        for end in device.ends
+    ]
+    if ends == list(device.ends):
+        return device
+    return replace(device, primary=ends[0], peer=ends[1] if len(ends) > 1 else None)
 
 
 def forwarding(device: Device, features: Collection[str]) -> tuple[Device, list[Problem]]:

@@ -6,8 +6,11 @@ from collections.abc import Collection, Iterator, Mapping
 
 from nkform.model import ROOT, Device, Endpoint, Namespace, Node, Route, Taken, host
 from nkform.plan.compare import device_fields
+from nkform.plan.contradictions import IPV6_MTU
 from nkform.problem import Path, Problem
 
+ETHERNET_MTU = 1500
+"""What a new pair has (ETH_DATA_LEN, include/uapi/linux/if_ether.h). Bytes."""
 IPV6_MIN_MTU = 1280
 """Below it the kernel has no IPv6 on a link (RFC 8200, 5; include/net/if_inet6.h). Bytes."""
 
@@ -97,6 +100,7 @@ def _device_obstacles(node: str, device: Device, live: Node, adopt: bool) -> Ite
             )
     if found is not None:
         yield from _too_small(device, found)
+    yield from _too_large_for_ipv6(device, found)
     if device.peer is not None:
         there = live.namespaces.get(device.peer.namespace)
         own = found.peer if found else None
@@ -125,6 +129,26 @@ def _too_small(device: Device, found: Device) -> Iterator[Problem]:
                 f"{end.name} cannot have {six[0]}: its MTU is {mtu}, and IPv6 needs {IPV6_MIN_MTU}",
                 path=("devices", device.name, *(("peer",) if side else ())),
                 hint=f"write `mtu: {IPV6_MIN_MTU}` or more",
+            )
+
+
+def _too_large_for_ipv6(device: Device, found: Device | None) -> Iterator[Problem]:
+    """An MTU of IPv6 on a device of which the spec does not say how large its own is."""
+    if not any(IPV6_MTU in end.sysctl for end in device.ends):
+        return
+    if found and any(field.forces_replacement for field in device_fields(device, found)):
+        found = None
+    for side, end in enumerate(device.ends):
+        asked = end.sysctl.get(IPV6_MTU, "")
+        if not asked.isdecimal() or "mtu" in end.attrs:
+            continue
+        mtu = found.ends[side].attrs.get("mtu") if found and side < len(found.ends) else ETHERNET_MTU
+        if isinstance(mtu, int) and int(asked) > mtu:
+            yield Problem(
+                "NK0455",
+                f"the IPv6 MTU of {end.name}, {asked}, is larger than its MTU of {mtu}",
+                path=("devices", device.name, *(("peer",) if side else ()), "sysctl", "ipv6", "mtu"),
+                hint=f"at most {mtu}, or write a larger `mtu`",
             )
 
 
@@ -172,6 +196,13 @@ def _in_place(taken: Taken, end: Endpoint, path: Path) -> Problem:
     where = f"{end.name} in {end.namespace}" if end.namespace else end.name
     if taken.why == "source" and taken.route is not None:
         return _without_source(taken.route, end, path)
+    if taken.why == "gateway" and taken.route is not None:
+        return Problem(
+            "NK0460",
+            f"the route to {taken.route.to} of {where} cannot be had: its gateway {taken.route.via} {taken.holder}",
+            path=(*path, "routes", end.routes.index(taken.route), "via"),
+            hint="write another gateway, or take the address away from the other device",
+        )
     if taken.why == "off":
         what = taken.address.text if taken.address else f"a route to {taken.route.to}" if taken.route else "IPv6"
         return Problem(

@@ -11,9 +11,22 @@ from functools import cache, lru_cache
 from nkform.attributes import ATTRIBUTES, BY_NAME, Attribute
 from nkform.dataclass import dataclass, replace
 from nkform.features import FEATURES
-from nkform.model import FORCE_FORWARDING, FORWARDING, Attrs, Device, Endpoint, Kind, Node, Room, RoomFor, Value
+from nkform.model import (
+    ADDR_GEN_MODE,
+    FORCE_FORWARDING,
+    FORWARDING,
+    STABLE_SECRET,
+    Attrs,
+    Device,
+    Endpoint,
+    Kind,
+    Node,
+    Room,
+    RoomFor,
+    Value,
+)
 from nkform.plan.chains import completed, needs_programs
-from nkform.plan.contradictions import contradictions, forwarding, without_own_routes
+from nkform.plan.contradictions import BY_SECRET, contradictions, forwarding, with_modes, without_own_routes
 from nkform.problem import Path, Problem
 
 MAX_ROOM = 65535
@@ -49,6 +62,7 @@ def resolve(desired: Node, features: Collection[str], rooms: Mapping[str, Room])
         filled, noted = without_own_routes(filled)
         problems += noted
         problems += contradictions(filled)
+        filled = with_modes(filled)
         filled, noted = forwarding(filled, features)
         problems += noted
         problems += _missing(filled, features)
@@ -69,6 +83,9 @@ def needed_features(desired: Node) -> set[str]:
                 needed.add(attr.feature)
         for end in device.ends:
             needed |= {f"sysctl:{key}" for key in end.sysctl}
+            needed |= {f"refuses:{key}={value}" for key, value in end.sysctl.items() if (key, value) != BY_SECRET}
+            if STABLE_SECRET in end.sysctl:
+                needed.add(f"sysctl:{ADDR_GEN_MODE}")
             if FORWARDING in end.sysctl:
                 needed.add(f"sysctl:{FORCE_FORWARDING}")
     return needed
@@ -231,9 +248,16 @@ def _missing(device: Device, features: Collection[str]) -> Iterator[Problem]:
             hint=feature.hint or f"take `{attr.name}` out of the spec, or boot a newer kernel",
         )
     for end, prefix in zip(device.ends, ((), ("peer",)), strict=False):
-        for key in end.sysctl:
+        for key, value in end.sysctl.items():
+            family, _, name = key.partition(".")
+            if f"refuses:{key}={value}" in features:
+                yield Problem(
+                    "NK0408",
+                    f"this kernel does not keep {value} as the sysctl net.{family}.conf.*.{name}",
+                    path=("devices", device.name, *prefix, "sysctl", family, name),
+                    hint="Documentation/networking/ip-sysctl.rst of the kernel says which values it has",
+                )
             if f"sysctl:{key}" not in features:
-                family, _, name = key.partition(".")
                 yield Problem(
                     "NK0406",
                     f"this kernel has no sysctl net.{family}.conf.*.{name} that can be set",

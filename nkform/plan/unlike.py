@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Collection, Iterator
 
 from nkform.dataclass import replace
-from nkform.model import Attached, Device, Endpoint, Hook, Namespace, Node, Route
+from nkform.model import STABLE_SECRET, Attached, Device, Endpoint, Hook, Namespace, Node, Route
 from nkform.plan.addresses import by_subnet, of_others
 from nkform.plan.saved import differences
 
@@ -81,7 +81,12 @@ def _ordered(end: Endpoint, losses: bool, other: Endpoint) -> Endpoint:
     places = sorted(subnets.keys() & shared) + [subnet for subnet in subnets if subnet not in shared]
     rest = sorted((address for address in counting if address not in listed), key=lambda address: address.text)
     addresses = (*itertools.chain(*(subnets[subnet] for subnet in places)), *rest)
-    return replace(end, addresses=addresses, routes=tuple(sorted(_told(end.routes, other.routes), key=repr)))
+    routes = tuple(sorted(_told(end.routes, other.routes), key=repr))
+    sysctls = end.sysctl
+    if STABLE_SECRET in sysctls and STABLE_SECRET not in other.sysctl:
+        # Once set, it cannot be unset: it counts for nothing where addresses are made in another way.
+        sysctls = {key: value for key, value in sysctls.items() if key != STABLE_SECRET}
+    return replace(end, addresses=addresses, routes=routes, sysctl=sysctls)
 
 
 def _told(routes: Collection[Route], others: Collection[Route]) -> Iterator[Route]:

@@ -76,6 +76,7 @@ def decode(data: Data, broken: Collection[Path], where: Where, *, complete: bool
         if kind not in by_kind:
             by_kind[kind] = {} if kind == "external" else defaults_for(kind, defaults)
         devices[name] = _device(name, kind, merge_defaults(by_kind[kind], given), context)
+    context.seen.gateways()
     return Node(node, namespaces, devices), problems
 
 

@@ -40,6 +40,8 @@ def decode_end(
     """An end of a pair. `data` is the device's for the primary, the value of `peer` for the other."""
     given, routed = data.get("addresses"), data.get("routes")
     addresses = _addresses(given, namespace, (*path, "addresses"), context) if given else []
+    if addresses:
+        context.seen.addresses(namespace, addresses, path)
     routes = _routes(routed, addresses, namespace, (*path, "routes"), context) if routed else ()
     sysctl = _sysctl(data["sysctl"], (*path, "sysctl"), context) if "sysctl" in data else {}
     return Endpoint(name, namespace, attrs, tuple([Address(str(a)) for a in addresses]), routes, sysctl)
@@ -88,7 +90,7 @@ def _routes(
         elif not route.onlink and not (via.family == AF_INET6 and is_link_local(via)):
             gateways.append((via, (*where, "via")))
         routes.append(route)
-        context.seen.route(namespace, route.table, route.to, route.metric, where)
+        context.seen.route(namespace, route, where)
     networks = Networks([*addresses, *direct]) if gateways else None
     for gateway, where in gateways:
         if networks and not networks.reach(gateway):

@@ -100,8 +100,11 @@ def unicast_fault(ip: Prefix) -> str | None:
 def impossible_gateway(via: Prefix, addresses: Iterable[Prefix], *, onlink: bool) -> str | None:
     """Why an end with these addresses can have no route through a gateway, or None.
 
-    Without `onlink`, IPv4 takes an address of its own (net/ipv4/fib_semantics.c, fib_check_nh_v4_gw); IPv6 never does.
+    A loopback address is none: the kernel refuses it as soon as `lo` is up. Without `onlink`, IPv4 takes an address of
+    its own (net/ipv4/fib_semantics.c, fib_check_nh_v4_gw); IPv6 never does.
     """
+    if via.family == AF_INET and via.value >> 24 == 127:
+        return "is a loopback address"
     for own in addresses:
         if own.family != via.family:
             continue

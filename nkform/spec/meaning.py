@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from socket import AF_INET6
 
-from nkform.model import ROOT
+from nkform.gateways import Around, Holder, may_be_ruled_out
+from nkform.model import ROOT, Route
 from nkform.problem import Path
 from nkform.spec.inet import Prefix, is_link_local
 from nkform.spec.scalars import quoted
@@ -34,6 +35,8 @@ class Seen:
         self._ends: dict[tuple[str, str], Path] = {}
         self._addresses: dict[tuple[str, str], Path] = {}
         self._routes: dict[tuple[str, int, str, int], Path] = {}
+        self._ends_with: dict[str, list[tuple[Path, list[Prefix]]]] = {}
+        self._gateways: dict[str, list[tuple[Route, Path]]] = {}
 
     def end(self, namespace: str, name: str, path: Path) -> None:
         """An end of a pair, or an external device."""
@@ -61,9 +64,35 @@ class Seen:
                 "give each its own address; one shared by many host ends is written with /32 or /128",
             )
 
-    def route(self, namespace: str, table: int, to: str, metric: int, path: Path) -> None:
+    def addresses(self, namespace: str, addresses: list[Prefix], end: Path) -> None:
+        """All addresses of an end."""
+        self._ends_with.setdefault(namespace, []).append((end, addresses))
+
+    def gateways(self) -> None:
+        """Reports the gateways that other ends of the same namespace rule out, once all are told of."""
+        for namespace, routes in self._gateways.items():
+            ends = self._ends_with.get(namespace, [])
+            if len(ends) < 2:
+                continue
+            around = Around(Holder(end, str(address)) for end, addresses in ends for address in addresses)
+            for route, path in routes:
+                assert route.via is not None
+                if (ruled_out := around.rules_out(route.via, route.onlink, path[:-2])) is not None:
+                    why, holder = ruled_out
+                    assert isinstance(holder.link, tuple)
+                    self._report(
+                        "NK0310",
+                        f"{route.via} {why} another device there, {holder.text}: it is no gateway",
+                        (*path, "via"),
+                        f"the other device is in {self._where(holder.link)}",
+                    )
+
+    def route(self, namespace: str, route: Route, path: Path) -> None:
         """A route. In one table of a namespace, destination and metric name it."""
-        first = self._routes.setdefault((namespace, table, to, metric), path)
+        if may_be_ruled_out(route.via, route.onlink):
+            self._gateways.setdefault(namespace, []).append((route, path))
+        to = route.to
+        first = self._routes.setdefault((namespace, route.table, to, route.metric), path)
         if first is not path:
             self._report(
                 "NK0311",

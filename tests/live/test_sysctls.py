@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.live.strike import strikes
 from tests.live.support import Node, ip, kinds, links, pings, sh
 from tests.live.test_shared_routes import spec
 from tests.live.witness import IP
@@ -68,6 +69,56 @@ def test_a_secret_that_was_never_set_is_set(node: Node) -> None:
     made["devices"]["v0"]["sysctl"] = {"ipv6": {"stable_secret": "fd00::1"}}
     node.apply(made)
     assert value("ipv6.stable_secret", "v0") == "fd00:0000:0000:0000:0000:0000:0000:0001"
+    assert value("ipv6.addr_gen_mode", "v0") == "2"  # the kernel does so, and the plan says so
+    assert node.run("rollback", "-y").code == 0
+    assert value("ipv6.addr_gen_mode", "v0") == "0"
+
+
+@pytest.mark.parametrize("mode", [0, 1, 2, 3])
+def test_a_secret_and_a_way_to_make_addresses(node: Node, mode: int) -> None:
+    """For a new pair and for one that is there, and with another secret; the kernel changes the one with the other."""
+    made = spec("8")
+    six = {"addr_gen_mode": mode, "stable_secret": "fd00::1"}
+    made["devices"]["v0"]["sysctl"] = {"ipv6": six}
+    node.apply(made)
+    six["stable_secret"] = "fd00::2"
+    assert "addr_gen_mode" not in node.plan(made).out
+    node.apply(made)
+    node.destroy()
+    del made["devices"]["v0"]["sysctl"]
+    node.apply(made)
+    made["devices"]["v0"]["sysctl"] = {"ipv6": six}
+    node.apply(made)
+    assert value("ipv6.addr_gen_mode", "v0") == str(mode)
+
+
+def test_a_run_that_set_a_secret_is_undone(node: Node) -> None:
+    """A secret cannot be unset; what the kernel did by it can be undone."""
+    made = spec("8")
+    node.apply(made)
+    made["devices"]["v0"]["sysctl"] = {"ipv6": {"stable_secret": "fd00::1"}}
+    made["devices"]["v0"]["addresses"].append("fd77::1/64")
+    node.write(made)
+    with strikes("add address fd77::1/64 to v0"):
+        outcome = node.run("apply", "-y", str(node.path))
+    assert "NK0505" in outcome.err
+    assert value("ipv6.addr_gen_mode", "v0") == "0"
+
+
+def test_addresses_of_a_secret_need_one(node: Node) -> None:
+    made = spec("8")
+    made["devices"]["v0"]["sysctl"] = {"ipv6": {"addr_gen_mode": 2}}
+    assert "NK0461" in node.refused(made)
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "value"), [("ipv6", "hop_limit", 0), ("ipv6", "mldv1_unsolicited_report_interval", 1001)]
+)
+def test_a_value_that_a_sysctl_cannot_have_is_named(node: Node, family: str, name: str, value: int) -> None:
+    """The kernel refuses the one, and rounds the other."""
+    made = spec("8")
+    made["devices"]["v0"]["sysctl"] = {family: {name: value}}
+    assert "NK0408" in node.refused(made)
 
 
 @pytest.mark.parametrize("what", ["addresses", "routes"])

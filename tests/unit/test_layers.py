@@ -20,11 +20,12 @@ ALLOWED: dict[str, set[str]] = {
     "files": set(),
     "serial": set(),
     "attributes": {"model"},
+    "gateways": set(),
     "entries": {"model"},
     "kernel": {"model", "attributes", "features", "files"},
     "bpf": {"model", "entries", "problem", "data", "files", "kernel", "features", "spec"},
-    "spec": {"model", "attributes", "features", "problem", "data", "files"},
-    "observe": {"model", "attributes", "entries", "kernel", "serial"},
+    "spec": {"model", "attributes", "features", "problem", "data", "files", "gateways"},
+    "observe": {"model", "attributes", "entries", "kernel", "serial", "gateways"},
     "plan": {"model", "attributes", "features", "problem", "serial"},
     "apply": {"model", "entries", "problem", "serial", "kernel", "observe", "plan", "bpf"},
     "report": {"model", "attributes", "problem", "plan", "serial"},
@@ -46,7 +47,7 @@ ALLOWED: dict[str, set[str]] = {
     "__main__": {"cli"},
     "__init__": set(),
 }  # fmt: skip
-PURE = ("dataclass", "model", "problem", "features", "attributes", "plan", "serial")
+PURE = ("dataclass", "model", "problem", "features", "attributes", "gateways", "plan", "serial")
 SYSTEM = {
     "os",
     "socket",

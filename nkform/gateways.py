@@ -1,0 +1,69 @@
+"""Which gateways the addresses of other links in a namespace rule out. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from nkform.dataclass import dataclass
+
+if TYPE_CHECKING:
+    from ipaddress import IPv4Address, IPv6Address
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """An address with its prefix length, and the link that has it."""
+
+    link: object
+    text: str
+
+
+def may_be_ruled_out(via: str | None, onlink: bool) -> bool:
+    """Whether other links matter at all: to IPv4 only with `onlink`, to IPv6 but for link-local addresses."""
+    if via is None:
+        return False
+    return not via.lower().startswith(("fe8", "fe9", "fea", "feb")) if ":" in via else onlink
+
+
+class Around:
+    """The addresses of all links of a namespace.
+
+    With `onlink`, no gateway may be an address of the namespace or the broadcast address of one of its networks, and in
+    IPv6 it may not be in a network that another link leads to; without it, an IPv6 gateway may be no address of the
+    namespace (net/ipv4/fib_semantics.c, fib_check_nh_nongw; net/ipv6/route.c, ip6_validate_gw).
+    """
+
+    def __init__(self, holders: Iterable[Holder]) -> None:
+        from ipaddress import IPv4Interface, ip_interface  # few specs come here, and it takes long to import
+
+        self._hosts: dict[IPv4Address | IPv6Address, Holder] = {}
+        self._broadcasts: dict[IPv4Address | IPv6Address, Holder] = {}
+        self._networks: dict[tuple[int, int], list[Holder]] = {}
+        for holder in holders:
+            interface = ip_interface(holder.text)
+            network = interface.network
+            self._hosts.setdefault(interface.ip, holder)
+            if not isinstance(interface, IPv4Interface):
+                known = self._networks.setdefault((network.prefixlen, int(network.network_address)), [])
+                known.append(holder)
+            elif network.prefixlen < 31:  # RFC 3021: such a network has no broadcast address
+                self._broadcasts.setdefault(network.broadcast_address, holder)
+        self._lengths = sorted({length for length, _ in self._networks}, reverse=True)
+
+    def rules_out(self, via: str, onlink: bool, link: object) -> tuple[str, Holder] | None:
+        """Why a link can have no route through a gateway: the rest of a sentence that ends in the holder."""
+        from ipaddress import ip_address
+
+        ip = ip_address(via)
+        if (holder := self._hosts.get(ip)) is not None and holder.link != link:
+            return "is an address of", holder
+        if not onlink:
+            return None
+        if (holder := self._broadcasts.get(ip)) is not None and holder.link != link:
+            return "is the broadcast address of a network of", holder
+        for length in self._lengths if ip.version == 6 else ():
+            holders = self._networks.get((length, int(ip) >> (128 - length) << (128 - length)))
+            if holders:
+                return None if any(h.link == link for h in holders) else ("is in a network of", holders[0])
+        return None
