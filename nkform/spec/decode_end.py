@@ -11,8 +11,8 @@ from nkform.problem import Path
 from nkform.spec import names
 from nkform.spec.inet import (
     BadAddress,
+    Own,
     Prefix,
-    impossible_gateway,
     is_link_local,
     is_multicast,
     parse_ip,
@@ -75,6 +75,7 @@ def _routes(
     routes: list[Route] = []
     direct: list[Prefix] = []
     gateways: list[tuple[Prefix, Path]] = []
+    own = Own(addresses)
     for index, data in enumerate(given):
         if data is None or "to" not in data:
             continue
@@ -85,7 +86,7 @@ def _routes(
         route, to, via = decoded
         if via is None:
             direct.append(to)
-        elif fault := impossible_gateway(via, addresses, onlink=route.onlink):
+        elif fault := own.rules_out(via, onlink=route.onlink):
             context.report("NK0310", f"{via.text} {fault}: it is no gateway", (*where, "via"), "")
         elif not route.onlink and not (via.family == AF_INET6 and is_link_local(via)):
             gateways.append((via, (*where, "via")))

@@ -97,22 +97,30 @@ def unicast_fault(ip: Prefix) -> str | None:
     return None
 
 
-def impossible_gateway(via: Prefix, addresses: Iterable[Prefix], *, onlink: bool) -> str | None:
-    """Why an end with these addresses can have no route through a gateway, or None.
+class Own:
+    """The addresses of an end, which rule out gateways of its routes."""
 
-    A loopback address is none: the kernel refuses it as soon as `lo` is up. Without `onlink`, IPv4 takes an address of
-    its own (net/ipv4/fib_semantics.c, fib_check_nh_v4_gw); IPv6 never does.
-    """
-    if via.family == AF_INET and via.value >> 24 == 127:
-        return "is a loopback address"
-    for own in addresses:
-        if own.family != via.family:
-            continue
-        if own.value == via.value and (onlink or via.family == AF_INET6):
+    def __init__(self, addresses: Iterable[Prefix]) -> None:
+        self._hosts: set[tuple[int, int]] = set()
+        self._broadcasts: dict[int, Prefix] = {}
+        for own in addresses:
+            self._hosts.add((own.family, own.value))
+            if own.family == AF_INET and own.length < 31:
+                self._broadcasts[own.value | ((1 << (32 - own.length)) - 1)] = own
+
+    def rules_out(self, via: Prefix, *, onlink: bool) -> str | None:
+        """Why the end can have no route through a gateway, or None.
+
+        A loopback address is none: the kernel refuses it as soon as `lo` is up. Without `onlink`, IPv4 takes an address
+        of its own (net/ipv4/fib_semantics.c, fib_check_nh_v4_gw); IPv6 never does.
+        """
+        if via.family == AF_INET and via.value >> 24 == 127:
+            return "is a loopback address"
+        if (via.family, via.value) in self._hosts and (onlink or via.family == AF_INET6):
             return "is an address of the same end"
-        if via.family == AF_INET and own.length < 31 and via.value == own.value | ((1 << (32 - own.length)) - 1):
+        if via.family == AF_INET and (own := self._broadcasts.get(via.value)) is not None:
             return f"is the broadcast address of {own.network}"
-    return None
+        return None
 
 
 def _explain(text: str) -> BadAddress:
