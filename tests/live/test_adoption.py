@@ -1,0 +1,47 @@
+"""What was taken over is as it was once that is taken back, whatever it was."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import pytest
+
+from tests.live.support import Node, ip
+from tests.live.whole import differences, whole
+
+STATES = list(product((False, True), repeat=2))
+
+
+@pytest.mark.parametrize("renamed", [False, True], ids=["", "renamed"])
+@pytest.mark.parametrize("moved", [False, True], ids=["", "moved"])
+def test_an_adoption_is_taken_back(node: Node, renamed: bool, moved: bool) -> None:
+    """A pair whose ends are up or down, addressed or not, that gets another name or place."""
+    ip("netns", "add", "web")
+    ip("netns", "add", "other")
+    before = whole()
+    for (host_up, far_up), (wanted, far_wanted) in product(STATES, STATES):
+        ip("link", "add", "v0", "type", "veth", "peer", "name", "eth9", "netns", "web")
+        if wanted or far_wanted:
+            ip("addr", "add", "10.7.0.1/24", "dev", "v0")
+            ip("addr", "add", "10.7.0.2/24", "dev", "eth9", namespace="web")
+        if host_up:
+            ip("link", "set", "v0", "up")
+        if far_up:
+            ip("link", "set", "eth9", "up", namespace="web")
+        there = whole()
+        peer: dict[str, Any] = {
+            "name": "eth0" if renamed else "eth9",
+            "namespace": "other" if moved else "web",
+            "up": far_wanted,
+        }
+        device = {"kind": "veth", "up": wanted, "peer": peer}
+        spec = {"version": 1, "node": "w", "namespaces": {"web": {}, "other": {}}, "devices": {"v0": device}}
+        node.apply(spec, "--adopt")
+        outcome = node.run("rollback", "-y")
+        what = (host_up, far_up, wanted, far_wanted)
+        assert outcome.code == 0, (what, outcome.err)
+        assert differences(there, whole()) == [], what
+        ip("link", "del", "v0")
+        node.destroy()
+    assert differences(before, whole()) == []
