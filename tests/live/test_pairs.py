@@ -291,7 +291,6 @@ def _features() -> frozenset[str]:
     return features()
 
 
-@pytest.mark.smoke
 @pytest.mark.parametrize("kind", kinds())
 def test_an_end_goes_down_and_up_with_its_addresses_and_routes(node: Node, kind: str) -> None:
     spec = veth(kind)

@@ -95,7 +95,6 @@ def test_a_name_that_is_taken_between_plan_and_apply(node: Node, monkeypatch: py
     assert ip("netns").strip() == ""
 
 
-@pytest.mark.smoke
 def test_a_route_that_the_kernel_refuses(node: Node) -> None:
     spec = veth()
     spec["devices"]["to-a"]["peer"]["routes"] = [{"to": "default", "via": "203.0.113.1"}]

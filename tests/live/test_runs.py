@@ -108,7 +108,6 @@ def test_a_signal_stops_a_run_and_takes_it_back(node: Node, number: signal.Signa
     assert "Nothing to recover" in node.run("recover").out
 
 
-@pytest.mark.smoke
 def test_a_second_signal_stops_at_once_and_recover_takes_it_back(node: Node) -> None:
     node.apply(veth())
     before = whole()
@@ -163,7 +162,6 @@ def test_after_a_kill_readers_say_so_too(node: Node) -> None:
     assert "NK0511" not in node.plan().err
 
 
-@pytest.mark.smoke
 def test_a_failed_apply_after_a_kill_leaves_recover_its_way(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     node.apply(veth())
     before = whole()
