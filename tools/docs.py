@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import runpy
 from pathlib import Path
 
-from nkform.plan.schema import schema
+from nkform.plan.schema import text
 
 for module in ("nkform.spec.schema", "nkform.spec.docs"):
     runpy.run_module(module, run_name="__main__")
-Path(__file__).parents[1].joinpath("schemas", "plan.v1.json").write_text(json.dumps(schema(), indent=1) + "\n")
+Path(__file__).parents[1].joinpath("schemas", "plan.v1.json").write_text(text())

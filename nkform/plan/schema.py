@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -56,6 +57,11 @@ def schema() -> dict[str, Any]:
         "dependentRequired": {"format": ["basis", "checksum"]},
         "$defs": {"Change": change, "FieldChange": field, **definitions},
     }
+
+
+def text() -> str:
+    """The schema as the file has it."""
+    return json.dumps(schema(), indent=1) + "\n"
 
 
 def _object(**properties: Mapping[str, Any]) -> dict[str, Any]:

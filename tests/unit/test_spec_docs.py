@@ -1,18 +1,28 @@
-"""The manual's table and the list of error codes keep up with the code."""
+"""The manual's table, the schemas and the list of error codes keep up with the code."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from nkform.plan import schema as plan_schema
 from nkform.spec import docs, loads
+from nkform.spec import schema as spec_schema
 
 TOP = Path(__file__).parents[2]
 
 
 def test_the_table_of_attributes_is_up_to_date() -> None:
     text = (TOP / docs.FILE).read_text(encoding="utf-8")
-    assert text == docs.filled(text), "run: python -m nkform.spec.docs"
+    assert text == docs.filled(text), "run: make docs"
+
+
+@pytest.mark.parametrize(("file", "text"), [("spec.v1.json", spec_schema.text), ("plan.v1.json", plan_schema.text)])
+def test_a_schema_is_up_to_date(file: str, text: Callable[[], str]) -> None:
+    assert (TOP / "schemas" / file).read_text(encoding="utf-8") == text(), "run: make docs"
 
 
 def test_the_manual_begins_with_a_spec_that_works() -> None:
