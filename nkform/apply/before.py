@@ -11,7 +11,8 @@ from functools import partial
 from nkform.apply import belongings, losses
 from nkform.apply.belongings import Belonging
 from nkform.kernel import devconf, sysctl
-from nkform.kernel.netlink import KernelError, Socket, whole
+from nkform.kernel.error import KernelError
+from nkform.kernel.netlink import Socket, whole
 from nkform.kernel.netns import Namespaces
 from nkform.model import FORCE_FORWARDING, FORWARDING, Node
 from nkform.plan.plan import Plan

@@ -16,7 +16,8 @@ from typing import Literal
 
 from nkform.dataclass import dataclass, replace
 from nkform.kernel import inet, links, neighbours, qdiscs
-from nkform.kernel.netlink import KernelError, Request, Socket, whole
+from nkform.kernel.error import KernelError
+from nkform.kernel.netlink import Request, Socket, whole
 from nkform.kernel.netns import Namespaces
 from nkform.model import Device, Node
 from nkform.plan.actions import (

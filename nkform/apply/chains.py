@@ -25,7 +25,7 @@ from nkform.kernel.bpf import BpfError
 from nkform.kernel.bpf_links import AttachType
 from nkform.kernel.bpf_programs import load_drop, prog_info
 from nkform.kernel.clsact import Tc
-from nkform.kernel.netlink import KernelError
+from nkform.kernel.error import KernelError
 from nkform.model import STRANGER, Attached, Chain, Device, Hook, Node, Program
 from nkform.observe import contents, explanations
 from nkform.observe.chains import DIRECTIONS, TYPES, Pinned, held_name, pin_name, read_filters, read_links, read_pins

@@ -17,7 +17,8 @@ from nkform.apply import owned
 from nkform.apply.expedite import Expedited
 from nkform.apply.visit import Steps, Visit, check, raise_first
 from nkform.kernel import links
-from nkform.kernel.netlink import KernelError, Socket, whole
+from nkform.kernel.error import KernelError
+from nkform.kernel.netlink import Socket, whole
 from nkform.kernel.netns import Namespaces
 from nkform.kernel.sysfs import Interfaces
 from nkform.model import ROOT, Hook, owner_of

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from nkform.kernel import rcu, rundir
-from nkform.kernel.netlink import KernelError
+from nkform.kernel.error import KernelError
 from nkform.kernel.rundir import MACHINE, Lock
 
 RECORD = "rcu_expedited"

@@ -24,7 +24,7 @@ from nkform.apply import lines
 from nkform.apply.belongings import Belonging
 from nkform.dataclass import dataclass
 from nkform.kernel import rundir
-from nkform.kernel.netlink import KernelError
+from nkform.kernel.error import KernelError
 from nkform.kernel.place import boot, place
 from nkform.model import Node
 from nkform.plan.actions import Action, CreateNamespace, CreatePair, DeleteNamespace, SetChain

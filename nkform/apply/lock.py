@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from nkform.apply import expedite
 from nkform.kernel import rundir
-from nkform.kernel.netlink import KernelError
+from nkform.kernel.error import KernelError
 from nkform.kernel.rundir import GOING_BACK, MACHINE, Lock
 from nkform.problem import fail
 

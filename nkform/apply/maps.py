@@ -14,7 +14,7 @@ from itertools import islice
 from nkform.entries import VALUE, filled, keys
 from nkform.kernel.bpf_maps import map_delete_many, map_info, map_items, map_update_many
 from nkform.kernel.bpf_programs import prog_info
-from nkform.kernel.netlink import KernelError
+from nkform.kernel.error import KernelError
 from nkform.model import Contents, Filled
 from nkform.observe import contents
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Protocol, TypeVar
 
 from nkform.dataclass import dataclass
-from nkform.kernel.netlink import KernelError
+from nkform.kernel.error import KernelError
 from nkform.model import Node
 from nkform.plan.parts import NOTHING, Name, Without, possible
 from nkform.plan.parts import parts as parts_of

@@ -19,7 +19,7 @@ from nkform.apply.lines import STOPPED, STUCK
 from nkform.apply.visit import give_back
 from nkform.dataclass import dataclass
 from nkform.kernel import bpffs
-from nkform.kernel.netlink import KernelError
+from nkform.kernel.error import KernelError
 from nkform.kernel.netns import Namespaces
 from nkform.kernel.rundir import Lock
 from nkform.model import ROOT, Node

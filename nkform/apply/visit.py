@@ -14,7 +14,8 @@ from typing import Protocol
 from nkform.apply import owned
 from nkform.dataclass import replace
 from nkform.kernel import devconf, inet, links, neighbours, sysctl
-from nkform.kernel.netlink import KernelError, Request, Socket, whole
+from nkform.kernel.error import KernelError
+from nkform.kernel.netlink import Request, Socket, whole
 from nkform.kernel.netns import Namespaces
 from nkform.model import ROOT, Attrs, Master, Value, secret_first
 from nkform.plan.actions import (

@@ -16,8 +16,8 @@ from functools import partial
 from typing import TypeVar
 
 from nkform.dataclass import dataclass
+from nkform.kernel.error import KernelError
 from nkform.kernel.monitor import Monitor
-from nkform.kernel.netlink import KernelError
 from nkform.kernel.netns import Namespaces
 from nkform.kernel.service import Signals
 from nkform.model import Device, Node, RoomFor

@@ -12,7 +12,7 @@ from nkform.kernel import bpf, bpf_links, bpffs
 from nkform.kernel.bpf_links import AttachType
 from nkform.kernel.bpf_programs import prog_info
 from nkform.kernel.clsact import PRIORITY_END, Direction, Tc
-from nkform.kernel.netlink import KernelError
+from nkform.kernel.error import KernelError
 from nkform.model import After, Attached, Before, Chain, First, Last
 from nkform.observe.chains import entry_name, filter_name, pin_name, read_filters, read_links, read_pins
 from nkform.plan.chains import anchor_place

@@ -26,7 +26,7 @@ from nkform.kernel.bpf import PRIVILEGE
 from nkform.kernel.bpf_maps import map_info
 from nkform.kernel.bpf_programs import SCHED_CLS, last_useful_line
 from nkform.kernel.child import ChildError, Limits
-from nkform.kernel.netlink import KernelError
+from nkform.kernel.error import KernelError
 from nkform.problem import NkformError, Problem
 
 HEADERS_VARIABLE = "BCC_KERNEL_SOURCE"

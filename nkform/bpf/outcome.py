@@ -12,7 +12,7 @@ from typing import Any
 from nkform.bpf.diagnose import ProgramError
 from nkform.kernel.bpf import BpfError
 from nkform.kernel.bpf_programs import VerifierError
-from nkform.kernel.netlink import KernelError
+from nkform.kernel.error import KernelError
 from nkform.problem import NkformError, Position, Problem
 
 

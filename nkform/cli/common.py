@@ -162,7 +162,7 @@ def remember(found: Look, live: Node, spec: Spec, options: argparse.Namespace, p
 @contextmanager
 def afterwards(options: argparse.Namespace) -> Iterator[None]:
     """What follows a run that is done: it stays done if this fails, which is said."""
-    from nkform.kernel.netlink import KernelError
+    from nkform.kernel.error import KernelError
 
     try:
         yield

@@ -40,7 +40,7 @@ def _privileges() -> Finding:
 
 def _features() -> list[Finding]:
     from nkform.kernel.config import option
-    from nkform.kernel.netlink import KernelError
+    from nkform.kernel.error import KernelError
     from nkform.kernel.netns import Namespaces
     from nkform.kernel.probe import probe
 
@@ -70,7 +70,7 @@ def _grace_periods() -> Finding:
     """Whether attaching a program can do without waiting for a grace period."""
     from nkform.apply.expedite import is_borrowed
     from nkform.kernel import rcu
-    from nkform.kernel.netlink import KernelError
+    from nkform.kernel.error import KernelError
 
     name, what = rcu.EXPEDITED.name, "expedited grace periods while programs are attached and detached"
     if why := rcu.obstacle():

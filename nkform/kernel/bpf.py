@@ -21,7 +21,7 @@ from enum import IntEnum
 from functools import lru_cache
 from typing import Any
 
-from nkform.kernel.netlink import KernelError
+from nkform.kernel.error import KernelError
 
 SYSCALL_NUMBERS = {
     "x86_64": 321,

@@ -20,7 +20,7 @@ import stat
 from collections.abc import Iterator
 
 from nkform.dataclass import dataclass
-from nkform.kernel.netlink import KernelError
+from nkform.kernel.error import KernelError
 
 BASE = "/sys/fs/bpf"
 FOLDER = "nkform"

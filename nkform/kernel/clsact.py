@@ -29,7 +29,8 @@ from nkform.dataclass import dataclass
 from nkform.kernel.bpf import BpfError
 from nkform.kernel.bpf_links import After, Before, Chain, Entry, First, Last, Position
 from nkform.kernel.bpf_programs import prog_info, prog_name
-from nkform.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, U32, KernelError, Request, Socket, u32, walk
+from nkform.kernel.error import KernelError
+from nkform.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, U32, Request, Socket, u32, walk
 from nkform.kernel.qdiscs import FILTER_PREFIX
 
 PREFIX = FILTER_PREFIX

@@ -14,7 +14,7 @@ import socket
 import struct
 from collections.abc import Mapping
 
-from nkform.kernel.netlink import KernelError
+from nkform.kernel.error import KernelError
 
 SIOCGIFHWADDR = 0x8927
 IFREQ = struct.Struct("=16sH22x")

@@ -13,6 +13,7 @@ from functools import lru_cache, partial
 from socket import AF_INET, AF_INET6, AF_UNSPEC, inet_ntop, inet_pton
 from typing import NamedTuple, TypeVar
 
+from nkform.kernel.error import KernelError
 from nkform.kernel.netlink import (
     NLM_F_APPEND,
     NLM_F_CREATE,
@@ -21,7 +22,6 @@ from nkform.kernel.netlink import (
     S32,
     U16,
     U32,
-    KernelError,
     Request,
     Socket,
     attribute,

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from nkform.dataclass import dataclass
 from nkform.kernel.bpf import BpfError
 from nkform.kernel.bpf_programs import VerifierError
-from nkform.kernel.netlink import KernelError
+from nkform.kernel.error import KernelError
 
 LIBRARY = "libbpf.so.1"
 LOG_BYTES = 1 << 20

@@ -17,6 +17,7 @@ import struct
 from collections.abc import Iterator
 
 from nkform.dataclass import dataclass
+from nkform.kernel.error import KernelError
 from nkform.kernel.netlink import (
     HEADER,
     NETLINK_ROUTE,
@@ -26,7 +27,6 @@ from nkform.kernel.netlink import (
     SO_RCVBUFFORCE,
     SOL_NETLINK,
     U32,
-    KernelError,
     string,
     walk,
 )

@@ -10,7 +10,6 @@ Layouts: include/uapi/linux/netlink.h, netlink(7).
 from __future__ import annotations
 
 import errno
-import os
 import socket
 import struct
 import time
@@ -18,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 from nkform.dataclass import dataclass
+from nkform.kernel.error import KernelError
 from nkform.kernel.place import cookie_of
 
 NETLINK_ROUTE = 0
@@ -62,20 +62,6 @@ PAUSES = (0.0, 0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 2.0)
 """Seconds before each further try of a dump that was interrupted."""
 
 T = TypeVar("T")
-
-
-class KernelError(OSError):
-    """The kernel refused a request: errno, its own explanation (extack) and what was asked of it."""
-
-    def __init__(self, number: int, asked: str, extack: str = "") -> None:
-        super().__init__(number, os.strerror(number))
-        self.asked = asked
-        self.extack = extack
-
-    def __str__(self) -> str:
-        name = errno.errorcode.get(self.errno or 0, str(self.errno))
-        told = f"{self.strerror}: {self.extack}" if self.extack else self.strerror
-        return f"{self.asked}: {told} ({name})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nkform.files import kind
-from nkform.kernel.netlink import S32, KernelError, Message, Request, Socket, u32, walk
+from nkform.kernel.error import KernelError
+from nkform.kernel.netlink import S32, Message, Request, Socket, u32, walk
 from nkform.model import ROOT
 
 RUN = Path("/run/netns")

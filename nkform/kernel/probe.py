@@ -13,7 +13,8 @@ from pathlib import Path
 
 from nkform.dataclass import replace
 from nkform.kernel import inet, links, sysctl
-from nkform.kernel.netlink import KernelError, Socket, first_error
+from nkform.kernel.error import KernelError
+from nkform.kernel.netlink import Socket, first_error
 from nkform.kernel.netns import Namespaces
 from nkform.model import Address, Device, Endpoint
 

@@ -12,7 +12,7 @@ import errno
 import os
 from pathlib import Path
 
-from nkform.kernel.netlink import KernelError
+from nkform.kernel.error import KernelError
 
 EXPEDITED = Path("/sys/kernel/rcu_expedited")
 NORMAL = Path("/sys/kernel/rcu_normal")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TextIO
 
 from nkform.files import kind
-from nkform.kernel.netlink import KernelError
+from nkform.kernel.error import KernelError
 
 RUN = Path("/run/nkform")
 FOLDER_MODE = 0o700

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import errno
 
-from nkform.kernel.netlink import KernelError
+from nkform.kernel.error import KernelError
 from nkform.model import STABLE_SECRET
 
 UNSET_IS_EIO = STABLE_SECRET

@@ -14,7 +14,7 @@ import ctypes
 import errno
 import os
 
-from nkform.kernel.netlink import KernelError
+from nkform.kernel.error import KernelError
 
 SYS_FSOPEN = 430
 SYS_FSCONFIG = 431

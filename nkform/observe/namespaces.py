@@ -10,7 +10,8 @@ from typing import TypeVar
 
 from nkform.dataclass import dataclass, field
 from nkform.kernel import inet, links
-from nkform.kernel.netlink import KernelError, Socket, whole
+from nkform.kernel.error import KernelError
+from nkform.kernel.netlink import Socket, whole
 from nkform.kernel.netns import Namespaces, get_nsid, nsid_of
 from nkform.model import ROOT, Address, Route, Taken
 from nkform.observe.taken import Place, Slot, look, with_hops

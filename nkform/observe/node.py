@@ -13,7 +13,8 @@ from functools import cache, partial
 from nkform.attributes import ATTRIBUTES
 from nkform.dataclass import dataclass, replace
 from nkform.kernel import bpffs, devconf, hardware, links, rundir, sysctl
-from nkform.kernel.netlink import KernelError, Socket, whole
+from nkform.kernel.error import KernelError
+from nkform.kernel.netlink import Socket, whole
 from nkform.kernel.netns import Namespaces
 from nkform.kernel.qdiscs import FILTER_PREFIX, at_ingress, has_filter
 from nkform.model import (

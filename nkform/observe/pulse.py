@@ -13,8 +13,9 @@ from nkform.dataclass import dataclass
 from nkform.kernel import links, sysctl
 from nkform.kernel.bpf import BpfError
 from nkform.kernel.bpf_links import AttachType, query
+from nkform.kernel.error import KernelError
 from nkform.kernel.monitor import Notice, Touched
-from nkform.kernel.netlink import S32, KernelError, Socket
+from nkform.kernel.netlink import S32, Socket
 from nkform.kernel.netns import Namespaces
 from nkform.model import HOOKS, ROOT, Device, Endpoint, Node, mark
 from nkform.observe.chains import TYPES

@@ -14,7 +14,8 @@ from typing import TypeVar, cast
 from nkform.dataclass import dataclass, field, replace
 from nkform.gateways import Around, Holder, may_be_ruled_out
 from nkform.kernel import inet, sysctl
-from nkform.kernel.netlink import KernelError, Socket, whole
+from nkform.kernel.error import KernelError
+from nkform.kernel.netlink import Socket, whole
 from nkform.model import Address, Endpoint, Route, RouteKey, Taken, host
 
 T = TypeVar("T")

@@ -16,9 +16,10 @@ from nkform.kernel import bpf_links as links
 from nkform.kernel.bpf import owned
 from nkform.kernel.bpf_links import AttachType, Chain, Last, Position
 from nkform.kernel.bpf_programs import prog_info
+from nkform.kernel.error import KernelError
 from nkform.kernel.inet import add_address
 from nkform.kernel.links import change, create, delete
-from nkform.kernel.netlink import KernelError, Request, Socket, first_error
+from nkform.kernel.netlink import Request, Socket, first_error
 from nkform.kernel.netns import Namespaces
 from nkform.model import Address, Device, Endpoint
 from tests.live.bpf_programs import NEXT, program

@@ -22,7 +22,8 @@ from nkform.apply import transaction
 from nkform.kernel import bpf, netns, rcu, sysctl
 from nkform.kernel.bpf import Buffer, Command
 from nkform.kernel.clsact import Tc
-from nkform.kernel.netlink import KernelError, Message, Request, Socket
+from nkform.kernel.error import KernelError
+from nkform.kernel.netlink import Message, Request, Socket
 from nkform.kernel.sysfs import Interfaces
 
 ERRNO = errno.ENOMEM

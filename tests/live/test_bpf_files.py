@@ -14,7 +14,7 @@ from nkform.kernel import bpf, bpffs
 from nkform.kernel.bpf import BpfError, owned
 from nkform.kernel.bpf_maps import MapType, map_create
 from nkform.kernel.bpffs import Pin
-from nkform.kernel.netlink import KernelError
+from nkform.kernel.error import KernelError
 from tests.live.bpf_programs import program
 
 SOMEBODY = 12345

@@ -12,7 +12,7 @@ import pytest
 
 from nkform.apply import chains as carried_out
 from nkform.apply.executor import Executor
-from nkform.kernel.netlink import KernelError
+from nkform.kernel.error import KernelError
 from nkform.plan.actions import Action
 from tests.live.chain_sites import (
     CLSACT_EGRESS,

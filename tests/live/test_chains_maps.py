@@ -19,7 +19,7 @@ from nkform.apply.executor import Executor
 from nkform.kernel import bpf
 from nkform.kernel.bpf import owned
 from nkform.kernel.bpf_maps import map_delete_many, map_items, map_update_many
-from nkform.kernel.netlink import KernelError
+from nkform.kernel.error import KernelError
 from nkform.observe import contents as observed
 from nkform.plan.actions import Action
 from tests.live.attack import die, in_child

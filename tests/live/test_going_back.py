@@ -21,7 +21,7 @@ import pytest
 from nkform.apply import guardian as guardians
 from nkform.apply import journal, recovery
 from nkform.kernel import rundir
-from nkform.kernel.netlink import KernelError
+from nkform.kernel.error import KernelError
 from tests.live.processes import PATIENCE, Process, alone, end_all, until
 from tests.live.support import Node, Outcome, ip, link, links, sh
 from tests.live.test_confirm import guardians as alive

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from nkform.kernel import inet
-from nkform.kernel.netlink import KernelError, Socket
+from nkform.kernel.error import KernelError
+from nkform.kernel.netlink import Socket
 from nkform.model import Address
 from tests.live.support import ip, link
 

@@ -19,7 +19,7 @@ from nkform.bpf.store import Store
 from nkform.kernel import bpf, bpf_maps, bpf_programs
 from nkform.kernel.bpf import owned
 from nkform.kernel.bpf_programs import prog_info
-from nkform.kernel.netlink import KernelError
+from nkform.kernel.error import KernelError
 from nkform.problem import NkformError
 from tests.live.programs import FACTS, TEMPLATES, Workshop, workshop
 from tests.unit.templates import body, template

@@ -7,7 +7,7 @@ import errno
 import pytest
 
 from nkform.apply.executor import Executor
-from nkform.kernel.netlink import KernelError
+from nkform.kernel.error import KernelError
 from nkform.plan.actions import Action
 from tests.live.support import Node, dump, ip, links
 from tests.live.test_pairs import veth

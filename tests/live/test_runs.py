@@ -18,7 +18,7 @@ from nkform.apply.chains import Chains
 from nkform.apply.executor import Executor
 from nkform.kernel import bpffs, inet, rundir
 from nkform.kernel import links as kernel_links
-from nkform.kernel.netlink import KernelError
+from nkform.kernel.error import KernelError
 from nkform.plan.actions import Action
 from tests.live.attack import die, in_child, killed_after
 from tests.live.chain_sites import TCX_INGRESS

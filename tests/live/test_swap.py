@@ -15,7 +15,7 @@ import pytest
 from benchmarks.stream import Fate, Stream
 from nkform.apply.executor import Executor
 from nkform.kernel import bpffs
-from nkform.kernel.netlink import KernelError
+from nkform.kernel.error import KernelError
 from nkform.plan.actions import Action
 from tests.live.chain_sites import inside
 from tests.live.support import Node, ip, link, links, needs, reaches, sysfs

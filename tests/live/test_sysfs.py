@@ -9,7 +9,8 @@ import socket
 import pytest
 
 from nkform.kernel import links, sysfs
-from nkform.kernel.netlink import KernelError, Socket, whole
+from nkform.kernel.error import KernelError
+from nkform.kernel.netlink import Socket, whole
 from nkform.kernel.netns import Namespaces
 from nkform.kernel.sysfs import Interfaces
 from tests.live.support import Node, ip

@@ -8,15 +8,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from nkform.kernel.netlink import (
-    HEADER,
-    NLM_F_DUMP_INTR,
-    NLMSG_DONE,
-    NLMSG_ERROR,
-    KernelError,
-    Request,
-    Socket,
-)
+from nkform.kernel.error import KernelError
+from nkform.kernel.netlink import HEADER, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, Request, Socket
 
 ITEM = 16
 
