@@ -32,6 +32,17 @@ def kind(mode: int) -> str:
     return next((words for is_kind, words in _KINDS if is_kind(mode)), "no file")
 
 
+def writable_by_others(state: os.stat_result, *, root: bool = False) -> str:
+    """Why others than this process's user could write to a file or folder, in words; empty: nobody else can.
+
+    `root`: what belongs to root is as good as what belongs to this user.
+    """
+    ours = state.st_uid == os.geteuid() or (root and state.st_uid == 0)
+    if ours and not state.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return ""
+    return f"it belongs to user {state.st_uid}, mode {stat.S_IMODE(state.st_mode):o}: others could write to it"
+
+
 def read(path: Path, most: int, *, within: Path | None = None, pipes: bool = False) -> bytes:
     """At most `most` bytes of a file, and one more if there is more.
 

@@ -221,6 +221,9 @@ HOOKS: Mapping[str, tuple[str, ...]] = {
 """The hooks of each kind of device: `primary` is what the primary transmits, `peer` what the peer transmits."""
 
 
+MAX_PROGRAMS = 63
+"""Programs that one hook takes: BPF_MPROG_MAX (include/linux/bpf_mprog.h), less the end mark."""
+
 STRANGER = "!"
 """Stands in no digest, but before the id of a program that somebody put in the place of the one with the digest."""
 

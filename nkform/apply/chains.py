@@ -26,7 +26,7 @@ from nkform.kernel.bpf_links import AttachType
 from nkform.kernel.bpf_programs import load_drop, prog_info
 from nkform.kernel.clsact import Tc
 from nkform.kernel.error import KernelError
-from nkform.model import STRANGER, Attached, Chain, Device, Hook, Node, Program
+from nkform.model import STRANGER, Attached, Chain, Device, First, Hook, Last, Node, Program
 from nkform.observe import contents, explanations
 from nkform.observe.chains import DIRECTIONS, TYPES, Pinned, held_name, pin_name, read_filters, read_links, read_pins
 from nkform.plan import chains as plan
@@ -47,7 +47,7 @@ AHEAD_FROM = 8
 """So many new programs are worth a thread that loads them ahead of their turn."""
 
 
-class Programs(Protocol):
+class ProgramLoader(Protocol):
     """What loads programs: nkform.bpf.programs.Programs."""
 
     def load(
@@ -69,7 +69,7 @@ class Programs(Protocol):
 class Chains:
     """Attaches programs on behalf of a node. Close it: until then all programs that went are held."""
 
-    def __init__(self, node: str, programs: Programs | None, base: str = bpffs.BASE) -> None:
+    def __init__(self, node: str, programs: ProgramLoader | None, base: str = bpffs.BASE) -> None:
         self._node = node
         self._programs = programs
         self._base = base
@@ -260,7 +260,7 @@ class Chains:
             return None
         fd = load_drop("closing")
         try:
-            return links.attach(fd, Place(bpf_links.Last(), plan.CLOSING, "-"))
+            return links.attach(fd, Place(Last(), plan.CLOSING, "-"))
         finally:
             os.close(fd)
 
@@ -381,7 +381,7 @@ class Chains:
                 elif following is not None:
                     position = bpf_links.Before(link_id=following)
                 else:
-                    position = bpf_links.First()
+                    position = First()
                 place = Place(position, entry.name, entry.digest, entry.loaded)
                 ahead = way.attach(self._by_id[entry.program_id], place)
             elif entry.place in there:

@@ -25,7 +25,7 @@ from nkform.observe.node import observe
 from nkform.observe.pulse import Pulse, Scope, matters, scope, take
 from nkform.plan.drift import WHOLE, Difference, against, differences
 from nkform.plan.parts import Without, concerned
-from nkform.plan.plan import Programs, meaning
+from nkform.plan.plan import ProgramResolver, meaning
 from nkform.plan.watch import Drifted, Event, Failed, Healed, Recovered, Reread, Settled, Stopped, Trouble, Watching
 from nkform.problem import NkformError, Problem
 
@@ -54,7 +54,7 @@ class Subject:
 
     node: Node
     features: Collection[str]
-    programs: Programs | None = None
+    programs: ProgramResolver | None = None
     heal: Callable[[], tuple[int, tuple[Problem, ...]]] | None = None
 
 

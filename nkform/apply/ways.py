@@ -58,7 +58,7 @@ class Links:
         return read_links(self._index, self._attach_type, pins.get((self._where.device, self._where.hook), {})).linked
 
     def roomier(self, present: Sequence[Attached]) -> bpf_links.Position:  # noqa: ARG002
-        return bpf_links.Last()  # never asked for: links have no numbers to run out of
+        return Last()  # never asked for: links have no numbers to run out of
 
     def attach(self, fd: int, place: Place) -> int:
         link = bpf_links.link_create(fd, self._index, self._attach_type, place.position)
@@ -138,15 +138,15 @@ def beginning(chain: Chain, present: Sequence[Attached]) -> bpf_links.Position:
     """Where a chain of which nothing is attached yet begins, among programs of others. Raises KernelError (ENOENT)."""
     match chain.position:
         case First():
-            return bpf_links.First()
+            return First()
         case Before(program, True) | After(program, True) if anchor_place(present, program) is None:
-            return bpf_links.Last()
+            return Last()
         case Before(program):
             return bpf_links.Before(**_anchor(present, program))
         case After(program):
             return bpf_links.After(**_anchor(present, program))
         case Last() | None:
-            return bpf_links.Last()
+            return Last()
 
 
 def _anchor(present: Sequence[Attached], program: str | int) -> dict[str, int]:

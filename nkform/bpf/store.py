@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from nkform.files import writable_by_others
 from nkform.problem import NkformError, Problem
 
 MAX_OBJECT = 16 << 20
@@ -130,7 +131,7 @@ class Store:
         except OSError:
             return None
         state = os.fstat(fd)
-        if not stat.S_ISREG(state.st_mode) or not _is_ours(state):
+        if not stat.S_ISREG(state.st_mode) or writable_by_others(state, root=True):
             os.close(fd)
             return None
         with os.fdopen(fd, "rb") as stream:
@@ -184,9 +185,9 @@ def _open(path: Path, create: bool) -> int:
     except NotADirectoryError:
         raise _untrusted(path, "it is a symbolic link, or no folder") from None
     state = os.fstat(fd)
-    if not _is_ours(state):
+    if reason := writable_by_others(state, root=True):
         os.close(fd)
-        raise _untrusted(path, _reason(state))
+        raise _untrusted(path, reason)
     return fd
 
 
@@ -201,18 +202,8 @@ def _check_above(folder: Path) -> None:
     """In a sticky folder, such as /tmp, others can add things but not exchange ours."""
     state = folder.stat()
     sticky = state.st_mode & stat.S_ISVTX
-    if not _is_ours(state) and not (sticky and state.st_uid in (0, os.geteuid())):
-        raise _untrusted(folder, _reason(state))
-
-
-def _is_ours(state: os.stat_result) -> bool:
-    return state.st_uid in (0, os.geteuid()) and not state.st_mode & 0o022
-
-
-def _reason(state: os.stat_result) -> str:
-    if state.st_uid not in (0, os.geteuid()):
-        return f"it belongs to another user ({state.st_uid})"
-    return f"others may write to it (mode {stat.S_IMODE(state.st_mode):04o})"
+    if (reason := writable_by_others(state, root=True)) and not (sticky and state.st_uid in (0, os.geteuid())):
+        raise _untrusted(folder, reason)
 
 
 def _untrusted(path: Path, reason: str) -> NkformError:

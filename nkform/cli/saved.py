@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nkform import __version__, files
+from nkform.files import writable_by_others
 from nkform.plan import saved
 from nkform.plan.saved import Basis, Saved
 from nkform.problem import fail
@@ -124,10 +125,10 @@ def load(options: argparse.Namespace) -> Saved | None:
 
 
 def _check_owner(path: Path, state: os.stat_result) -> None:
-    if state.st_uid != os.geteuid() or stat.S_IMODE(state.st_mode) & 0o022:
+    if reason := writable_by_others(state):
         raise fail(
             "NK0624",
-            f"{path} belongs to user {state.st_uid}, mode {stat.S_IMODE(state.st_mode):o}: others could write to it",
+            f"cannot trust the plan {path}: {reason}",
             hint="plan again as the user who applies, into a folder that only this user can write to",
         )
 

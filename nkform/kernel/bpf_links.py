@@ -21,9 +21,7 @@ from nkform.dataclass import dataclass
 from nkform.kernel import bpf
 from nkform.kernel.bpf import BpfError, Command, Layout
 from nkform.kernel.bpf_programs import prog_name
-
-MAX_PROGRAMS = 63
-"""Programs that one hook takes: BPF_MPROG_MAX (include/linux/bpf_mprog.h), less the end mark."""
+from nkform.model import MAX_PROGRAMS, First, Last
 
 BPF_F_REPLACE = 1 << 2
 BPF_F_BEFORE = 1 << 3
@@ -93,16 +91,6 @@ class AttachType(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class First:
-    """Before all others."""
-
-
-@dataclass(frozen=True, slots=True)
-class Last:
-    """After all others."""
-
-
-@dataclass(frozen=True, slots=True)
 class Before:
     """Right before the program of a link, or before a program; exactly one of the two ids."""
 
@@ -125,6 +113,7 @@ class After:
 
 
 Position = First | Last | Before | After
+LAST = Last()
 
 
 def _one(link_id: int, prog_id: int) -> None:
@@ -167,7 +156,7 @@ class Chain:
 
 
 def link_create(
-    prog_fd: int, ifindex: int, attach_type: AttachType, position: Position = Last(), revision: int = 0
+    prog_fd: int, ifindex: int, attach_type: AttachType, position: Position = LAST, revision: int = 0
 ) -> int:
     """Attaches a program to a device's hook; returns the link.
 

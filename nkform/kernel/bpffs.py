@@ -20,6 +20,7 @@ import stat
 from collections.abc import Iterator
 
 from nkform.dataclass import dataclass
+from nkform.files import writable_by_others
 from nkform.kernel.error import KernelError
 
 BASE = "/sys/fs/bpf"
@@ -289,9 +290,8 @@ def _check(folder: str) -> None:
     if not stat.S_ISDIR(status.st_mode):
         found = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "a file"
         raise KernelError(errno.ENOTDIR, f"use folder {folder}", f"it is {found}, which nkform never made; remove it")
-    if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        told = f"it belongs to user {status.st_uid}, mode {stat.S_IMODE(status.st_mode):o}: others could write to it"
-        raise KernelError(errno.EPERM, f"use folder {folder}", told)
+    if reason := writable_by_others(status):
+        raise KernelError(errno.EPERM, f"use folder {folder}", reason)
 
 
 def _refused(error: OSError, asked: str) -> KernelError:

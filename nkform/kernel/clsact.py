@@ -27,11 +27,12 @@ from typing import Any
 
 from nkform.dataclass import dataclass
 from nkform.kernel.bpf import BpfError
-from nkform.kernel.bpf_links import After, Before, Chain, Entry, First, Last, Position
+from nkform.kernel.bpf_links import After, Before, Chain, Entry, Position
 from nkform.kernel.bpf_programs import prog_info, prog_name
 from nkform.kernel.error import KernelError
 from nkform.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, U32, Request, Socket, u32, walk
 from nkform.kernel.qdiscs import FILTER_PREFIX
+from nkform.model import First, Last
 
 PREFIX = FILTER_PREFIX
 

@@ -10,13 +10,12 @@ import contextlib
 import errno
 import fcntl
 import os
-import stat
 import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TextIO
 
-from nkform.files import kind
+from nkform.files import kind, writable_by_others
 from nkform.kernel.error import KernelError
 
 RUN = Path("/run/nkform")
@@ -57,9 +56,8 @@ def _open_folder(path: Path) -> int:
 
 
 def _check(state: os.stat_result, asked: str) -> None:
-    if state.st_uid != os.geteuid() or stat.S_IMODE(state.st_mode) & 0o022:
-        told = f"it belongs to user {state.st_uid}, mode {stat.S_IMODE(state.st_mode):o}: others could write to it"
-        raise KernelError(errno.EPERM, asked, told)
+    if reason := writable_by_others(state):
+        raise KernelError(errno.EPERM, asked, reason)
 
 
 def _check_file(state: os.stat_result, asked: str) -> None:

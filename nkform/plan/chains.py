@@ -18,12 +18,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from nkform.dataclass import dataclass, replace
-from nkform.model import HOOKS, After, Attached, Before, Chain, Device, Filled, First, Hook, Last, Position, Program
+from nkform.model import (
+    HOOKS,
+    MAX_PROGRAMS,
+    After,
+    Attached,
+    Before,
+    Chain,
+    Device,
+    Filled,
+    First,
+    Hook,
+    Last,
+    Position,
+    Program,
+)
 from nkform.plan.compare import FieldChange, device_fields
 from nkform.problem import Path, Problem
-
-MAX_PROGRAMS = 63
-"""BPF_MPROG_MAX less its sentinel (include/linux/bpf_mprog.h)."""
 
 KERNEL_NAME = 15
 """How much of a program's name, that of its template, the kernel keeps (BPF_OBJ_NAME_LEN less its NUL)."""

@@ -87,7 +87,7 @@ class Plan:
         return tally["create"] + tally["replace"], tally["update"], tally["destroy"] + tally["replace"]
 
 
-class Programs(Protocol):
+class ProgramResolver(Protocol):
     """What tells the digests of a device's programs, and which of them its mode has no work for (nkform.bpf)."""
 
     def resolve(
@@ -106,7 +106,7 @@ def build(
     live: Node,
     *,
     features: Collection[str] = (),
-    programs: Programs | None = None,
+    programs: ProgramResolver | None = None,
     adopt: bool = False,
     targets: Collection[str] = (),
     resolved: Mapping[str, Device] | None = None,
@@ -195,7 +195,7 @@ def meaning(
     live: Node,
     *,
     features: Collection[str] = (),
-    programs: Programs | None = None,
+    programs: ProgramResolver | None = None,
     targets: Collection[str] = (),
 ) -> tuple[dict[str, Device], list[Problem]]:
     """The devices of a spec as this node shall have them, and what is wrong with that or worth saying."""

@@ -14,14 +14,14 @@ import pytest
 from nkform.kernel import bpf
 from nkform.kernel import bpf_links as links
 from nkform.kernel.bpf import owned
-from nkform.kernel.bpf_links import AttachType, Chain, Last, Position
+from nkform.kernel.bpf_links import AttachType, Chain, Position
 from nkform.kernel.bpf_programs import prog_info
 from nkform.kernel.error import KernelError
 from nkform.kernel.inet import add_address
 from nkform.kernel.links import change, create, delete
 from nkform.kernel.netlink import Request, Socket, first_error
 from nkform.kernel.netns import Namespaces
-from nkform.model import Address, Device, Endpoint
+from nkform.model import Address, Device, Endpoint, Last
 from tests.live.bpf_programs import NEXT, program
 from tests.live.support import ip
 

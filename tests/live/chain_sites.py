@@ -22,6 +22,7 @@ from nkform.kernel.bpf_maps import map_info, map_items_percpu
 from nkform.kernel.bpf_programs import prog_info
 from nkform.kernel.clsact import PREFIX, Direction, Filter, Tc
 from nkform.kernel.netns import Namespaces
+from nkform.model import First, Last
 from tests.live.bpf_programs import NEXT, program
 from tests.live.support import features, ip, needs, sh
 from tests.sizes import CAMPAIGN, EMULATED, LAB
@@ -274,7 +275,7 @@ class Others:
         priority."""
         with owned(program(NEXT, name)) as fd:
             if site.direction is None:
-                position = bpf_links.Last() if place else bpf_links.First()
+                position = Last() if place else First()
                 index = socket.if_nametoindex(device)
                 self._fds.enter_context(owned(bpf_links.link_create(fd, index, site.attach_type, position)))
                 return

@@ -9,10 +9,11 @@ import pytest
 
 from nkform.kernel import bpf
 from nkform.kernel.bpf import BpfError, owned
-from nkform.kernel.bpf_links import After, Before, First, Position
+from nkform.kernel.bpf_links import After, Before, Position
 from nkform.kernel.bpf_maps import MapType, map_create, map_lookup
 from nkform.kernel.bpf_programs import prog_info
 from nkform.kernel.clsact import PREFIX, PRIORITY_START, PRIORITY_STEP, Direction, Tc
+from nkform.model import First
 from tests.live.bpf_pairs import LAST, PEER, PRIMARY, Pair, churn, passes
 from tests.live.bpf_programs import DROP, NEXT, PASS, counter, program
 from tests.live.support import sh

@@ -13,13 +13,10 @@ import pytest
 from nkform.kernel import bpf, bpf_links
 from nkform.kernel.bpf import BpfError, owned
 from nkform.kernel.bpf_links import (
-    MAX_PROGRAMS,
     After,
     AttachType,
     Before,
     Entry,
-    First,
-    Last,
     Position,
     link_create,
     link_detach,
@@ -30,6 +27,7 @@ from nkform.kernel.bpf_links import (
 )
 from nkform.kernel.bpf_maps import MapType, map_create, map_lookup
 from nkform.kernel.bpf_programs import prog_info, prog_load
+from nkform.model import MAX_PROGRAMS, First, Last
 from tests.live.bpf_pairs import HOOKS, PATIENCE, Hook, Pair, Site, churn, needs_hook, passes
 from tests.live.bpf_programs import DROP, NEXT, PASS, counter, program, returns
 from tests.live.support import ip

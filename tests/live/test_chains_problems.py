@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from nkform.kernel import bpffs
-from nkform.kernel.bpf_links import MAX_PROGRAMS
+from nkform.model import MAX_PROGRAMS
 from tests.live.chain_sites import (
     CLSACT_INGRESS,
     DEVICE,

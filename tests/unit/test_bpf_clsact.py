@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nkform.kernel.bpf_links import After, Before, Entry, First, Last, Position
+from nkform.kernel.bpf_links import After, Before, Entry, Position
 from nkform.kernel.clsact import PRIORITY_END, PRIORITY_START, PRIORITY_STEP, Filter, chain_of, free_priority
+from nkform.model import First, Last
 
 
 def entries(*priorities: int) -> list[Entry]:

@@ -65,13 +65,13 @@ def refused(folder: Path) -> str:
 def test_a_folder_that_others_may_write_to_is_refused(folder: Path) -> None:
     folder.mkdir()
     folder.chmod(0o777)
-    assert "others may write" in refused(folder)
+    assert "others could write" in refused(folder)
 
 
 def test_a_folder_below_one_that_others_may_write_to_is_refused(tmp_path: Path) -> None:
     (tmp_path / "open").mkdir()
     (tmp_path / "open").chmod(0o777)
-    assert "others may write" in refused(tmp_path / "open" / "objects")
+    assert "others could write" in refused(tmp_path / "open" / "objects")
 
 
 def test_a_symbolic_link_is_refused_as_the_folder(folder: Path, tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_a_symbolic_link_is_refused_as_the_folder(folder: Path, tmp_path: Path) 
 def test_a_folder_of_another_user_is_refused(folder: Path) -> None:
     folder.mkdir()
     os.chown(folder, 65534, 65534)
-    assert "another user" in refused(folder)
+    assert "belongs to user" in refused(folder)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
