@@ -15,7 +15,7 @@ from nkform.kernel.error import KernelError
 from nkform.kernel.netlink import Socket, whole
 from nkform.kernel.netns import Namespaces
 from nkform.model import FORCE_FORWARDING, FORWARDING, Node
-from nkform.plan.plan import Plan
+from nkform.plan.changes import Plan
 
 
 def noted(plan: Plan, live: Node, namespaces: Namespaces) -> tuple[Plan, Node, tuple[Belonging, ...]]:

@@ -15,7 +15,7 @@ from socket import AF_INET6
 from typing import Literal
 
 from nkform.dataclass import dataclass, replace
-from nkform.kernel import inet, links, neighbours, qdiscs
+from nkform.kernel import inet, inet_foreign, links, neighbours, qdiscs
 from nkform.kernel.error import KernelError
 from nkform.kernel.netlink import Request, Socket, whole
 from nkform.kernel.netns import Namespaces
@@ -32,7 +32,7 @@ from nkform.plan.actions import (
     SetUp,
     undo,
 )
-from nkform.plan.plan import Change
+from nkform.plan.changes import Change
 
 IPV6_MIN_MTU = 1280
 """Below it the kernel takes IPv6 off a link (RFC 8200, 5; include/net/if_inet6.h)."""
@@ -148,7 +148,7 @@ def read(socket: Socket, key: str, names: Collection[str], known: Mapping[int, s
     `known` are the names of all its links by their ifindex. Raises KernelError.
     """
     indexes = [index for index, name in known.items() if name in names]
-    for index, address in inet.of_links(inet.dump_foreign_addresses, socket, indexes):
+    for index, address in inet_foreign.of_links(inet_foreign.dump_foreign_addresses, socket, indexes):
         if known.get(index) in names:
             yield Belonging(key, known[index], "address", address.hex())
     for index, entry in neighbours.made(socket, indexes):
@@ -156,11 +156,11 @@ def read(socket: Socket, key: str, names: Collection[str], known: Mapping[int, s
     for index, (kind, qdisc) in qdiscs.at_root(socket, indexes).items():
         if kind in qdiscs.REMADE:
             yield Belonging(key, known[index], "qdisc", qdisc.hex())
-    routes = whole(inet.dump_foreign_routes, socket)
-    present = inet.of_links(inet.dump_addresses, socket, indexes) if routes else ()
+    routes = whole(inet_foreign.dump_foreign_routes, socket)
+    present = inet_foreign.of_links(inet.dump_addresses, socket, indexes) if routes else ()
     sources = {inet.packed(address.text) for index, address in present if known.get(index) in names}
     for route in routes:
-        index, source = inet.leads(route)
+        index, source = inet_foreign.leads(route)
         if index in known and (known[index] in names or source in sources):
             yield Belonging(key, known[index], "route", route.hex())
 
@@ -194,14 +194,15 @@ def give_again(belongings: Sequence[Belonging], namespaces: Namespaces, *, besid
 
 def _addresses_lost(some: Sequence[Belonging], socket: Socket, indexes: Mapping[str, int]) -> Iterator[Lost]:
     ends = {indexes[each.name] for each in some if each.name in indexes}
-    dumped = inet.of_links(inet.dump_foreign_addresses, socket, ends)
-    there = {(index, inet.address_key(address)) for index, address in dumped}
+    dumped = inet_foreign.of_links(inet_foreign.dump_foreign_addresses, socket, ends)
+    there = {(index, inet_foreign.address_key(address)) for index, address in dumped}
     for each in some:
         index = indexes.get(each.name, 0)
-        if each.kind != "address" or not index or (index, inet.address_key(each.body)) in there:
+        if each.kind != "address" or not index or (index, inet_foreign.address_key(each.body)) in there:
             continue
-        there.add((index, inet.address_key(each.body)))  # a run that follows one that was killed may have it twice
-        yield each, inet.add_foreign_address(each.body, index, each.name)
+        # A run that follows one that was killed may have it twice.
+        there.add((index, inet_foreign.address_key(each.body)))
+        yield each, inet_foreign.add_foreign_address(each.body, index, each.name)
 
 
 def _neighbours_lost(some: Sequence[Belonging], socket: Socket, indexes: Mapping[str, int]) -> Iterator[Lost]:
@@ -223,10 +224,11 @@ def _qdiscs_lost(some: Sequence[Belonging], socket: Socket, indexes: Mapping[str
 
 
 def _routes_lost(some: Sequence[Belonging], socket: Socket, indexes: Mapping[str, int], beside: bool) -> Iterator[Lost]:
-    routes = whole(inet.dump_foreign_routes, socket)
-    there = {inet.through(route, inet.leads(route)[0]) for route in routes}
-    taken = {inet.route_key(route) for route in routes}
-    for each in sorted((each for each in some if each.kind == "route"), key=lambda each: inet.has_gateway(each.body)):
+    routes = whole(inet_foreign.dump_foreign_routes, socket)
+    there = {inet.through(route, inet_foreign.leads(route)[0]) for route in routes}
+    taken = {inet_foreign.route_key(route) for route in routes}
+    had = [each for each in some if each.kind == "route"]
+    for each in sorted(had, key=lambda each: inet_foreign.has_gateway(each.body)):
         index = indexes.get(each.name, 0)
         if not index:
             continue
@@ -236,5 +238,5 @@ def _routes_lost(some: Sequence[Belonging], socket: Socket, indexes: Mapping[str
         there.add(route)
         # An IPv6 route loses its source address alone, and cannot stand beside what is left of it.
         robbed = each.body[0] == AF_INET6 and inet.through(each.body, index, sourceless=True) in there
-        if robbed or beside or inet.route_key(each.body) not in taken:
-            yield each, inet.add_foreign_route(each.body, index, each.name, instead=robbed)
+        if robbed or beside or inet_foreign.route_key(each.body) not in taken:
+            yield each, inet_foreign.add_foreign_route(each.body, index, each.name, instead=robbed)

@@ -16,7 +16,7 @@ from typing import Protocol
 from nkform.apply import owned
 from nkform.apply.expedite import Expedited
 from nkform.apply.visit import Steps, Visit, check, raise_first
-from nkform.kernel import links
+from nkform.kernel import link_requests, links
 from nkform.kernel.error import KernelError
 from nkform.kernel.netlink import Socket, whole
 from nkform.kernel.netns import Namespaces
@@ -120,7 +120,7 @@ class Executor:
                     self._visit(key, some)
 
     def _create_namespaces(self, actions: Sequence[Action]) -> None:
-        request = links.claim_loopback(self._node)
+        request = link_requests.claim_loopback(self._node)
 
         with owned.Notes(self._node) as notes:
 
@@ -178,13 +178,13 @@ class Executor:
                         assert action.device.peer is not None
                         key = action.device.peer.namespace
                         fd = None if key == ROOT else stack.enter_context(self._namespaces.open(key))
-                        requests.append(links.create(action.device, fd, self._steps.group))
+                        requests.append(link_requests.create(action.device, fd, self._steps.group))
                     outcomes, _ = socket.ask(requests)
                 made = [action for action, outcome in zip(some, outcomes, strict=True) if outcome is None]
                 for action in made:
                     self._done(action)
                 raise_first(outcomes)
-                check(socket, [links.claim(action.device.primary.name, self._node) for action in made])
+                check(socket, [link_requests.claim(action.device.primary.name, self._node) for action in made])
 
     def _delete_pairs(self, actions: Sequence[DeletePair]) -> None:
         """Removes pairs together, through a group that they are put into for the purpose."""
@@ -201,7 +201,7 @@ class Executor:
                 self._check_ours(action, link)
                 gone.append(link)
             if len(gone) == 1:
-                check(socket, [links.delete(gone[0].index, gone[0].name)])
+                check(socket, [link_requests.delete(gone[0].index, gone[0].name)])
             else:
                 self._delete_together(socket, gone, present.values())
         for action in actions:
@@ -225,9 +225,9 @@ class Executor:
             raise KernelError(errno.EEXIST, f"delete {len(gone)} devices through the group {group}, which is in use")
         try:
             _put_into(socket, gone, group)
-            check(socket, [links.delete_group(group)])
+            check(socket, [link_requests.delete_group(group)])
         except KernelError:
-            socket.ask([links.set_group(link.index, link.name, link.group) for link in gone])
+            socket.ask([link_requests.set_group(link.index, link.name, link.group) for link in gone])
             raise
 
     def _set_chains(self, actions: Sequence[SetChain | SetMap]) -> None:
@@ -284,4 +284,4 @@ def _put_into(socket: Socket, some: Sequence[links.Link], group: int) -> None:
             for link in some:
                 interfaces.set_group(link.index, link.name, group)
     except KernelError:  # no sysfs for us here, or one has a new name: rtnetlink says what is wrong, if anything is
-        check(socket, [links.set_group(link.index, link.name, group) for link in some])
+        check(socket, [link_requests.set_group(link.index, link.name, group) for link in some])

@@ -7,10 +7,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 
 from nkform.dataclass import replace
-from nkform.kernel.inet import is_bound, is_passing
+from nkform.kernel.inet_foreign import is_bound, is_passing
 from nkform.model import Device, Endpoint, Node, Route
 from nkform.plan.actions import Action, DeletePair, DeleteRoute, MoveEnd, SetSysctl
-from nkform.plan.plan import Plan
+from nkform.plan.changes import Plan
 
 Interfaces = Mapping[str, Mapping[str, str]]
 """Sysctls by interface."""

@@ -13,9 +13,9 @@ from typing import Protocol, TypeVar
 from nkform.dataclass import dataclass
 from nkform.kernel.error import KernelError
 from nkform.model import Node
+from nkform.plan.changes import Plan
 from nkform.plan.parts import NOTHING, Name, Without, possible
 from nkform.plan.parts import parts as parts_of
-from nkform.plan.plan import Plan
 from nkform.problem import NkformError, Problem
 
 STOPPED = "NK0507"

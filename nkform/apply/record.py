@@ -9,8 +9,8 @@ from nkform.kernel.place import place
 from nkform.model import Device, Namespace, Node
 from nkform.observe import record
 from nkform.observe.record import Record
+from nkform.plan.changes import Plan
 from nkform.plan.drift import brought_forward
-from nkform.plan.plan import Plan
 
 
 def note(

@@ -15,7 +15,7 @@ from nkform.apply.parts import Look
 from nkform.apply.transaction import Means, Run, apply, release
 from nkform.apply.visit import give_back
 from nkform.dataclass import dataclass, replace
-from nkform.kernel import bpffs, links, rundir
+from nkform.kernel import bpffs, link_requests, links, rundir
 from nkform.kernel.netlink import Socket, whole
 from nkform.kernel.netns import Namespaces
 from nkform.kernel.probe import probe
@@ -25,8 +25,8 @@ from nkform.observe import explanations, record
 from nkform.observe.namespaces import identify
 from nkform.observe.node import observe
 from nkform.plan import restore
+from nkform.plan.changes import Plan
 from nkform.plan.parts import NOTHING, Without
-from nkform.plan.plan import Plan
 from nkform.plan.saved import check_agreed
 from nkform.plan.unlike import unlike
 from nkform.problem import NkformError, Problem
@@ -77,7 +77,7 @@ def _claim(entry: Entry) -> None:
         ours = [
             link for link in in_group if owner_of(link.alias) == node or (not link.alias and link.name in entry.made)
         ]
-        socket.ask([links.claim(link.name, node) for link in ours])
+        socket.ask([link_requests.claim(link.name, node) for link in ours])
 
 
 def _unname(name: str, namespaces: Namespaces) -> None:

@@ -26,9 +26,10 @@ from nkform.model import ROOT, Node
 from nkform.observe.node import observe
 from nkform.plan import restore
 from nkform.plan.actions import Action, CreatePair, DeletePair, SetChain, SetMap, SetMark, device_of, undo
+from nkform.plan.changes import Change, Plan
 from nkform.plan.grace import are_worth_it
 from nkform.plan.parts import NOTHING, Without
-from nkform.plan.plan import Change, Plan, build
+from nkform.plan.plan import build
 from nkform.plan.unlike import unlike
 from nkform.problem import NkformError, Problem, unexpected
 

@@ -13,11 +13,11 @@ from typing import Protocol
 
 from nkform.apply import owned
 from nkform.dataclass import replace
-from nkform.kernel import devconf, inet, links, neighbours, sysctl
+from nkform.kernel import devconf, inet, inet_foreign, link_requests, links, neighbours, sysctl
 from nkform.kernel.error import KernelError
 from nkform.kernel.netlink import Request, Socket, whole
 from nkform.kernel.netns import Namespaces
-from nkform.model import ROOT, Attrs, Master, Value, secret_first
+from nkform.model import ROOT, Attrs, Master, Value, mark, secret_first
 from nkform.plan.actions import (
     Action,
     AddAddress,
@@ -110,16 +110,17 @@ class Visit:
     def _carry_out(self, action: Action) -> None:
         match action:
             case SetMark(key, name, marked, again):
-                self._send(action, links.set_mark(name, self._node) if marked else links.set_alias(name, ""))
+                alias = mark(self._node) if marked else ""
+                self._send(action, link_requests.set_alias(name, alias))
                 if name == "lo" and key != ROOT and not again:
                     self._flush()  # on record is what is so: a mark that the kernel refused makes nothing ours
                     self._put_on_record(key, marked)
             case SetLink(end, _, after):
-                self._send(action, links.change(end.name, after, end.index))
+                self._send(action, link_requests.change(end.name, after, end.index))
             case SetUp(end, up):
-                self._send(action, links.change(end.name, {"up": up}, end.index))
+                self._send(action, link_requests.change(end.name, {"up": up}, end.index))
             case SetPolicy(end, own, peer):
-                self._send(action, links.change_data(end.name, _after(own), _after(peer), end.index))
+                self._send(action, link_requests.change_data(end.name, _after(own), _after(peer), end.index))
             case AddAddress(end, address, again):
                 self._send(action, inet.add_address(self._index(end), end.name, address, replace=again))
             case DeleteAddress(end, address):
@@ -186,9 +187,9 @@ class Visit:
     def _carry_routes(self, before: End, after: End) -> None:
         """Each is there twice for a moment, and never not at all."""
         old, new = self._index(before), self._index(after)
-        routes = whole(partial(inet.dump_foreign_routes, index=old), self._socket)
-        check(self._socket, [inet.add_foreign_route(route, new, after.name) for route in routes])
-        check(self._socket, [inet.delete_foreign_route(route, old, before.name) for route in routes])
+        routes = whole(partial(inet_foreign.dump_foreign_routes, index=old), self._socket)
+        check(self._socket, [inet_foreign.add_foreign_route(route, new, after.name) for route in routes])
+        check(self._socket, [inet_foreign.delete_foreign_route(route, old, before.name) for route in routes])
 
     def _carry_neighbours(self, before: End, after: End) -> None:
         """What the new end cannot have is no reason to fail: it is tried again when the run is done."""
@@ -198,14 +199,14 @@ class Visit:
     def _set_master(self, end: End, before: Master | None, after: Master | None) -> None:
         index = self._index(end)
         if after is None:
-            check(self._socket, [links.set_master(index, end.name, 0, before.name if before else "its master")])
+            check(self._socket, [link_requests.set_master(index, end.name, 0, before.name if before else "its master")])
             return
         outcomes, answers = self._socket.ask([links.get(after.name)])
         master = None if outcomes[0] else links.decode(answers[0][0])
         if master is not None and master.kind == after.kind:
-            check(self._socket, [links.set_master(index, end.name, master.index, after.name)])
+            check(self._socket, [link_requests.set_master(index, end.name, master.index, after.name)])
             if after.options:  # a kernel that does not take all that another one told of keeps its own
-                self._socket.ask([links.set_port(index, end.name, after.options)])
+                self._socket.ask([link_requests.set_port(index, end.name, after.options)])
 
     def _give_sysctls(self, name: str, values: Mapping[str, str]) -> None:
         """Looks twice: setting one may have changed another."""
@@ -247,12 +248,12 @@ class Visit:
         with self._namespaces.open(after.namespace) as fd:
             index = self._indexes[before.name]
             where = after.namespace or "the namespace nkform runs in"
-            check(self._socket, [links.move(index, before.name, after.name, fd, where)])
+            check(self._socket, [link_requests.move(index, before.name, after.name, fd, where)])
 
     def _rename(self, action: MoveEnd) -> None:
         """Renames a link; kernels before 6.2 do that only while it is down, which costs it addresses and routes."""
         before, after = action.before, action.after
-        request = links.rename(self._indexes[before.name], before.name, after.name)
+        request = link_requests.rename(self._indexes[before.name], before.name, after.name)
         outcomes, _ = self._socket.ask([request])
         if outcomes[0] is None:
             return
@@ -260,7 +261,7 @@ class Visit:
             raise outcomes[0]
         check(
             self._socket,
-            [links.change(before.name, {"up": False}), request, links.change(after.name, {"up": True})],
+            [link_requests.change(before.name, {"up": False}), request, link_requests.change(after.name, {"up": True})],
         )
         end = end_of(action.device, replace(before, name=after.name))
         index = self._indexes[before.name]

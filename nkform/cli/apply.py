@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from nkform.bpf.programs import Programs
     from nkform.kernel.netns import Namespaces
     from nkform.observe.node import Begun
+    from nkform.plan.changes import Plan
     from nkform.plan.drift import Notes
-    from nkform.plan.plan import Plan
     from nkform.spec import Spec
 
 PROGRESS_SECONDS = 1.0

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from nkform.bpf.programs import Programs
     from nkform.kernel.netns import Namespaces
     from nkform.observe.node import Begun
+    from nkform.plan.changes import Plan
     from nkform.plan.drift import Notes
     from nkform.plan.parts import Without
-    from nkform.plan.plan import Plan
     from nkform.spec import Spec
 
 

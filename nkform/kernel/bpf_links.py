@@ -113,7 +113,6 @@ class After:
 
 
 Position = First | Last | Before | After
-LAST = Last()
 
 
 def _one(link_id: int, prog_id: int) -> None:
@@ -156,7 +155,7 @@ class Chain:
 
 
 def link_create(
-    prog_fd: int, ifindex: int, attach_type: AttachType, position: Position = LAST, revision: int = 0
+    prog_fd: int, ifindex: int, attach_type: AttachType, position: Position = Last(), revision: int = 0
 ) -> int:
     """Attaches a program to a device's hook; returns the link.
 

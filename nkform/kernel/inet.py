@@ -6,14 +6,12 @@ Layouts: include/uapi/linux/if_addr.h, include/uapi/linux/rtnetlink.h.
 
 from __future__ import annotations
 
-import errno
 import struct
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from functools import lru_cache, partial
+from collections.abc import Collection, Iterator, Mapping
+from functools import lru_cache
 from socket import AF_INET, AF_INET6, AF_UNSPEC, inet_ntop, inet_pton
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
-from nkform.kernel.error import KernelError
 from nkform.kernel.netlink import (
     NLM_F_APPEND,
     NLM_F_CREATE,
@@ -28,9 +26,8 @@ from nkform.kernel.netlink import (
     nested,
     u32,
     walk,
-    whole,
 )
-from nkform.model import Address, Route, RouteKey
+from nkform.model import Address, Route
 
 T = TypeVar("T")
 
@@ -201,7 +198,7 @@ def decode_routes(body: bytes) -> tuple[tuple[int, Route], ...]:
         return ()
     destination = parts.get(RTA_DST, b"\0" * (16 if family == AF_INET6 else 4))
     metrics = walk(parts[RTA_METRICS], 0, len(parts[RTA_METRICS])) if RTA_METRICS in parts else {}
-    strange = tos or not parts.keys() <= KNOWN or not metrics.keys() <= {RTAX_MTU} or _passing(parts)
+    strange = tos or not parts.keys() <= KNOWN or not metrics.keys() <= {RTAX_MTU} or passing(parts)
     if family == AF_INET:
         strange = strange or RTA_MULTIPATH in parts or scope != _scope(parts.keys().isdisjoint((RTA_GATEWAY, RTA_VIA)))
     table = U32.unpack_from(parts[RTA_TABLE])[0] if RTA_TABLE in parts else table
@@ -211,9 +208,9 @@ def decode_routes(body: bytes) -> tuple[tuple[int, Route], ...]:
     to = f"{inet_ntop(family, destination)}/{length}"
     message = ""
     if strange and not shared:  # the same through whatever link, and at whatever time
-        message = (through(body, 0) + (PASSING if _passing(parts) else b"")).hex()
+        message = (through(body, 0) + (PASSING if passing(parts) else b"")).hex()
     routes: list[tuple[int, Route]] = []
-    for index, via, flagged in _hops(family, flags, parts):
+    for index, via, flagged in hops_of(family, flags, parts):
         onlink = bool(flagged & RTNH_F_ONLINK)
         if shared and (routes or protocol != PROTOCOL):
             route = Route(to, via, onlink, metric=metric, table=table, ours=False)
@@ -223,7 +220,7 @@ def decode_routes(body: bytes) -> tuple[tuple[int, Route], ...]:
     return tuple(routes)
 
 
-def _passing(parts: Mapping[int, bytes]) -> bool:
+def passing(parts: Mapping[int, bytes]) -> bool:
     """Whether a route is there for some time only."""
     return RTA_CACHEINFO in parts and S32.unpack_from(parts[RTA_CACHEINFO], RTA_EXPIRES_AT)[0] != 0
 
@@ -233,7 +230,7 @@ def _scope(direct: bool) -> int:
     return RT_SCOPE_LINK if direct else RT_SCOPE_UNIVERSE
 
 
-def _hops(family: int, flags: int, found: Mapping[int, bytes]) -> Iterator[tuple[int, str | None, int]]:
+def hops_of(family: int, flags: int, found: Mapping[int, bytes]) -> Iterator[tuple[int, str | None, int]]:
     """The links that a route leads through, each with its gateway and its flags (RTNH_F_*)."""
     if RTA_OIF in found:
         yield U32.unpack_from(found[RTA_OIF])[0], _gateway(family, found), flags
@@ -255,185 +252,6 @@ def _gateway(family: int, found: Mapping[int, bytes]) -> str | None:
     return None
 
 
-def dump_foreign_addresses(socket: Socket, index: int = 0) -> Iterator[tuple[int, bytes]]:
-    """The addresses that others gave, as they are, with the index of their link; not those that the kernel makes.
-
-    `index` asks for those of one link alone.
-    """
-    request = Request(RTM_GETADDR, 0, IFADDRMSG.pack(AF_UNSPEC, 0, 0, 0, index), "list the addresses of others")
-    for message in socket.fetch(request):
-        family, _, _, _, index = IFADDRMSG.unpack_from(message.buffer, message.start)
-        found = walk(message.buffer, message.start + IFADDRMSG.size, message.end)
-        protocol = found[IFA_PROTO][0] if IFA_PROTO in found else 0
-        if family in (AF_INET, AF_INET6) and protocol != PROTOCOL and protocol not in KERNEL_ADDRESSES:
-            yield index, bytes(message.buffer[message.start : message.end])
-
-
-def dump_any_addresses(socket: Socket, index: int = 0) -> Iterator[tuple[int, bytes]]:
-    """All addresses, as they are, whosever they are and however long they are there, with the index of their link."""
-    request = Request(RTM_GETADDR, 0, IFADDRMSG.pack(AF_UNSPEC, 0, 0, 0, index), "list all addresses")
-    for message in socket.fetch(request):
-        family, _, _, _, index = IFADDRMSG.unpack_from(message.buffer, message.start)
-        if family in (AF_INET, AF_INET6):
-            yield index, bytes(message.buffer[message.start : message.end])
-
-
-def decode_address(address: bytes) -> tuple[str, int, bool]:
-    """A dumped address with its prefix length, its protocol, and whether it is there for some time only."""
-    family, length, flags, _, _ = IFADDRMSG.unpack_from(address)
-    found = walk(address, IFADDRMSG.size, len(address))
-    text = f"{inet_ntop(family, bytes(found.get(IFA_LOCAL) or found[IFA_ADDRESS]))}/{length}"
-    return text, found[IFA_PROTO][0] if IFA_PROTO in found else 0, not flags & IFA_F_PERMANENT
-
-
-def address_protocol(number: int) -> str:
-    """Whose an address is, as a message shows it."""
-    known = {0: "without a protocol", 2: "of a router's advertisement"} | dict.fromkeys((1, 3), "the kernel's own")
-    return known.get(number, f"protocol {number}")
-
-
-def of_links(
-    dump: Callable[..., Iterator[tuple[int, T]]], socket: Socket, indexes: Iterable[int]
-) -> list[tuple[int, T]]:
-    """A dump of addresses, of some links at least. Raises KernelError.
-
-    Links that came up a moment ago are still being given addresses by the kernel, which interrupts a dump of all of
-    them again and again. That of one link fits into one message, and nothing can come between.
-    """
-    try:
-        return list(dump(socket))
-    except KernelError as error:
-        if error.errno != errno.EINTR:
-            raise
-    addresses: list[tuple[int, T]] = []
-    for index in indexes:
-        try:
-            addresses += whole(partial(dump, index=index), socket)
-        except KernelError as error:
-            if error.errno != errno.ENODEV:  # it has gone since
-                raise
-    return addresses
-
-
-def add_foreign_address(address: bytes, index: int, name: str) -> Request:
-    """Adds an address as it was dumped, usable at once."""
-    family, length, _, scope, _ = IFADDRMSG.unpack_from(address)
-    found = walk(address, IFADDRMSG.size, len(address))
-    flags = U32.unpack_from(found[IFA_FLAGS])[0] if IFA_FLAGS in found else 0
-    body = IFADDRMSG.pack(family, length, 0, scope, index)
-    for number, payload in found.items():
-        if number != IFA_FLAGS:
-            body += attribute(number, bytes(payload))
-    body += u32(IFA_FLAGS, flags & IFA_F_CHOSEN | (IFA_F_NODAD if family == AF_INET6 else 0))
-    return Request(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, body, f"give {name} an address of others")
-
-
-def address_key(address: bytes) -> tuple[int, int, bytes]:
-    """What tells an address of a link from all others of it: family, prefix length, and the address."""
-    family, length, _, _, _ = IFADDRMSG.unpack_from(address)
-    found = walk(address, IFADDRMSG.size, len(address))
-    return family, length, bytes(found.get(IFA_LOCAL) or found[IFA_ADDRESS])
-
-
-def dump_foreign_routes(socket: Socket, index: int = 0) -> Iterator[bytes]:
-    """The unicast routes of others through one link, of all by default; without those that the kernel makes by itself.
-
-    They are as the kernel reports them. What leads through several links, or through a nexthop object, or for some time
-    only, is not among them.
-    """
-    body = RTMSG.pack(AF_UNSPEC, 0, 0, 0, 0, 0, 0, 0, 0) + (u32(RTA_OIF, index) if index else b"")
-    for message in socket.dump(Request(RTM_GETROUTE, 0, body, "list the routes of others")):
-        family, _, _, _, _, protocol, _, kind, flags = RTMSG.unpack_from(message.buffer, message.start)
-        if kind != RTN_UNICAST or flags & RTM_F_CLONED or protocol in (PROTOCOL, RTPROT_KERNEL, RTPROT_RA):
-            continue
-        found = walk(message.buffer, message.start + RTMSG.size, message.end)
-        if family in (AF_INET, AF_INET6) and RTA_OIF in found and RTA_NH_ID not in found and not _passing(found):
-            yield bytes(message.buffer[message.start : message.end])
-
-
-class AnyRoute(NamedTuple):
-    """A route, whosever it is: its kind, its protocol, its source address, its next hops with the index of their links.
-
-    `shared`: an IPv6 route with several next hops, which may be of several owners. `alone`: it has a single one, which
-    is no nexthop object. `body` is the kernel's message.
-    """
-
-    key: RouteKey
-    kind: int
-    protocol: int
-    source: str | None
-    hops: tuple[tuple[int, Route], ...]
-    shared: bool
-    alone: bool
-    body: bytes
-
-
-def dump_any_routes(socket: Socket, lengths: Collection[tuple[bool, int]]) -> Iterator[AnyRoute]:
-    """All routes whose destinations have one of these prefix lengths, told by whether they are IPv6.
-
-    Of any kind: to the kernel, what drops packets has the place of a route all the same.
-    """
-    body = RTMSG.pack(AF_UNSPEC, 0, 0, 0, 0, 0, 0, 0, 0)
-    for message in socket.dump(Request(RTM_GETROUTE, 0, body, "list all routes")):
-        family, length, _, tos, table, protocol, _, kind, flags = RTMSG.unpack_from(message.buffer, message.start)
-        if (family == AF_INET6, length) not in lengths or tos or flags & RTM_F_CLONED:
-            continue
-        if family not in (AF_INET, AF_INET6):
-            continue
-        route = bytes(message.buffer[message.start : message.end])
-        parts = walk(route, RTMSG.size, len(route))
-        destination = parts.get(RTA_DST, b"\0" * (16 if family == AF_INET6 else 4))
-        to = f"{inet_ntop(family, destination)}/{length}"
-        metric = U32.unpack_from(parts[RTA_PRIORITY])[0] if RTA_PRIORITY in parts else 0
-        table = U32.unpack_from(parts[RTA_TABLE])[0] if RTA_TABLE in parts else table
-        source = inet_ntop(family, parts[RTA_PREFSRC]) if RTA_PREFSRC in parts else None
-        hops = tuple(
-            (index, Route(to, via, bool(flagged & RTNH_F_ONLINK), source, metric, table))
-            for index, via, flagged in _hops(family, flags, parts)
-        )
-        shared = family == AF_INET6 and RTA_MULTIPATH in parts and RTA_NH_ID not in parts
-        alone = len(hops) == 1 and RTA_NH_ID not in parts and kind == RTN_UNICAST
-        yield AnyRoute((table, to, metric), kind, protocol, source, hops, shared, alone, route)
-
-
-ROUTE_PROTOCOLS = {
-    1: "redirect", RTPROT_KERNEL: "kernel", 3: "boot", 4: "static", RTPROT_RA: "ra", 11: "zebra", 12: "bird",
-    16: "dhcp", 186: "bgp", 187: "isis", 188: "ospf", 189: "rip",
-}  # fmt: skip
-"""RTPROT_* of include/uapi/linux/rtnetlink.h, by the names of iproute2 (etc/iproute2/rt_protos)."""
-
-
-ROUTE_KINDS = {
-    2: "local", 3: "broadcast", 4: "anycast", 5: "multicast",
-    6: "blackhole", 7: "unreachable", 8: "prohibit", 9: "throw",
-}  # fmt: skip
-"""RTN_* of include/uapi/linux/rtnetlink.h, by the names of iproute2; the usual one has none."""
-
-
-def route_protocol(number: int) -> str:
-    """Whose a route is, as a message shows it."""
-    return f"proto {ROUTE_PROTOCOLS.get(number, number)}"
-
-
-def route_key(route: bytes) -> tuple[object, ...]:
-    """What of a dumped route another one must differ in to stand beside it: prefix, tos, table and metric."""
-    family, length, _, tos, table, _, _, _, _ = RTMSG.unpack_from(route)
-    found = walk(route, RTMSG.size, len(route))
-    return family, length, tos, *(bytes(found.get(number, b"")) for number in (RTA_DST, RTA_TABLE, RTA_PRIORITY)), table
-
-
-def has_gateway(route: bytes) -> bool:
-    """Whether a dumped route leads to a gateway, which another route must lead to first."""
-    return not {RTA_GATEWAY, RTA_VIA}.isdisjoint(walk(route, RTMSG.size, len(route)))
-
-
-def leads(route: bytes) -> tuple[int, bytes | None]:
-    """The index of the link that a dumped route leads through, and the source address that it names, if any."""
-    found = walk(route, RTMSG.size, len(route))
-    source = found.get(RTA_PREFSRC)
-    return U32.unpack_from(found[RTA_OIF])[0], None if source is None else bytes(source)
-
-
 def through(route: bytes, index: int, *, sourceless: bool = False) -> bytes:
     """A route as it was dumped, through another link, to be sent back: what the kernel only reports is left out.
 
@@ -450,26 +268,6 @@ def through(route: bytes, index: int, *, sourceless: bool = False) -> bytes:
         if number not in (RTA_OIF, RTA_CACHEINFO) and not (sourceless and number == RTA_PREFSRC):
             body += attribute(number, bytes(payload))
     return body if RTA_MULTIPATH in parts else body + u32(RTA_OIF, index)
-
-
-def is_bound(route: bytes) -> bool:
-    """Whether a dumped route can only be had as long as there are just those links or that nexthop object."""
-    return not {RTA_MULTIPATH, RTA_NH_ID}.isdisjoint(walk(route, RTMSG.size, len(route)))
-
-
-def is_passing(route: bytes) -> bool:
-    """Whether a dumped route is there for some time only."""
-    return _passing(walk(route, RTMSG.size, len(route)))
-
-
-def add_foreign_route(route: bytes, index: int, name: str, *, instead: bool = False) -> Request:
-    """Adds a route that was dumped, through any link, behind those of its key; or `instead` of one of them."""
-    flags = NLM_F_CREATE | (NLM_F_REPLACE if instead else NLM_F_APPEND)
-    return Request(RTM_NEWROUTE, flags, through(route, index), f"have a route of others lead through {name}")
-
-
-def delete_foreign_route(route: bytes, index: int, name: str) -> Request:
-    return Request(RTM_DELROUTE, 0, through(route, index), f"have no route of others lead through {name}")
 
 
 def _route(index: int, route: Route) -> bytes:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from nkform.dataclass import replace
-from nkform.kernel import inet, links, sysctl
+from nkform.kernel import inet, link_requests, links, sysctl
 from nkform.kernel.error import KernelError
 from nkform.kernel.netlink import Socket, first_error
 from nkform.kernel.netns import Namespaces
@@ -86,7 +86,7 @@ def _netkit(socket: Socket) -> set[str]:
         Endpoint("nkprobe", attrs={"policy": "forward", "scrub": "none"}),
         Endpoint("nkprobe-p", attrs={"policy": "forward", "scrub": "none"}),
     )
-    outcomes, answers = socket.ask([links.create(trial, None), links.get("nkprobe")])
+    outcomes, answers = socket.ask([link_requests.create(trial, None), links.get("nkprobe")])
     if (error := first_error(outcomes)) is not None:
         if error.errno == errno.EOPNOTSUPP:
             return set()
@@ -104,7 +104,7 @@ def _netkit(socket: Socket) -> set[str]:
         primary=Endpoint("nkprobe2", attrs={"mac": _MAC}),
         peer=Endpoint("nkprobe2-p"),
     )
-    if first_error(socket.ask([links.create(with_mac, None)])[0]) is None:
+    if first_error(socket.ask([link_requests.create(with_mac, None)])[0]) is None:
         found.add("netkit_mac")
     return found
 

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TypeVar
 
 from nkform.dataclass import dataclass, field
-from nkform.kernel import inet, links
+from nkform.kernel import inet, inet_foreign, links
 from nkform.kernel.error import KernelError
 from nkform.kernel.netlink import Socket, whole
 from nkform.kernel.netns import Namespaces, get_nsid, nsid_of
@@ -55,7 +55,7 @@ def read(decoder: links.Decoder, relevant: Relevant) -> Contents:
         addresses: dict[int, tuple[Address, ...]] = {}
         routes: dict[int, tuple[Route, ...]] = {}
         if indexes:
-            dumped = _grouped(inet.of_links(partial(inet.dump_addresses, among=indexes), socket, indexes))
+            dumped = _grouped(inet_foreign.of_links(partial(inet.dump_addresses, among=indexes), socket, indexes))
             addresses = {index: _as_added(some) for index, some in dumped.items()}
             routes = _grouped(_routes(socket, indexes))
         if not places:

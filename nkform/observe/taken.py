@@ -13,7 +13,7 @@ from typing import TypeVar, cast
 
 from nkform.dataclass import dataclass, field, replace
 from nkform.gateways import Around, Holder, may_be_ruled_out
-from nkform.kernel import inet, sysctl
+from nkform.kernel import inet, inet_foreign, sysctl
 from nkform.kernel.error import KernelError
 from nkform.kernel.netlink import Socket, whole
 from nkform.model import Address, Endpoint, Route, RouteKey, Taken, host
@@ -59,7 +59,7 @@ def look(
     seen = Seen()
     _look_at_switches(places, addresses, routes, names, seen)
     if lacking := _missing_addresses(places, addresses):
-        for index, body in inet.of_links(inet.dump_any_addresses, socket, lacking):
+        for index, body in inet_foreign.of_links(inet_foreign.dump_any_addresses, socket, lacking):
             for place, address in lacking.get(index, ()):
                 if (found := _in_place(address, body)) is not None:
                     seen.taken.setdefault(place.slot, []).append(found)
@@ -80,8 +80,8 @@ def _look_at_gateways(
     if not doubtful:
         return
     holders = []
-    for index, body in inet.of_links(inet.dump_any_addresses, socket, names):
-        text, protocol, _ = inet.decode_address(body)
+    for index, body in inet_foreign.of_links(inet_foreign.dump_any_addresses, socket, names):
+        text, protocol, _ = inet_foreign.decode_address(body)
         if protocol != inet.PROTOCOL:  # ours are as the spec says, or go
             holders.append(Holder(index, text))
     around = Around([*holders, *_declared(doubtful)])
@@ -110,8 +110,8 @@ def _look_at_sources(
     if sources:
         sources -= {host(address) for place in places for address in place.end.addresses}
     if sources:
-        present = inet.of_links(inet.dump_any_addresses, socket, names)
-        sources -= {inet.decode_address(body)[0].partition("/")[0] for _, body in present}
+        present = inet_foreign.of_links(inet_foreign.dump_any_addresses, socket, names)
+        sources -= {inet_foreign.decode_address(body)[0].partition("/")[0] for _, body in present}
     for place, route in wanted:
         if route.src in sources:
             lacking = Taken("", route=route, blocking=True, why="source")
@@ -180,14 +180,15 @@ def _missing_routes(
 
 def _in_place(address: Address, body: bytes) -> Taken | None:
     """What an address of the link is in the way of. IPv6 lets a link have an address with one prefix length alone."""
-    text, protocol, passing = inet.decode_address(body)
+    text, protocol, passing = inet_foreign.decode_address(body)
     if text != address.text and (":" not in text or text.partition("/")[0] != address.text.partition("/")[0]):
         return None
     gone = Address(text, ours=protocol == inet.PROTOCOL)
     if gone.ours:  # it has our number, and is there for some time only: nobody stands in the way
         return Taken("", address=address, gone=gone) if text == address.text else None
     limited = ", for some time only" if passing else ""
-    return Taken(f"{text} ({inet.address_protocol(protocol)}{limited})", address=address, gone=gone, blocking=True)
+    holder = f"{text} ({inet_foreign.address_protocol(protocol)}{limited})"
+    return Taken(holder, address=address, gone=gone, blocking=True)
 
 
 def _look_at_routes(
@@ -201,7 +202,7 @@ def _look_at_routes(
     lengths = {(":" in to, int(to.rpartition("/")[2])) for _, to, _ in wanted}
     ours: set[RouteKey] = set()
     found: dict[RouteKey, list[Taken]] = {}
-    for route in whole(partial(inet.dump_any_routes, lengths=lengths), socket):
+    for route in whole(partial(inet_foreign.dump_any_routes, lengths=lengths), socket):
         if route.key not in wanted:
             continue
         place, _ = wanted[route.key]
@@ -224,17 +225,17 @@ def _look_at_routes(
         seen.taken.setdefault(place.slot, []).extend(beside)
 
 
-def _held(route: inet.AnyRoute, wanted: tuple[Place, Route], through: bool, names: Mapping[int, str]) -> Taken:
+def _held(route: inet_foreign.AnyRoute, wanted: tuple[Place, Route], through: bool, names: Mapping[int, str]) -> Taken:
     """How a route of others stands in the way of a declared one. `through`: it leads through the declared end, too."""
     devices = ", ".join(names.get(index, f"link {index}") for index, _ in route.hops) or "no device"
     kernel = route.protocol == inet.RTPROT_KERNEL
-    whose = "the kernel's own, which comes with an address" if kernel else inet.route_protocol(route.protocol)
+    whose = "the kernel's own, which comes with an address" if kernel else inet_foreign.route_protocol(route.protocol)
     first = route.hops[0][1] if route.hops else Route(wanted[1].to, metric=wanted[1].metric, table=wanted[1].table)
     alone = through and route.alone and not kernel
     gone = replace(first, message=route.body.hex()) if alone else None
     # One of the next hops that it shares may be ours of an earlier day.
     beside = through and route.shared
-    kind = f"{inet.ROUTE_KINDS.get(route.kind, '')} ".lstrip()
+    kind = f"{inet_foreign.ROUTE_KINDS.get(route.kind, '')} ".lstrip()
     return Taken(f"{kind}{first.text} dev {devices} ({whose})", None, wanted[1], gone, blocking=not beside)
 
 

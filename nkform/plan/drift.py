@@ -10,8 +10,9 @@ from collections.abc import Collection, Iterator, Mapping
 
 from nkform.dataclass import dataclass, replace
 from nkform.model import Attached, Device, Hook, Node
+from nkform.plan.changes import Change, Operation, Plan
 from nkform.plan.compare import FieldChange
-from nkform.plan.plan import Change, Operation, Plan, build, fields
+from nkform.plan.plan import build, fields
 from nkform.problem import NkformError, Problem
 
 Since = Mapping[str, Mapping[str, float]]

@@ -14,7 +14,7 @@ from nkform.model import ROOT, Device, Namespace, Node
 from nkform.problem import NkformError, Problem
 
 if TYPE_CHECKING:
-    from nkform.plan.plan import Plan
+    from nkform.plan.changes import Plan
 
 Name = tuple[str, str]
 """An object: "device" or "namespace", and its name."""

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from types import MappingProxyType
-from typing import Literal, Protocol
+from typing import Protocol
 
-from nkform.dataclass import dataclass, field, replace
+from nkform.dataclass import replace
 from nkform.model import HOOKS, ROOT, Chain, Device, Endpoint, Hook, Namespace, Node, Value
 from nkform.plan import chains, swap
 from nkform.plan.actions import (
@@ -34,6 +34,7 @@ from nkform.plan.actions import (
     end_of,
     namespace_of,
 )
+from nkform.plan.changes import Change, Plan
 from nkform.plan.collisions import collisions
 from nkform.plan.compare import FieldChange, device_fields, end_actions, end_fields
 from nkform.plan.contradictions import IPV6_MTU
@@ -46,45 +47,6 @@ from nkform.problem import NkformError, Problem
 
 LOSSES = "NK0426"
 NONE: Mapping[str, Collection[str]] = MappingProxyType({})
-Operation = Literal["create", "update", "replace", "destroy"]
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One object that changes. `before` and `after` are whole where an object comes or goes."""
-
-    operation: Operation
-    kind: Literal["namespace", "device"]
-    name: str
-    fields: tuple[FieldChange, ...] = ()
-    reason: str = ""
-    before: Device | Namespace | None = None
-    after: Device | Namespace | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Changes in the order of the spec, actions in the order in which they are carried out.
-
-    `devices` are those that the spec declares, as this node shall have them.
-    """
-
-    node: str
-    changes: tuple[Change, ...] = ()
-    actions: tuple[Action, ...] = ()
-    warnings: tuple[Problem, ...] = ()
-    devices: Mapping[str, Device] = field(default_factory=dict)
-
-    @property
-    def empty(self) -> bool:
-        return not self.changes
-
-    def count(self) -> tuple[int, int, int]:
-        """How many objects are added, changed and destroyed; a replacement is both an addition and a destruction."""
-        tally = dict.fromkeys(("create", "update", "replace", "destroy"), 0)
-        for change in self.changes:
-            tally[change.operation] += 1
-        return tally["create"] + tally["replace"], tally["update"], tally["destroy"] + tally["replace"]
 
 
 class ProgramResolver(Protocol):

@@ -11,9 +11,10 @@ from collections.abc import Collection
 from nkform.dataclass import replace
 from nkform.model import ROOT, After, Device, Endpoint, First, Hook, Last, Namespace, Node, Position
 from nkform.plan.actions import SetMark, chain_of
+from nkform.plan.changes import Change, Plan
 from nkform.plan.compare import FieldChange
 from nkform.plan.parts import NOTHING, Without
-from nkform.plan.plan import Change, Plan, build
+from nkform.plan.plan import build
 
 
 def declared(before: Node, live: Node) -> Node:

@@ -11,7 +11,7 @@ from nkform import serial
 from nkform.dataclass import dataclass, fields, is_dataclass, replace
 from nkform.model import Node
 from nkform.plan.actions import Action
-from nkform.plan.plan import Plan
+from nkform.plan.changes import Plan
 from nkform.problem import NkformError, Problem, fail
 
 FORMAT = "nkform-plan"

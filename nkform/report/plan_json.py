@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from nkform.plan.changes import Change, Plan
 from nkform.plan.drift import Difference, Notes
-from nkform.plan.plan import Change, Plan
 from nkform.report.drift_text import iso
 from nkform.serial import dumps
 

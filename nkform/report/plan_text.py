@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from types import MappingProxyType
 
 from nkform.model import Device, Endpoint, Namespace, Value
+from nkform.plan.changes import Change, Plan
 from nkform.plan.compare import FieldChange
 from nkform.plan.drift import Difference, Notes, told
-from nkform.plan.plan import Change, Plan
 from nkform.report.colour import Paint
 from nkform.report.drift_text import note, value
 from nkform.report.drift_text import summary as drift_summary

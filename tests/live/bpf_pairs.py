@@ -18,7 +18,7 @@ from nkform.kernel.bpf_links import AttachType, Chain, Position
 from nkform.kernel.bpf_programs import prog_info
 from nkform.kernel.error import KernelError
 from nkform.kernel.inet import add_address
-from nkform.kernel.links import change, create, delete
+from nkform.kernel.link_requests import change, create, delete
 from nkform.kernel.netlink import Request, Socket, first_error
 from nkform.kernel.netns import Namespaces
 from nkform.model import Address, Device, Endpoint, Last

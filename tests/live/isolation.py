@@ -10,7 +10,7 @@ import os
 import shutil
 from pathlib import Path
 
-from nkform.kernel import links, rundir
+from nkform.kernel import link_requests, rundir
 from nkform.kernel.netlink import Socket
 
 CLONE_NEWNS = 0x20000
@@ -61,4 +61,4 @@ def fresh_network() -> None:
         entry.unlink()
     _check(_libc.unshare(CLONE_NEWNET), "unshare")
     with Socket() as socket:
-        socket.ask([links.change("lo", {"up": True})])
+        socket.ask([link_requests.change("lo", {"up": True})])

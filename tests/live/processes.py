@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pty
+import select
 import signal
 import sys
 import tempfile
@@ -82,3 +84,41 @@ class Process:
         status = os.waitpid(self.pid, 0)[1]
         RUNNING.discard(self.pid)
         return os.waitstatus_to_exitcode(status)
+
+
+class Asked:
+    """nkform at a terminal of its own, where it asks a question."""
+
+    def __init__(self, *words: str) -> None:
+        self.said = ""
+        self.pid, self.terminal = pty.fork()
+        if not self.pid:
+            alone(*words)
+        end = time.monotonic() + PATIENCE
+        while "Only 'yes'" not in self.said:
+            assert time.monotonic() < end, self.said
+            self._hear()
+
+    def _hear(self) -> None:
+        if select.select([self.terminal], [], [], 0.1)[0]:
+            try:
+                self.said += os.read(self.terminal, 4096).decode()
+            except OSError:
+                time.sleep(0.05)
+
+    def answer(self, text: str) -> int:
+        """Its exit code. A signal that comes right before it waits for input is heard with the next one only."""
+        end = time.monotonic() + PATIENCE
+        again = 0.0
+        while True:
+            if time.monotonic() >= again:
+                again = time.monotonic() + 2
+                os.write(self.terminal, text.encode())
+            self._hear()
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self._hear()
+                os.close(self.terminal)
+                return os.waitstatus_to_exitcode(status)
+            if time.monotonic() > end:
+                os.kill(self.pid, signal.SIGKILL)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import pty
-import select
 import shutil
 import signal
 import subprocess
@@ -22,7 +20,7 @@ from nkform.apply import guardian as guardians
 from nkform.apply import journal, recovery
 from nkform.kernel import rundir
 from nkform.kernel.error import KernelError
-from tests.live.processes import PATIENCE, Process, alone, end_all, until
+from tests.live.processes import Asked, Process, end_all, until
 from tests.live.support import Node, Outcome, ip, link, links, sh
 from tests.live.test_confirm import guardians as alive
 from tests.live.test_pairs import veth
@@ -117,44 +115,6 @@ def test_what_has_begun_to_go_back_cannot_be_confirmed(node: Node) -> None:
     take_the_name()
     until(lambda: "eth0" in (rundir.read("w", journal.OUTCOME) or ""))
     assert "NK0509" in node.run("confirm").err
-
-
-class Asked:
-    """nkform at a terminal of its own, where it asks a question."""
-
-    def __init__(self, *words: str) -> None:
-        self.said = ""
-        self.pid, self.terminal = pty.fork()
-        if not self.pid:
-            alone(*words)
-        end = time.monotonic() + PATIENCE
-        while "Only 'yes'" not in self.said:
-            assert time.monotonic() < end, self.said
-            self._hear()
-
-    def _hear(self) -> None:
-        if select.select([self.terminal], [], [], 0.1)[0]:
-            try:
-                self.said += os.read(self.terminal, 4096).decode()
-            except OSError:
-                time.sleep(0.05)
-
-    def answer(self, text: str) -> int:
-        """Its exit code. A signal that comes right before it waits for input is heard with the next one only."""
-        end = time.monotonic() + PATIENCE
-        again = 0.0
-        while True:
-            if time.monotonic() >= again:
-                again = time.monotonic() + 2
-                os.write(self.terminal, text.encode())
-            self._hear()
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                self._hear()
-                os.close(self.terminal)
-                return os.waitstatus_to_exitcode(status)
-            if time.monotonic() > end:
-                os.kill(self.pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("command", ["apply", "destroy", "rollback"])

@@ -19,8 +19,7 @@ from typing import Any
 import pytest
 
 from nkform.apply.executor import Executor
-from nkform.kernel import bpffs
-from nkform.kernel import links as kernel_links
+from nkform.kernel import bpffs, link_requests
 from nkform.kernel.netlink import Socket
 from nkform.model import Device, Endpoint
 from nkform.plan.actions import Action
@@ -209,9 +208,9 @@ def pods() -> Iterator[None]:
     if not child:
         with contextlib.suppress(BaseException), Socket() as socket:
             while True:
-                socket.ask([kernel_links.create(pod, None, 0)])
+                socket.ask([link_requests.create(pod, None, 0)])
                 with contextlib.suppress(OSError):
-                    socket.ask([kernel_links.delete(if_nametoindex("pod"), "pod")])
+                    socket.ask([link_requests.delete(if_nametoindex("pod"), "pod")])
                 time.sleep(0.3 if EMULATED else 0.02 if LAB else 0.001)
         os._exit(0)
     try:

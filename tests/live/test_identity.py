@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 
 from nkform.apply import journal, transaction
-from tests.live.processes import until
+from tests.live.processes import Asked, until
 from tests.live.support import Node, ip, link, links
-from tests.live.test_going_back import Asked
 from tests.live.test_pairs import veth
 from tests.live.whole import differences, whole
 

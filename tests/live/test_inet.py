@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from nkform.kernel import inet
+from nkform.kernel import inet, inet_foreign
 from nkform.kernel.error import KernelError
 from nkform.kernel.netlink import Socket
 from nkform.model import Address
@@ -32,18 +32,18 @@ def indexes() -> list[int]:
 
 def test_addresses_are_asked_for_link_by_link_where_a_dump_of_all_is_interrupted(indexes: list[int]) -> None:
     with Socket() as socket:
-        assert inet.of_links(busy, socket, indexes) == list(inet.dump_addresses(socket, among=set(indexes)))
+        assert inet_foreign.of_links(busy, socket, indexes) == list(inet.dump_addresses(socket, among=set(indexes)))
         second = [each for each in inet.dump_addresses(socket) if each[0] == indexes[1]]
         assert len(second) == 1
-        assert inet.of_links(busy, socket, [indexes[1]]) == second
-        assert inet.of_links(busy, socket, [max(indexes) + 1]) == []  # one that went
+        assert inet_foreign.of_links(busy, socket, [indexes[1]]) == second
+        assert inet_foreign.of_links(busy, socket, [max(indexes) + 1]) == []  # one that went
 
 
 def test_addresses_of_others_on_one_link_can_be_asked_for(indexes: list[int]) -> None:
     with Socket() as socket:
-        both = [each for each in inet.dump_foreign_addresses(socket) if each[0] in indexes]
+        both = [each for each in inet_foreign.dump_foreign_addresses(socket) if each[0] in indexes]
         assert [index for index, _ in both] == indexes
-        assert list(inet.dump_foreign_addresses(socket, index=indexes[1])) == both[1:]
+        assert list(inet_foreign.dump_foreign_addresses(socket, index=indexes[1])) == both[1:]
 
 
 def test_what_else_is_wrong_with_a_dump_is_told() -> None:
@@ -51,4 +51,4 @@ def test_what_else_is_wrong_with_a_dump_is_told() -> None:
         raise KernelError(errno.ENOMEM, "list the addresses")
 
     with Socket() as socket, pytest.raises(KernelError):
-        inet.of_links(broken, socket, [1])
+        inet_foreign.of_links(broken, socket, [1])

@@ -118,7 +118,7 @@ def test_a_foreign_route_like_ours_stops_the_apply(node: Node) -> None:
 
 def test_what_the_kernel_ignored_is_an_error(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel that acknowledges a change and does not make it: here, one that never hears of an MTU."""
-    from nkform.kernel import links as room
+    from nkform.kernel import link_requests as room
 
     genuine = room.change
     node.apply(veth())

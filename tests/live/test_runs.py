@@ -16,8 +16,7 @@ import pytest
 from nkform.apply import transaction
 from nkform.apply.chains import Chains
 from nkform.apply.executor import Executor
-from nkform.kernel import bpffs, inet, rundir
-from nkform.kernel import links as kernel_links
+from nkform.kernel import bpffs, inet, link_requests, rundir
 from nkform.kernel.error import KernelError
 from nkform.plan.actions import Action
 from tests.live.attack import die, in_child, killed_after
@@ -202,7 +201,7 @@ def killed_in(node: Node, module: Any, name: str) -> None:
 
 def test_a_device_that_was_made_and_not_yet_marked_is_known_again(node: Node) -> None:
     node.write(veth())
-    killed_in(node, kernel_links, "claim")
+    killed_in(node, link_requests, "claim")
     assert "to-a" in links()
     assert "nkform" not in ip("-d", "link", "show", "dev", "to-a")
     node.apply(veth())

@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from nkform.kernel import links, sysfs
+from nkform.kernel import link_requests, links, sysfs
 from nkform.kernel.error import KernelError
 from nkform.kernel.netlink import Socket, whole
 from nkform.kernel.netns import Namespaces
@@ -53,7 +53,7 @@ def test_a_link_that_is_up_changes_its_group_and_nobody_hears_of_it(pair: int) -
         interfaces.set_group(pair, "v0", GROUP)
         assert index_and_group("v0") == (pair, GROUP)
         assert not heard(hearing)
-        asking.ask([links.set_group(pair, "v0", 0)])
+        asking.ask([link_requests.set_group(pair, "v0", 0)])
         assert heard(hearing), "the witness is deaf"
 
 

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 
 from nkform.features import FEATURES
 from nkform.model import Address, Attached, Chain, Device, Endpoint, First, Hook, Last, Namespace, Node, Program
+from nkform.plan.changes import Plan
 from nkform.plan.drift import WHOLE, Difference, against, brought_forward, differences, notes
-from nkform.plan.plan import Plan, build, meaning
+from nkform.plan.plan import build, meaning
 from nkform.report.colour import Paint
 from nkform.report.drift_text import said
 from nkform.report.plan_text import render

@@ -82,6 +82,12 @@ def room(path: Path) -> str:
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
+def test_a_file_has_at_most_500_lines() -> None:
+    top = PACKAGE.parent
+    listed = [*FILES, *(path for folder in ("tests", "tools", "benchmarks") for path in (top / folder).rglob("*.py"))]
+    assert [str(path.relative_to(top)) for path in listed if len(path.read_text().splitlines()) > 500] == []
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_a_room_imports_only_what_lies_below(path: Path) -> None:
     own = room(path)

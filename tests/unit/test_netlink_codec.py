@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from nkform.attributes import ATTRIBUTES, Flag, Ifla, NetkitData
-from nkform.kernel import inet, links
+from nkform.kernel import inet, link_requests, links
 from nkform.kernel.netlink import Message, Request
 from nkform.kernel.pyroute2_kinds import register
 from nkform.model import Address, Device, Endpoint, Route
@@ -44,7 +44,7 @@ PAIR = Device(
 
 
 def test_a_netkit_pair() -> None:
-    message = parsed(links.create(PAIR, 9))
+    message = parsed(link_requests.create(PAIR, 9))
     assert message.get_attr("IFLA_IFNAME") == "nk0"
     assert message.get_attr("IFLA_MTU") == 1450
     assert message.get_attr("IFLA_GSO_IPV4_MAX_SIZE") == 100_000
@@ -66,7 +66,7 @@ def test_a_netkit_pair() -> None:
 
 
 def test_a_change_of_policies_goes_through_info_data() -> None:
-    request = links.change_data("nk0", {"policy": "blackhole"}, {"policy": "forward"})
+    request = link_requests.change_data("nk0", {"policy": "blackhole"}, {"policy": "forward"})
     data = parsed(request).get_attr("IFLA_LINKINFO").get_attr("IFLA_INFO_DATA")
     assert (data.get_attr("IFLA_NETKIT_POLICY"), data.get_attr("IFLA_NETKIT_PEER_POLICY")) == (2, 0)
     assert data.get_attr("IFLA_NETKIT_MODE") is None
@@ -93,7 +93,7 @@ def test_what_is_encoded_is_decoded() -> None:
     values |= {"gso_ipv4_max_size": 9, "gro_ipv4_max_size": 10, "gso_max_segs": 11, "up": True}
     values |= {"numtxqueues": 12, "numrxqueues": 13}
     assert {a.name for a in ATTRIBUTES if isinstance(a.kept, Ifla | Flag)} == set(values)
-    body = links.change("x", values).body
+    body = link_requests.change("x", values).body
     link = links.decode(Message(links.RTM_NEWLINK, body, 0, len(body)))
     assert link.name == "x"
     assert dict(link.values) == values

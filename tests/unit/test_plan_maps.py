@@ -13,7 +13,8 @@ from nkform.model import Attached, Chain, Contents, Device, Endpoint, Filled, Fi
 from nkform.plan import chains
 from nkform.plan.actions import Action, SetChain, SetMap, undo
 from nkform.plan.chains import Attach, Detach, Update
-from nkform.plan.plan import Plan, build
+from nkform.plan.changes import Plan
+from nkform.plan.plan import build
 from nkform.report.colour import Paint
 from nkform.report.plan_json import render as as_json
 from nkform.report.plan_text import render as as_text

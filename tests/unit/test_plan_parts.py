@@ -6,8 +6,9 @@ import pytest
 
 from nkform.dataclass import replace
 from nkform.model import Device, Endpoint, Namespace, Node
+from nkform.plan.changes import Plan
 from nkform.plan.parts import NOTHING, Without, parts, possible
-from nkform.plan.plan import Plan, build
+from nkform.plan.plan import build
 from nkform.problem import NkformError, fail
 
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from nkform.model import Address, Device, Endpoint, Namespace, Node, Route
 from nkform.plan.actions import AddAddress, AddRoute, CreatePair, DeletePair, DeleteRoute, MoveEnd, Settle, SetUp
-from nkform.plan.plan import Plan, build
+from nkform.plan.changes import Plan
+from nkform.plan.plan import build
 from nkform.plan.swap import NAME_BYTES, Names
 
 UP = {"up": True, "mtu": 1500}
