@@ -9,8 +9,8 @@ from pathlib import Path
 from nkform.bpf.template import MANIFEST, Template, read
 from nkform.bpf.texts import BUILT_IN, LIBRARY
 from nkform.data import data_path
+from nkform.document.nearest import nearest
 from nkform.problem import NkformError, Problem
-from nkform.spec.nearest import nearest
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
 

@@ -14,8 +14,8 @@ from nkform.bpf.packets import build
 from nkform.bpf.parameters import Canonical
 from nkform.bpf.template import Numbers, Template, check, excluded
 from nkform.dataclass import dataclass, field, replace
+from nkform.document.nearest import nearest
 from nkform.problem import NkformError, Path, Problem
-from nkform.spec.nearest import nearest
 
 if TYPE_CHECKING:
     from nkform.bpf.engines import Engine
@@ -70,8 +70,8 @@ class Outcome:
 
 def read_tests(template: Template) -> tuple[PacketTest, ...]:
     """A template's tests; none if it has no such file. Raises NkformError with all that is wrong, and where."""
-    from nkform.spec import source as files
-    from nkform.spec import tree
+    from nkform.document import source as files
+    from nkform.document import yaml_events
 
     try:
         source = files.read(template.tests, within=template.folder)
@@ -79,7 +79,7 @@ def read_tests(template: Template) -> tuple[PacketTest, ...]:
         return ()
     except OSError as error:
         raise NkformError(Problem("NK0701", f"cannot read {template.tests}: {error.strerror}")) from None
-    parsed = tree.parse(source.text)
+    parsed = yaml_events.parse(source.text)
     if parsed.faults:
         raise NkformError(*map(source.problem, parsed.faults))
     reading = _Reading(template)

@@ -14,8 +14,8 @@ from typing import Any
 
 from nkform.bpf.parameters import KINDS, Kind, RefusedError
 from nkform.dataclass import dataclass
+from nkform.document.nearest import nearest
 from nkform.problem import Path, Problem
-from nkform.spec.nearest import nearest
 
 MAX_PACKET = 3500
 """Bytes: what the kernel takes for a test run, on every kernel and page size."""

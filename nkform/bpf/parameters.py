@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from nkform.dataclass import dataclass
+from nkform.document import inet
+from nkform.document.nearest import nearest
+from nkform.document.scalars import quoted
 from nkform.problem import Path, Problem
-from nkform.spec import inet
-from nkform.spec.nearest import nearest
-from nkform.spec.scalars import quoted
 
 Canonical = bool | int | str | tuple[Any, ...]
 """A value in its one form: addresses, prefixes and MAC addresses as text, lists as tuples."""

@@ -136,16 +136,16 @@ def misplaced(template: Template, hook: str) -> Problem | None:
 
 def read(folder: Path, *, builtin: bool = False) -> Template:
     """Reads a template. Raises NkformError with all that is wrong with its manifest."""
-    from nkform.spec import source as files
-    from nkform.spec import tree
-    from nkform.spec.check import explain
+    from nkform.document import source as files
+    from nkform.document import yaml_events
+    from nkform.document.explain import explain
 
     try:
         source = files.read(folder / MANIFEST, within=folder)
         texts = {PROGRAM: read_text(folder / PROGRAM, folder), **folder_texts(folder)}
     except OSError as error:
         raise NkformError(_unreadable(error)) from None
-    parsed = tree.parse(source.text)
+    parsed = yaml_events.parse(source.text)
     if parsed.faults:
         raise NkformError(*map(source.problem, parsed.faults))
     found: list[Any] = []
@@ -185,7 +185,7 @@ def read(folder: Path, *, builtin: bool = False) -> Template:
 def _schema_check() -> Any:
     import json
 
-    from nkform.spec.grammar import compile_schema
+    from nkform.document.json_schema import compile_schema
 
     return compile_schema(json.loads(data_path(SCHEMA).read_bytes()))
 

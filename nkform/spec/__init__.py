@@ -1,6 +1,8 @@
 """The spec: YAML files to the desired node, with the place of everything in them.
 
-    files ──source──▶ text ──tree──▶ data ──variables──▶ data ──grammar──▶ checked ──merge──▶ one ──decode──▶ Node
+    files ─source─▶ text ─yaml_events─▶ data ─variables─▶ data ─json_schema─▶ checked ─merge─▶ one ─decode─▶ Node
+
+The steps that any YAML document takes are in nkform/document/.
 
 What is wrong is collected on the way and raised at once. Importing this costs next to nothing.
 """
@@ -33,7 +35,7 @@ def load(
 
 def loads(text: str, file: str = "<string>", *, variables: Mapping[str, str] = _NONE) -> Spec:
     """Load a spec from a text. Raises NkformError like `load`."""
+    from nkform.document.source import Source
     from nkform.spec.loader import load_sources
-    from nkform.spec.source import Source
 
     return load_sources([Source(file, text)], variables)

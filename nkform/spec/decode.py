@@ -11,16 +11,16 @@ from typing import Any
 
 from nkform.attributes import BY_NAME
 from nkform.dataclass import dataclass, field
+from nkform.document import names
+from nkform.document.inet import Prefix
+from nkform.document.nearest import nearest
+from nkform.document.scalars import quoted
 from nkform.model import ROOT, Device, Endpoint, Kind, Namespace, Node, RoomFor, Route, Value
 from nkform.problem import Path, Problem
-from nkform.spec import names
 from nkform.spec.decode_end import decode_end
 from nkform.spec.decode_programs import Declared
-from nkform.spec.inet import Prefix
 from nkform.spec.meaning import Seen, Where
 from nkform.spec.merge import Data, defaults_for, merge_defaults
-from nkform.spec.nearest import nearest
-from nkform.spec.scalars import quoted
 
 Report = Callable[[str, str, Path, str], None]
 

@@ -6,10 +6,8 @@ from collections.abc import Mapping, Sequence
 from socket import AF_INET, AF_INET6
 from typing import TYPE_CHECKING, Any
 
-from nkform.model import Address, Attrs, Endpoint, Route
-from nkform.problem import Path
-from nkform.spec import names
-from nkform.spec.inet import (
+from nkform.document import names
+from nkform.document.inet import (
     BadAddress,
     Own,
     Prefix,
@@ -19,8 +17,10 @@ from nkform.spec.inet import (
     parse_prefix,
     unicast_fault,
 )
+from nkform.document.scalars import quoted, why_not_number
+from nkform.model import Address, Attrs, Endpoint, Route
+from nkform.problem import Path
 from nkform.spec.meaning import Networks
-from nkform.spec.scalars import quoted, why_not_number
 
 if TYPE_CHECKING:
     from nkform.spec.decode import Context

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+from nkform.document.nearest import nearest
+from nkform.document.scalars import quoted
 from nkform.model import HOOKS, After, Before, Chain, First, Kind, Last, Position, Program
 from nkform.problem import Path
-from nkform.spec.nearest import nearest
-from nkform.spec.scalars import quoted
 
 Report = Callable[[str, str, Path, str], None]
 """Called with code, message, path and hint."""

@@ -7,10 +7,10 @@ from functools import cached_property
 from typing import NamedTuple
 
 from nkform.dataclass import dataclass, fields, replace
+from nkform.document.source import Source
+from nkform.document.yaml_events import Place
 from nkform.model import Attrs, Device, Endpoint, Node, RoomFor
 from nkform.problem import Path, Position, Problem
-from nkform.spec.source import Source
-from nkform.spec.tree import Place
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,15 @@ from pathlib import Path as File
 from typing import Any
 
 from nkform.dataclass import replace
+from nkform.document import names, scalars, yaml_events
+from nkform.document.json_schema import Check, Found, Violation, compile_schema
+from nkform.document.nearest import nearest
+from nkform.document.source import Source, read_all
 from nkform.problem import NkformError, Path, Problem
-from nkform.spec import names, scalars, tree
 from nkform.spec.decode import decode
-from nkform.spec.grammar import Check, Found, Violation, compile_schema
 from nkform.spec.loaded import Spec, find, locate
 from nkform.spec.merge import Data, merge_files
-from nkform.spec.nearest import nearest
 from nkform.spec.schema import build, strict
-from nkform.spec.source import Source, read_all
 from nkform.spec.variables import Variables, names_used
 
 MAX_PROBLEMS = 200
@@ -139,7 +139,7 @@ class _Loading:
 
     def parsed(self, source: Source) -> Data:
         """A file's data: always a mapping."""
-        data, _, faults = tree.parse(source.text)
+        data, _, faults = yaml_events.parse(source.text)
         if faults:
             faults = source.parsed.faults
             self.problems += [source.problem(fault) for fault in faults[:MAX_PROBLEMS]]
@@ -264,7 +264,7 @@ def _meant(violation: Violation) -> str | None:
 
 
 def _explained(violation: Violation, source: Source) -> Problem:
-    from nkform.spec.check import explain
+    from nkform.document.explain import explain
 
     return explain(violation, source)
 
@@ -289,7 +289,7 @@ def without(data: Any, paths: Collection[Path]) -> Any:
 
 
 def _shown(value: object) -> str:
-    from nkform.spec.check import describe
+    from nkform.document.explain import describe
 
     return describe(value)
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from socket import AF_INET6
 
+from nkform.document.inet import Prefix, is_link_local
+from nkform.document.scalars import quoted
 from nkform.gateways import Around, Holder, may_be_ruled_out
 from nkform.model import ROOT, Route
 from nkform.problem import Path
-from nkform.spec.inet import Prefix, is_link_local
-from nkform.spec.scalars import quoted
 
 Report = Callable[[str, str, Path, str], None]
 """Called with code, message, path and hint."""

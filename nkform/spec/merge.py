@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from nkform.attributes import BY_NAME
+from nkform.document.scalars import quoted
 from nkform.problem import Path
-from nkform.spec.scalars import quoted
 
 Data = dict[str, Any]
 

@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import NamedTuple
 
+from nkform.document.names import variable_fault
+from nkform.document.nearest import nearest
+from nkform.document.scalars import quoted
+from nkform.document.yaml_events import MAX_DEPTH, MAX_NODES
 from nkform.problem import Path
-from nkform.spec.names import variable_fault
-from nkform.spec.nearest import nearest
-from nkform.spec.scalars import quoted
-from nkform.spec.tree import MAX_DEPTH, MAX_NODES
 
 MAX_TEXT = 65536
 """Longest text that may come out of filling in variables, in characters."""

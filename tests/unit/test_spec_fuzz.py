@@ -15,10 +15,10 @@ from types import FrameType
 import pytest
 import yaml
 
+from nkform.document.source import decode
 from nkform.problem import NkformError, Problem
 from nkform.report.problems import as_dicts, render
 from nkform.spec import loads
-from nkform.spec.source import decode
 from tests.sizes import SEED, SIZES
 
 LIMIT = 5.0

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from nkform.attributes import ATTRIBUTES
 from nkform.data import data_path
-from nkform.spec.grammar import compile_schema
+from nkform.document.json_schema import compile_schema
 from nkform.spec.schema import FILE, strict, text
 
 SCHEMA = json.loads(data_path(FILE).read_bytes())

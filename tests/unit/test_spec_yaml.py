@@ -11,10 +11,11 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nkform.document import yaml_events as tree
+from nkform.document.scalars import resolve
+from nkform.document.source import MAX_BYTES, decode
 from nkform.problem import NkformError
-from nkform.spec import loads, tree
-from nkform.spec.scalars import resolve
-from nkform.spec.source import MAX_BYTES, decode
+from nkform.spec import loads
 
 Parser = Callable[[str], tree.Tree]
 

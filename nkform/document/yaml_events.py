@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from nkform.dataclass import dataclass, field
-from nkform.spec.fault import Fault
-from nkform.spec.scalars import Scalar, quoted, resolve
+from nkform.document.fault import Fault
+from nkform.document.scalars import Scalar, quoted, resolve
 
 MAX_DEPTH = 64
 """Mappings and lists within each other. A spec needs six."""
@@ -61,7 +61,7 @@ def parse(text: str, *, places: bool = False) -> Tree:
     except _StopError:
         pass
     except yaml.YAMLError as error:
-        from nkform.spec.syntax import syntax_fault
+        from nkform.document.yaml_syntax import syntax_fault
 
         builder.faults.append(syntax_fault(error, text))
     root = builder.root

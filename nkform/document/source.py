@@ -12,9 +12,9 @@ from pathlib import Path as File
 
 from nkform import files
 from nkform.dataclass import dataclass, field
+from nkform.document import yaml_events
+from nkform.document.fault import Fault, split_lines
 from nkform.problem import NkformError, Path, Position, Problem
-from nkform.spec import tree
-from nkform.spec.fault import Fault, split_lines
 
 MAX_BYTES = 16 * 1024 * 1024
 """Largest spec file, in bytes: fifty times a spec of a thousand devices."""
@@ -35,13 +35,13 @@ class Source:
         return split_lines(self.text)
 
     @cached_property
-    def parsed(self) -> tree.Tree:
+    def parsed(self) -> yaml_events.Tree:
         """The text parsed with the place of every value: a second time, when the first place is asked for."""
-        return tree.parse(self.text, places=True)
+        return yaml_events.parse(self.text, places=True)
 
     @property
-    def places(self) -> tree.Place:
-        return self.parsed.place or tree.Place(1, 1, 1, 1)
+    def places(self) -> yaml_events.Place:
+        return self.parsed.place or yaml_events.Place(1, 1, 1, 1)
 
     def forget(self) -> None:
         """Drop what can be had again from the text: after a good load, places are seldom asked for."""
@@ -56,7 +56,7 @@ class Source:
         """A fault of this text as a problem with its position."""
         return Problem(fault.code, fault.message, position=self.position(fault.line, fault.column), hint=fault.hint)
 
-    def find(self, path: Path) -> tuple[tree.Place, int]:
+    def find(self, path: Path) -> tuple[yaml_events.Place, int]:
         """The place of the longest part of a path that this file has, and how many steps of the path that is."""
         place = self.places
         for depth, step in enumerate(path):
@@ -67,7 +67,7 @@ class Source:
             place = child
         return place, len(path)
 
-    def spot(self, place: tree.Place, *, key: bool = False) -> Position:
+    def spot(self, place: yaml_events.Place, *, key: bool = False) -> Position:
         """The position of a value; of its key if that is asked for, or if the value is empty or has parts."""
         if key or not place.raw:
             return self.position(place.key_line, place.key_column)

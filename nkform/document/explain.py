@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from nkform.attributes import BY_NAME, MAX_GSO, NetkitData
+from nkform.document import names, scalars
+from nkform.document.json_schema import Violation
+from nkform.document.nearest import nearest
+from nkform.document.source import Source
+from nkform.document.yaml_events import Place
 from nkform.problem import Path, Problem
-from nkform.spec import names, scalars
-from nkform.spec.grammar import Violation
-from nkform.spec.nearest import nearest
-from nkform.spec.source import Source
-from nkform.spec.tree import Place
 
 _NOUNS = {
     "string": "text",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from nkform.spec.fault import Fault, split_lines
+from nkform.document.fault import Fault, split_lines
 
 # What libyaml and PyYAML's own parser say (a part of it) → message, hint. The first that fits is taken.
 _SAYINGS: tuple[tuple[str, str, str], ...] = (
