@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from nkform.apply import belongings, losses
-from nkform.apply.belongings import Belonging
+from nkform.apply import foreign_state, sysctl_snapshot
+from nkform.apply.foreign_state import ForeignItem
 from nkform.kernel import devconf, sysctl
 from nkform.kernel.error import KernelError
 from nkform.kernel.netlink import Socket, whole
@@ -18,15 +18,15 @@ from nkform.model import FORCE_FORWARDING, FORWARDING, Node
 from nkform.plan.changes import Plan
 
 
-def noted(plan: Plan, live: Node, namespaces: Namespaces) -> tuple[Plan, Node, tuple[Belonging, ...]]:
+def noted(plan: Plan, live: Node, namespaces: Namespaces) -> tuple[Plan, Node, tuple[ForeignItem, ...]]:
     """The plan and the live node with all sysctls of what the plan takes away, and what others may lose by it.
 
     Raises KernelError.
     """
-    going = losses.going(plan, live)
-    shaken = belongings.shaken(plan.actions, live)
-    values: dict[str, losses.Interfaces] = {}
-    others: list[Belonging] = []
+    going = sysctl_snapshot.going(plan, live)
+    shaken = foreign_state.shaken(plan.actions, live)
+    values: dict[str, sysctl_snapshot.Interfaces] = {}
+    others: list[ForeignItem] = []
     shared = devconf.Shared()
     with namespaces.away() as enter:
         for key in sorted(key for key in going.keys() | shaken.keys() if not key.startswith("nsid:")):
@@ -38,8 +38,8 @@ def noted(plan: Plan, live: Node, namespaces: Namespaces) -> tuple[Plan, Node, t
                 values[key] = {name: _forced(name, sysctls) for _, name, sysctls in interfaces}
                 if names := shaken.get(key):
                     known = {index: name for index, name, _ in interfaces}
-                    others += belongings.read(socket, key, names, known)
-    return *losses.noted(plan, live, going, values), tuple(others)
+                    others += foreign_state.read(socket, key, names, known)
+    return *sysctl_snapshot.noted(plan, live, going, values), tuple(others)
 
 
 def _forced(name: str, sysctls: Mapping[str, str]) -> Mapping[str, str]:

@@ -15,9 +15,9 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from nkform.apply.attach_backends import Filters, Links, Place, Way, beginning
 from nkform.apply.maps import fill as set_entries
 from nkform.apply.maps import maps_of, refill
-from nkform.apply.ways import Filters, Links, Place, Way, beginning
 from nkform.bpf.loader import Loaded
 from nkform.dataclass import replace
 from nkform.kernel import bpf, bpf_links, bpffs

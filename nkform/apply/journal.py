@@ -21,7 +21,7 @@ from typing import Any, Final, Literal, TypeGuard
 
 from nkform import __version__
 from nkform.apply import lines
-from nkform.apply.belongings import Belonging
+from nkform.apply.foreign_state import ForeignItem
 from nkform.dataclass import dataclass
 from nkform.kernel import rundir
 from nkform.kernel.error import KernelError
@@ -78,7 +78,7 @@ class Entry:
     pairs: tuple[str, ...]
     namespaces: tuple[str, ...]
     filtered: tuple[str, ...]
-    others: tuple[Belonging, ...] = ()
+    others: tuple[ForeignItem, ...] = ()
     expedite: bool = True
     confirm: float = 0
     spec: str = ""
@@ -185,7 +185,7 @@ def begin(
     command: str,
     before: Node,
     actions: tuple[Action, ...],
-    others: tuple[Belonging, ...],
+    others: tuple[ForeignItem, ...],
     token: str,
     earlier: Found | None,
     *,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from nkform import serial
-from nkform.apply.belongings import Belonging
+from nkform.apply.foreign_state import ForeignItem
 from nkform.dataclass import dataclass, replace
 from nkform.model import Device, Endpoint, Namespace, Node
 
@@ -35,7 +35,7 @@ class Sysctls:
     values: Mapping[str, str]
 
 
-Line = Namespace | Device | Belonging | Sysctls
+Line = Namespace | Device | ForeignItem | Sysctls
 
 
 class _Sets:
@@ -81,7 +81,7 @@ def read(kind: type[Entry], lines: Iterable[str]) -> tuple[Entry, list[object]]:
     entry: Entry | None = None
     namespaces: dict[str, Namespace] = {}
     devices: dict[str, Device] = {}
-    others: list[Belonging] = []
+    others: list[ForeignItem] = []
     sets: list[Mapping[str, str]] = []
     added: list[object] = []
     for line in lines:
@@ -98,7 +98,7 @@ def read(kind: type[Entry], lines: Iterable[str]) -> tuple[Entry, list[object]]:
                     namespaces[namespace.name] = namespace
                 case Device() as device:
                     devices[device.name] = _each_end(device, lambda end: sets[int(end.sysctl[_SAME])])
-                case Belonging() as belonging:
+                case ForeignItem() as belonging:
                     others.append(belonging)
                 case Sysctls(values):
                     sets.append(values)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nkform.apply import parts
-from nkform.apply.belongings import give_again
+from nkform.apply.foreign_state import give_again
 from nkform.apply.interrupt import Interrupts
 from nkform.apply.journal import JOURNAL, PREVIOUS, Entry, Found, State, find, forget, new_token
 from nkform.apply.parts import Look
@@ -28,7 +28,7 @@ from nkform.plan import restore
 from nkform.plan.changes import Plan
 from nkform.plan.parts import NOTHING, Without
 from nkform.plan.saved import check_agreed
-from nkform.plan.unlike import unlike
+from nkform.plan.state_diff import state_diff
 from nkform.problem import NkformError, Problem
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def revert(
 
 def _compare(before: Node, namespaces: Namespaces) -> None:
     """Raises NkformError where not all is as before."""
-    left = unlike(before, observe(namespaces, before.name, before), losses=False)
+    left = state_diff(before, observe(namespaces, before.name, before), losses=False)
     if left:
         raise NkformError(
             Problem(

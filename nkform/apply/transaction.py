@@ -10,9 +10,9 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from nkform.apply.before import noted
-from nkform.apply.belongings import Belonging, give_again, left_alone, renamed
 from nkform.apply.executor import Executor
 from nkform.apply.expedite import Expedited
+from nkform.apply.foreign_state import ForeignItem, give_again, left_alone, renamed
 from nkform.apply.interrupt import Interrupted, Interrupts, Stopped
 from nkform.apply.journal import STATES, Found, Journal, State, begin, find
 from nkform.apply.lines import STOPPED, STUCK
@@ -30,7 +30,7 @@ from nkform.plan.changes import Change, Plan
 from nkform.plan.grace import are_worth_it
 from nkform.plan.parts import NOTHING, Without
 from nkform.plan.plan import build
-from nkform.plan.unlike import unlike
+from nkform.plan.state_diff import state_diff
 from nkform.problem import NkformError, Problem, unexpected
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Run:
     returns: bool = False
     confirm: float = 0
     in_parts: bool = False
-    others: tuple[Belonging, ...] = ()
+    others: tuple[ForeignItem, ...] = ()
     spec: str = ""
 
 
@@ -302,7 +302,7 @@ def _differences(change: Change) -> list[Problem]:
 def _undone(
     steps: _Steps,
     before: Node,
-    others: Sequence[Belonging],
+    others: Sequence[ForeignItem],
     desired: Node,
     journal: Journal,
     means: Means,
@@ -359,11 +359,11 @@ def _while_undoing(message: str) -> Problem:
     return Problem("NK0503", f"while undoing, {message}")
 
 
-def _left(before: Node, others: Sequence[Belonging], desired: Node, means: Means, doubtful: bool) -> list[str]:
+def _left(before: Node, others: Sequence[ForeignItem], desired: Node, means: Means, doubtful: bool) -> list[str]:
     """What is not as before, once others have again what they had."""
     lost = give_again(others, means.namespaces, beside=True)
     try:
-        return lost + unlike(before, observe(means.namespaces, before.name, desired), newcomers=doubtful)
+        return lost + state_diff(before, observe(means.namespaces, before.name, desired), newcomers=doubtful)
     except KernelError as error:
         return [f"what cannot be seen, could not {error}"]
 

@@ -1,8 +1,8 @@
 """Follows a node: says how it drifts from its spec and, if asked to, brings it back.
 
 What the kernel tells (kernel/monitor.py) is put together for a moment and then looked at once; what it does not tell is
-found by a cheap look now and then (observe/pulse.py). Only a look that finds something new says or does anything, and
-looking changes nothing: the watch cannot go round on its own changes. Where something else puts back what was mended,
+found by a cheap look now and then (observe/fingerprint.py). Only a look that finds something new says or does anything,
+and looking changes nothing: the watch cannot go round on its own changes. Where something else puts back what was mended,
 the pauses between mending grow as they do when mending fails.
 """
 
@@ -21,8 +21,8 @@ from nkform.kernel.monitor import Monitor
 from nkform.kernel.netns import Namespaces
 from nkform.kernel.service import Signals
 from nkform.model import Device, Node, RoomFor
+from nkform.observe.fingerprint import Fingerprint, Scope, matters, scope, take
 from nkform.observe.node import observe
-from nkform.observe.pulse import Pulse, Scope, matters, scope, take
 from nkform.plan.drift import WHOLE, Difference, against, differences
 from nkform.plan.parts import Without, concerned
 from nkform.plan.plan import ProgramResolver, meaning
@@ -74,7 +74,7 @@ class Watch:
         self._poll.register(signals, select.POLLIN)
         self._stop = self._again = False
         self._scope = NOWHERE
-        self._pulse = Pulse(b"", frozenset())
+        self._pulse = Fingerprint(b"", frozenset())
         self._found: tuple[Difference, ...] = ()
         self._told: tuple[Difference, ...] = ()
         self._trouble = Trouble()
@@ -110,8 +110,8 @@ class Watch:
     def _look(self, subject: Subject) -> tuple[Difference, ...]:
         """One whole look: what differs. Raises NkformError, KernelError.
 
-        The pulse is taken first, so that later ones show what changes while we look; where the look finds that there is
-        more to feel than we did, it is done again.
+        The fingerprint is taken first, so that later ones show what changes while we look; where the look finds more
+        that belongs to it, it is taken again.
         """
         for _ in range(LOOKS):
             before = self._scope
@@ -214,7 +214,7 @@ class Watch:
         return subject
 
     def _wait(self) -> None:
-        """Returns when there is reason to look: a notice, a signal, another pulse, or the time to try again."""
+        """Returns when there is reason to look: a notice, a signal, another fingerprint, or the time to try again."""
         felt = time.monotonic() + self._interval
         while not (self._stop or self._again):
             again = self._trouble.not_before

@@ -35,7 +35,7 @@ from nkform.report.colour import Paint, wanted
 from nkform.report.plan_text import lines
 
 if TYPE_CHECKING:
-    from nkform.apply.belongings import Belonging
+    from nkform.apply.foreign_state import ForeignItem
     from nkform.apply.guardian import Guardian
     from nkform.apply.journal import State
     from nkform.bpf.programs import Programs
@@ -271,7 +271,7 @@ class _Carrier:
         self._see = see
         self._earlier = writer.earlier
         self._origin = writer.earlier.entry.before if writer.earlier else None
-        self._others: tuple[Belonging, ...] = ()
+        self._others: tuple[ForeignItem, ...] = ()
         self._first = found
         self._means = Means(
             writer.lock, order.namespaces, found.features, writer.interrupts, order.programs, Progress(), expedite

@@ -6,7 +6,7 @@ go leave none behind.
 
 Not everything is told. No message comes for links of BPF programs, for most sysctls, for segmentation sizes, nor for
 what changes at a netkit or in an alias while the device is down (net/core/rtnetlink.c, do_setlink: netdev_state_change
-tells of a device that is up). observe/pulse.py looks for these.
+tells of a device that is up). observe/fingerprint.py looks for these.
 """
 
 from __future__ import annotations

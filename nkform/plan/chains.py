@@ -313,7 +313,7 @@ def describe(position: Position | None) -> str:
             return "last"
 
 
-def obstacles(device: Device, live: Device | None, *, legacy: bool) -> Iterator[Problem]:
+def preconditions(device: Device, live: Device | None, *, legacy: bool) -> Iterator[Problem]:
     """What a chain asks for and cannot have, and what is worth a warning."""
     if legacy and live is not None and live.ingress:
         yield from _no_clsact(device, live)

@@ -34,7 +34,8 @@ class Phases:
         Removals free names and addresses for what is made. The workload's end is complete before the node's end comes
         up, and a pair carries nothing until both are up; its programs are attached before. Namespaces go when nothing
         of ours is in them any more. Actions in one namespace stand together: each namespace is entered once. What was
-        built beside an old pair takes over when all is made, device by device, and all old pairs go together (swap.py).
+        built beside an old pair takes over when all is made, device by device, and all old pairs go together
+        (replacement.py).
         """
         keys = dict.fromkeys((*self.inside, *self.inside_routes))
         inside = [action for key in keys for some in (self.inside, self.inside_routes) for action in some.get(key, ())]

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from nkform.dataclass import replace
 from nkform.model import HOOKS, ROOT, Chain, Device, Endpoint, Hook, Namespace, Node, Value
-from nkform.plan import chains, swap
+from nkform.plan import chains, replacement
 from nkform.plan.actions import (
     Action,
     AddRoute,
@@ -38,9 +38,9 @@ from nkform.plan.changes import Change, Plan
 from nkform.plan.collisions import collisions
 from nkform.plan.compare import FieldChange, device_fields, end_actions, end_fields
 from nkform.plan.contradictions import IPV6_MTU
-from nkform.plan.obstacles import in_place, obstacles
 from nkform.plan.parts import absent
 from nkform.plan.phases import Phases
+from nkform.plan.preconditions import in_place, preconditions
 from nkform.plan.resolve import resolve
 from nkform.plan.routes import hops_behind
 from nkform.problem import NkformError, Problem
@@ -92,14 +92,14 @@ def build(
     for name, device in devices.items():
         if device.chains:
             legacy = is_legacy(device, features)
-            problems += chains.obstacles(device, live.devices.get(name), legacy=legacy)
+            problems += chains.preconditions(device, live.devices.get(name), legacy=legacy)
             if live.covered and not legacy:
                 problems += chains.unpinned(device, live.devices.get(name, device))
     errors = [p for p in problems if p.severity == "error"]
     warnings = [*notes, *(p for p in problems if p.severity != "error")]
     errors += _unknown_targets(targets, desired, live)
     wanted = _wanted_namespaces(desired, devices, bool(targets))
-    errors += obstacles(desired.name, wanted, devices, live, adopt, readopt)
+    errors += preconditions(desired.name, wanted, devices, live, adopt, readopt)
     gone = [d for d in live.devices.values() if d.owner == desired.name and d.name not in desired.devices]
     gone = [d for d in gone if not targets or d.name in targets]
     errors += collisions(wanted, devices, live, gone)
@@ -142,7 +142,7 @@ def _losses(changes: Collection[Change], more: Mapping[str, Collection[str]] = N
         before, after = change.before, change.after
         if change.operation != "replace" or not isinstance(before, Device) or not isinstance(after, Device):
             continue
-        if gone := [*swap.lost(before, after), *more.get(change.name, ())]:
+        if gone := [*replacement.lost(before, after), *more.get(change.name, ())]:
             yield Problem(
                 LOSSES,
                 f"with the old pair of {change.name} goes what is not nkform's: {', '.join(gone)}",
@@ -245,7 +245,7 @@ def _device_changes(
     }
     anew = {name for name, differing in compared.items() if any(f.forces_replacement for f in differing)}
     blocked = _blocked_moves(devices, live, anew)
-    names = swap.Names(devices, live)
+    names = replacement.Names(devices, live)
     going = {action.device.name for action in phases.delete if isinstance(action, DeletePair)}
     for name, device in devices.items():
         found = live.devices.get(name)
@@ -256,14 +256,14 @@ def _device_changes(
             _hold(device, phases)
             yield Change("create", "device", name, after=device)
         elif name in anew or name in blocked:
-            obstacle = blocked.get(name) or swap.obstacle(device, found, devices, live, going)
+            obstacle = blocked.get(name) or replacement.obstacle(device, found, devices, live, going)
             if obstacle:
                 phases.delete.append(DeletePair(found))
                 going.add(name)
-                _schedule(create(swap.with_masters(_keeping(device, found), found)), phases)
+                _schedule(create(replacement.with_masters(_keeping(device, found), found)), phases)
                 _attach(device, None, phases, legacy=legacy)
             else:
-                _beside(swap.swap(_keeping(device, found), found, names), phases, legacy=legacy)
+                _beside(replacement.beside(_keeping(device, found), found, names), phases, legacy=legacy)
             _hold(device, phases)
             reason = _reason(compared[name], obstacle)
             yield Change("replace", "device", name, compared[name], reason, found, device)
@@ -298,17 +298,17 @@ def is_legacy(device: Device, features: Collection[str]) -> bool:
 def _reason(fields: Collection[FieldChange], obstacle: str) -> str:
     """Why a pair is made anew, and which of the two ways it will be."""
     forced = [".".join(field.path) for field in fields if field.forces_replacement]
-    way = f"the old pair goes first: {obstacle}" if obstacle else swap.BESIDE
+    way = f"the old pair goes first: {obstacle}" if obstacle else replacement.BESIDE
     return f"{', '.join(forced)} cannot change in place; {way}" if forced else way
 
 
-def _beside(change: swap.Swap, phases: Phases, *, legacy: bool) -> None:
+def _beside(change: replacement.Replacement, phases: Phases, *, legacy: bool) -> None:
     """Files the actions of a replacement whose new pair is built while the old one works."""
-    _schedule(swap.build(change), phases)
+    _schedule(replacement.build(change), phases)
     _attach(change.new, None, phases, legacy=legacy, heir_of=change.found.hooks)
-    phases.settle += swap.settle(change)
-    phases.switch += swap.switch(change)
-    phases.retire.append(swap.retire(change))
+    phases.settle += replacement.settle(change)
+    phases.switch += replacement.switch(change)
+    phases.retire.append(replacement.retire(change))
 
 
 def _attach(

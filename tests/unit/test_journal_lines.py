@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from nkform.apply import lines
-from nkform.apply.belongings import Belonging
+from nkform.apply.foreign_state import ForeignItem
 from nkform.apply.journal import Entry
 from nkform.model import Address, Device, Endpoint, Namespace, Node, Room
 
@@ -28,7 +28,7 @@ def entry() -> Entry:
     devices = {f"v{number}": device(number) for number in range(4)}
     namespaces = {"": Namespace("", links={"v0": True}), "n0": Namespace("n0", owner="w")}
     before = Node("w", namespaces, devices, rooms={"v0": Room(1, 2)}, covered=True)
-    others = (Belonging("n0", "eth0", "route", "00ff"),)
+    others = (ForeignItem("n0", "eth0", "route", "00ff"),)
     return Entry("1", "here", "apply", 1.5, 7, 99, "t", before, 12, ("v9",), ("n9",), ("eth1",), others, False)
 
 

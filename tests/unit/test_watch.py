@@ -9,7 +9,7 @@ import pytest
 
 from nkform.kernel.bpf_links import AttachType
 from nkform.kernel.monitor import Lost, Notice, Touched, decode
-from nkform.observe.pulse import Pulse, Scope, matters
+from nkform.observe.fingerprint import Fingerprint, Scope, matters
 from nkform.plan.compare import FieldChange
 from nkform.plan.drift import Difference
 from nkform.plan.watch import (
@@ -30,7 +30,7 @@ from nkform.problem import Position, Problem
 from nkform.report.watch_text import line, line_json
 
 SCOPE = Scope("w", frozenset({(None, "to-a"), (7, "eth0")}), ((3, AttachType.TCX_INGRESS),), {})
-PULSE = Pulse(b"", frozenset({3}))
+PULSE = Fingerprint(b"", frozenset({3}))
 MTU = Difference("device", "to-a", "update", FieldChange(("mtu",), 1400, 1500))
 OTHER_MTU = Difference("device", "to-a", "update", FieldChange(("mtu",), 1300, 1500))
 GONE = Difference("device", "bee", "create")

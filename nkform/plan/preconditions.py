@@ -15,7 +15,7 @@ IPV6_MIN_MTU = 1280
 """Below it the kernel has no IPv6 on a link (RFC 8200, 5; include/net/if_inet6.h). Bytes."""
 
 
-def obstacles(
+def preconditions(
     node: str,
     wanted: Mapping[str, Namespace],
     devices: Mapping[str, Device],

@@ -8,7 +8,7 @@ from nkform.model import Address, Device, Endpoint, Namespace, Node, Route
 from nkform.plan.actions import AddAddress, AddRoute, CreatePair, DeletePair, DeleteRoute, MoveEnd, Settle, SetUp
 from nkform.plan.changes import Plan
 from nkform.plan.plan import build
-from nkform.plan.swap import NAME_BYTES, Names
+from nkform.plan.replacement import NAME_BYTES, Names
 
 UP = {"up": True, "mtu": 1500}
 ROUTE = Route("10.0.0.2/32")

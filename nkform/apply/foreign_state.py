@@ -39,7 +39,7 @@ IPV6_MIN_MTU = 1280
 
 
 @dataclass(frozen=True, slots=True)
-class Belonging:
+class ForeignItem:
     """An address, a route, a neighbour or a root qdisc of others, and the end that has it or that it leads through.
 
     `message`: the body of the netlink message that the kernel reported it with, in hexadecimal digits.
@@ -67,7 +67,7 @@ class Belonging:
         return bytes.fromhex(self.message)
 
 
-Lost = tuple[Belonging, Request]
+Lost = tuple[ForeignItem, Request]
 """What is to be had again, and what asks the kernel for it."""
 
 
@@ -114,7 +114,7 @@ def _shaken(action: Action, names: Mapping[int, str]) -> Iterator[str]:
             return
 
 
-def left_alone(others: Iterable[Belonging], actions: Iterable[Action]) -> list[Belonging]:
+def left_alone(others: Iterable[ForeignItem], actions: Iterable[Action]) -> list[ForeignItem]:
     """What others had, without the routes that a plan takes over."""
     over = {
         (action.end.namespace, inet.through(bytes.fromhex(action.route.message), 0))
@@ -124,7 +124,7 @@ def left_alone(others: Iterable[Belonging], actions: Iterable[Action]) -> list[B
     return [each for each in others if each.kind != "route" or (each.namespace, inet.through(each.body, 0)) not in over]
 
 
-def renamed(others: Iterable[Belonging], changes: Iterable[Change]) -> list[Belonging]:
+def renamed(others: Iterable[ForeignItem], changes: Iterable[Change]) -> list[ForeignItem]:
     """What others had, by the names that its ends have after the changes; without that of ends that have gone, whose
     names may be those of other ends by then."""
     names: dict[tuple[str, str], str] = {}
@@ -142,7 +142,7 @@ def _small(mtu: object) -> bool:
     return isinstance(mtu, int) and mtu < IPV6_MIN_MTU
 
 
-def read(socket: Socket, key: str, names: Collection[str], known: Mapping[int, str]) -> Iterator[Belonging]:
+def read(socket: Socket, key: str, names: Collection[str], known: Mapping[int, str]) -> Iterator[ForeignItem]:
     """What others have on some ends of the socket's namespace: addresses first, which routes may need.
 
     `known` are the names of all its links by their ifindex. Raises KernelError.
@@ -150,28 +150,28 @@ def read(socket: Socket, key: str, names: Collection[str], known: Mapping[int, s
     indexes = [index for index, name in known.items() if name in names]
     for index, address in inet_foreign.of_links(inet_foreign.dump_foreign_addresses, socket, indexes):
         if known.get(index) in names:
-            yield Belonging(key, known[index], "address", address.hex())
+            yield ForeignItem(key, known[index], "address", address.hex())
     for index, entry in neighbours.made(socket, indexes):
-        yield Belonging(key, known[index], "neighbour", entry.hex())
+        yield ForeignItem(key, known[index], "neighbour", entry.hex())
     for index, (kind, qdisc) in qdiscs.at_root(socket, indexes).items():
         if kind in qdiscs.REMADE:
-            yield Belonging(key, known[index], "qdisc", qdisc.hex())
+            yield ForeignItem(key, known[index], "qdisc", qdisc.hex())
     routes = whole(inet_foreign.dump_foreign_routes, socket)
     present = inet_foreign.of_links(inet.dump_addresses, socket, indexes) if routes else ()
     sources = {inet.packed(address.text) for index, address in present if known.get(index) in names}
     for route in routes:
         index, source = inet_foreign.leads(route)
         if index in known and (known[index] in names or source in sources):
-            yield Belonging(key, known[index], "route", route.hex())
+            yield ForeignItem(key, known[index], "route", route.hex())
 
 
-def give_again(belongings: Sequence[Belonging], namespaces: Namespaces, *, beside: bool) -> list[str]:
+def give_again(belongings: Sequence[ForeignItem], namespaces: Namespaces, *, beside: bool) -> list[str]:
     """Gives others again what they have lost; returns what could not be. What has lost its link is not looked for.
 
     `beside`: a route comes back even where there is one of the same prefix and metric by now.
     """
     failed: list[str] = []
-    by_namespace: dict[str, list[Belonging]] = {}
+    by_namespace: dict[str, list[ForeignItem]] = {}
     for belonging in belongings:
         by_namespace.setdefault(belonging.namespace, []).append(belonging)
     for key, some in by_namespace.items():
@@ -192,7 +192,7 @@ def give_again(belongings: Sequence[Belonging], namespaces: Namespaces, *, besid
     return failed
 
 
-def _addresses_lost(some: Sequence[Belonging], socket: Socket, indexes: Mapping[str, int]) -> Iterator[Lost]:
+def _addresses_lost(some: Sequence[ForeignItem], socket: Socket, indexes: Mapping[str, int]) -> Iterator[Lost]:
     ends = {indexes[each.name] for each in some if each.name in indexes}
     dumped = inet_foreign.of_links(inet_foreign.dump_foreign_addresses, socket, ends)
     there = {(index, inet_foreign.address_key(address)) for index, address in dumped}
@@ -205,7 +205,7 @@ def _addresses_lost(some: Sequence[Belonging], socket: Socket, indexes: Mapping[
         yield each, inet_foreign.add_foreign_address(each.body, index, each.name)
 
 
-def _neighbours_lost(some: Sequence[Belonging], socket: Socket, indexes: Mapping[str, int]) -> Iterator[Lost]:
+def _neighbours_lost(some: Sequence[ForeignItem], socket: Socket, indexes: Mapping[str, int]) -> Iterator[Lost]:
     had = [(indexes[each.name], each) for each in some if each.kind == "neighbour" and each.name in indexes]
     ends = {index for index, _ in had}
     present = {(index, neighbours.key(entry)) for index, entry in (neighbours.made(socket, ends) if ends else ())}
@@ -214,7 +214,7 @@ def _neighbours_lost(some: Sequence[Belonging], socket: Socket, indexes: Mapping
             yield each, neighbours.add(each.body, index, each.name)
 
 
-def _qdiscs_lost(some: Sequence[Belonging], socket: Socket, indexes: Mapping[str, int]) -> Iterator[Lost]:
+def _qdiscs_lost(some: Sequence[ForeignItem], socket: Socket, indexes: Mapping[str, int]) -> Iterator[Lost]:
     """What somebody has given a link since then stays."""
     had = {indexes[each.name]: each for each in some if each.kind == "qdisc" and each.name in indexes}
     present = qdiscs.at_root(socket, had) if had else {}
@@ -223,7 +223,9 @@ def _qdiscs_lost(some: Sequence[Belonging], socket: Socket, indexes: Mapping[str
             yield each, qdiscs.add(each.body, index, each.name)
 
 
-def _routes_lost(some: Sequence[Belonging], socket: Socket, indexes: Mapping[str, int], beside: bool) -> Iterator[Lost]:
+def _routes_lost(
+    some: Sequence[ForeignItem], socket: Socket, indexes: Mapping[str, int], beside: bool
+) -> Iterator[Lost]:
     routes = whole(inet_foreign.dump_foreign_routes, socket)
     there = {inet.through(route, inet_foreign.leads(route)[0]) for route in routes}
     taken = {inet_foreign.route_key(route) for route in routes}

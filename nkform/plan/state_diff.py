@@ -15,7 +15,7 @@ from nkform.plan.addresses import by_subnet, of_others
 from nkform.plan.saved import differences
 
 
-def unlike(before: Node, after: Node, *, losses: bool = True, newcomers: bool = False) -> list[str]:
+def state_diff(before: Node, after: Node, *, losses: bool = True, newcomers: bool = False) -> list[str]:
     """What is not the same in both, as paths; numbers that the kernel gives anew do not count.
 
     `losses`: what others had counts too. `newcomers`: so do devices and namespaces without a mark that have names of

@@ -1,7 +1,7 @@
 """Whether a node may have changed in ways that the kernel tells nobody (kernel/monitor.py): a look that costs little.
 
-It decodes nothing. Two pulses that are alike say that a whole look would find what the last one found, as far as no
-notice has come.
+It decodes nothing. Two fingerprints that are alike say that a whole look would find what the last one found, as far as
+no notice has come.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class Scope:
 
 
 @dataclass(frozen=True, slots=True)
-class Pulse:
-    """`trace` is alike in two pulses if nothing has changed; `indexes` are those of our ends in the root namespace."""
+class Fingerprint:
+    """`trace` is alike in two fingerprints if nothing has changed; `indexes`: those of our ends in the root namespace."""
 
     trace: bytes
     indexes: frozenset[int]
@@ -86,8 +86,8 @@ def _sysctls(devices: Iterable[Device]) -> dict[str, tuple[tuple[str, str], ...]
     return found
 
 
-def take(namespaces: Namespaces, scope: Scope) -> Pulse:
-    """One pulse. Raises KernelError only where the namespace that we came from cannot be entered again."""
+def take(namespaces: Namespaces, scope: Scope) -> Fingerprint:
+    """One fingerprint. Raises KernelError only where the namespace that we came from cannot be entered again."""
     digest = blake2b()
     indexes = set()
     ends = sorted(scope.ends, key=lambda end: (end[0] is not None, end))
@@ -102,7 +102,7 @@ def take(namespaces: Namespaces, scope: Scope) -> Pulse:
         digest.update(repr(outcomes[place]).encode())
     for part in (*_revisions(scope), *_values(namespaces, scope), *_names(namespaces)):
         digest.update(f"{part}\n".encode())
-    return Pulse(digest.digest(), frozenset(indexes))
+    return Fingerprint(digest.digest(), frozenset(indexes))
 
 
 def _revisions(scope: Scope) -> Iterator[object]:
@@ -140,11 +140,11 @@ def _names(namespaces: Namespaces) -> Iterator[object]:
         yield None
 
 
-def matters(notice: Notice, scope: Scope, pulse: Pulse) -> bool:
+def matters(notice: Notice, scope: Scope, fingerprint: Fingerprint) -> bool:
     """Whether a notice may be about this node. In the namespaces of its peers everything is."""
     if not isinstance(notice, Touched):
         return True
     if notice.nsid is not None:
         return notice.nsid in scope.nsids
-    ours = notice.index is None or notice.index in pulse.indexes
+    ours = notice.index is None or notice.index in fingerprint.indexes
     return ours or (None, notice.name) in scope.ends or notice.alias == mark(scope.node)

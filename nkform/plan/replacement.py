@@ -67,7 +67,7 @@ Place = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Swap:
+class Replacement:
     """A replacement: `new` and `old` are the two pairs under the names that they have while both are there.
 
     `found` and `wanted` are the same pairs under the device's own names, before and after.
@@ -134,7 +134,7 @@ def _place(end: Endpoint) -> Place:
     return end.namespace, end.name
 
 
-def swap(device: Device, found: Device, names: Names) -> Swap:
+def beside(device: Device, found: Device, names: Names) -> Replacement:
     """Names both pairs for the time that both are there: an old end gives way only where it is in the way.
 
     Addresses of others on the old ends go over to the new ones.
@@ -153,7 +153,7 @@ def swap(device: Device, found: Device, names: Names) -> Swap:
         old = replace(old, peer=names.spare(found.peer, "o"))
         new = replace(new, peer=wanted.peer and names.spare(wanted.peer, "n"))
     new = replace(new, primary=_unbridged(new.primary), peer=new.peer and _unbridged(new.peer))
-    return Swap(found, wanted, old, new)
+    return Replacement(found, wanted, old, new)
 
 
 def with_masters(device: Device, found: Device) -> Device:
@@ -187,7 +187,7 @@ def _with_foreign(end: Endpoint, old: Endpoint) -> Endpoint:
     return replace(end, addresses=(*end.addresses, *foreign))
 
 
-def build(change: Swap) -> Iterator[Action]:
+def build(change: Replacement) -> Iterator[Action]:
     """Makes the new pair, complete but for what waits for its names."""
     there, later = _keys(change.found), list(_later(change))
     for action in create(change.new):
@@ -196,7 +196,7 @@ def build(change: Swap) -> Iterator[Action]:
             yield step
 
 
-def _later(change: Swap) -> Iterator[AddAddress | AddRoute]:
+def _later(change: Replacement) -> Iterator[AddAddress | AddRoute]:
     """What the new ends that are still to get their names have to wait for, as `build` would have it."""
     there = _keys(change.found)
     for new, wanted in zip(change.new.ends, change.wanted.ends, strict=True):
@@ -218,14 +218,14 @@ def _keys(device: Device) -> set[tuple[str, int, str, int]]:
     return {(end.namespace, *route.key) for end in device.ends for route in end.routes}
 
 
-def settle(change: Swap) -> Iterator[Action]:
+def settle(change: Replacement) -> Iterator[Action]:
     """Waits until the new pair can carry packets; one that shall be down never will."""
     if all(end.attrs.get("up") for end in change.new.ends):
         for end in reversed(change.new.ends):
             yield Settle(end_of(change.new.name, end))
 
 
-def switch(change: Swap) -> Iterator[Action]:
+def switch(change: Replacement) -> Iterator[Action]:
     """Hands over to the new pair: names and routes of both ends, then what the old ends have goes; the workload's end
     before the node's."""
     name = change.found.name
@@ -270,7 +270,7 @@ class _Side:
         return self.found.namespace == self.wanted.namespace
 
 
-def retire(change: Swap) -> DeletePair:
+def retire(change: Replacement) -> DeletePair:
     """Removes the old pair, which has neither addresses nor routes any more where it had those of the new one."""
     ends = [
         replace(_unbridged(old) if new.master else old, addresses=(), routes=())

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from nkform.model import Address, Attached, Device, Endpoint, Hook, Namespace, Node
-from nkform.plan.unlike import unlike
+from nkform.plan.state_diff import state_diff
 
 OURS = Attached(7, 70, "count", "d1", True)
 THEIRS = Attached(9, 90, "tracer")
@@ -51,8 +51,8 @@ A1, A2, FOREIGN = Address("10.0.0.1/24", True), Address("10.0.0.2/24", True), Ad
     ],
 )
 def test_what_counts_right_after_a_run_and_later(before: Node, after: Node, always: int, later: int) -> None:
-    assert (len(unlike(before, after)), len(unlike(before, after, losses=False))) == (always, later)
+    assert (len(state_diff(before, after)), len(state_diff(before, after, losses=False))) == (always, later)
 
 
 def test_a_device_without_a_mark_counts_where_undoing_failed() -> None:
-    assert unlike(node(), node(device(owner=None)), newcomers=True) == ["device x"]
+    assert state_diff(node(), node(device(owner=None)), newcomers=True) == ["device x"]
