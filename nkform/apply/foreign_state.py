@@ -165,15 +165,15 @@ def read(socket: Socket, key: str, names: Collection[str], known: Mapping[int, s
             yield ForeignItem(key, known[index], "route", route.hex())
 
 
-def give_again(belongings: Sequence[ForeignItem], namespaces: Namespaces, *, beside: bool) -> list[str]:
+def give_again(items: Sequence[ForeignItem], namespaces: Namespaces, *, beside: bool) -> list[str]:
     """Gives others again what they have lost; returns what could not be. What has lost its link is not looked for.
 
     `beside`: a route comes back even where there is one of the same prefix and metric by now.
     """
     failed: list[str] = []
     by_namespace: dict[str, list[ForeignItem]] = {}
-    for belonging in belongings:
-        by_namespace.setdefault(belonging.namespace, []).append(belonging)
+    for item in items:
+        by_namespace.setdefault(item.namespace, []).append(item)
     for key, some in by_namespace.items():
         try:
             with namespaces.open(key) as fd, namespaces.entered(fd, key), Socket() as socket:

@@ -1,9 +1,9 @@
 """Follows a node: says how it drifts from its spec and, if asked to, brings it back.
 
-What the kernel tells (kernel/monitor.py) is put together for a moment and then looked at once; what it does not tell is
-found by a cheap look now and then (observe/fingerprint.py). Only a look that finds something new says or does anything,
-and looking changes nothing: the watch cannot go round on its own changes. Where something else puts back what was mended,
-the pauses between mending grow as they do when mending fails.
+What the kernel tells (kernel/monitor.py) is put together for a moment and then looked at once; what it does not tell
+is found by a cheap look now and then (observe/fingerprint.py). Only a look that finds something new says or does
+anything, and looking changes nothing: the watch cannot go round on its own changes. Where something else puts back
+what was mended, the pauses between mending grow as they do when mending fails.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """`trace` is alike in two fingerprints if nothing has changed; `indexes`: those of our ends in the root namespace."""
+    """`trace` is alike in two if nothing has changed; `indexes` are those of our ends in the root namespace."""
 
     trace: bytes
     indexes: frozenset[int]
