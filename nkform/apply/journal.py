@@ -49,6 +49,9 @@ SPARE: Final = "spare"
 MORE = 1 << 16
 """Bytes for what is written beside that journal, and added to it."""
 
+ANY_SPEC: Final = "*"
+"""What the node went back from, where the run did not note its spec: none is healed to."""
+
 STATES: tuple[State, ...] = (JOURNAL, UNCONFIRMED, PREVIOUS)
 
 
@@ -281,10 +284,9 @@ def take_over(node: str, *, meant: bool) -> None:
 
 
 def is_taken_back(desired: Node) -> bool:
-    """Whether the last that nobody confirmed on a node was this spec, and nobody has applied any since. Raises
-    KernelError."""
-    noted = read_outcome(desired.name)
-    return bool(noted) and noted.get("spec") == spec_key(desired)
+    """Whether the node went back from this spec, and nobody has applied any since. Raises KernelError."""
+    spec = read_outcome(desired.name).get("spec", "")
+    return bool(spec) and spec in (ANY_SPEC, spec_key(desired))
 
 
 def read_outcome(node: str) -> Mapping[str, Any]:

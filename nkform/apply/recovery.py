@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from nkform.apply import parts
 from nkform.apply.foreign_state import give_again
 from nkform.apply.interrupt import Interrupts
-from nkform.apply.journal import JOURNAL, PREVIOUS, Entry, Found, State, find, forget, new_token
+from nkform.apply.journal import JOURNAL, PREVIOUS, UNCONFIRMED, Entry, Found, State, find, forget, new_token
 from nkform.apply.parts import Look
 from nkform.apply.transaction import Means, Run, apply, release
 from nkform.apply.visit import give_back
@@ -159,11 +159,19 @@ def revert(
             raise NkformError(*problems)
         _compare(before, namespaces)
         if state != PREVIOUS:
-            forget(node, JOURNAL, state)
+            forget(node, JOURNAL, state, *_of_the_same_run(node, found))
             rundir.remove(node, rundir.GUARDIAN)
         if state != JOURNAL:
             record.forget(node)  # what was applied last is gone; before it, there was something else
         release(node, way.look.live)
+
+
+def _of_the_same_run(node: str, found: Found) -> Iterator[State]:
+    """What parts of the run that were done left on record: they lead to where it has gone back to."""
+    for state in (UNCONFIRMED, PREVIOUS):
+        part = find(node, state)
+        if part and part.entry.token == found.entry.token:
+            yield state
 
 
 def _compare(before: Node, namespaces: Namespaces) -> None:

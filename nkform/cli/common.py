@@ -244,14 +244,14 @@ def observe_meant(namespaces: Namespaces, name: str | None) -> Node:
     return observe(namespaces, live.name, applied.node) if applied else live
 
 
-def look_after(options: argparse.Namespace) -> None:
-    """Takes the place of guardians that were killed: what nobody can confirm any more goes back."""
+def look_after(options: argparse.Namespace, but: str = "") -> None:
+    """Takes the place of guardians that were killed, but for one node's: what nobody can confirm any more goes back."""
     from nkform.kernel import rundir
 
     if os.geteuid() != 0:
         return
     for node in rundir.nodes():
-        if rundir.stamp(node, rundir.GUARDIAN) is not None:
+        if node != but and rundir.stamp(node, rundir.GUARDIAN) is not None:
             from nkform.apply import guardian
 
             problems = guardian.look_after(node, lambda text: print(text, file=sys.stderr))

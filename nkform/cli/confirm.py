@@ -11,7 +11,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from nkform.apply import journal
-from nkform.apply.guardian import IN_THE_WAY, go_back, is_alive, is_overdue, now, outcome, start
+from nkform.apply.guardian import IN_THE_WAY, go_back, has_tried, is_alive, is_overdue, now, outcome, start
 from nkform.cli.common import chosen_node, look_after
 from nkform.cli.writing import locked, say
 from nkform.kernel import rundir
@@ -30,8 +30,12 @@ def run(options: argparse.Namespace) -> int:
         waiting = [name for name in rundir.nodes() if journal.find(name, journal.UNCONFIRMED)]
         if not waiting:
             raise fail("NK0612", "nothing waits to be confirmed", hint="it may have gone back already: `nkform plan`")
-        node = chosen_node(waiting, options.node)
+        in_time = [name for name in waiting if not has_tried(name)]
+        node = chosen_node(waiting if options.node else in_time or waiting, options.node)
         refuse_late(node)
+        if left := journal.find(node, journal.JOURNAL):
+            what = f"nkform {left.entry.command} (process {left.entry.pid}) {left.ended} on {node}: it comes first"
+            raise fail("NK0514", what, hint="`nkform recover` takes the node back to what it was before")
         journal.confirm(node)
     print(f"Confirmed: {node} stays as it is.")
     return 0

@@ -11,8 +11,8 @@ from nkform.apply.interrupt import Stopped
 from nkform.apply.journal import Found, State
 from nkform.apply.recovery import WayBack, revert, tidy, way_back
 from nkform.cli.apply import agreed, show_plan
-from nkform.cli.common import chosen_node, interrupted, warn
-from nkform.cli.writing import locked, refuse_elsewhere, stopped
+from nkform.cli.common import chosen_node, interrupted, look_after, warn
+from nkform.cli.writing import locked, refuse_elsewhere, refuse_pending, stopped
 from nkform.dataclass import dataclass, replace
 from nkform.kernel import rundir
 from nkform.kernel.netns import Namespaces
@@ -45,6 +45,7 @@ def rollback(options: argparse.Namespace) -> int:
 
 def _back(options: argparse.Namespace, command: str, states: tuple[State, State]) -> int:
     """Others need not wait while somebody is asked: what was shown is compared with what is to be done after it."""
+    look_after(options, but=_meant(options, states))
     with locked(options, command) as (lock, interrupts):
         chosen = _choose(options, command, states)
         if chosen is None:
@@ -57,6 +58,12 @@ def _back(options: argparse.Namespace, command: str, states: tuple[State, State]
         return _go(options, chosen, lock, interrupts)
 
 
+def _meant(options: argparse.Namespace, states: tuple[State, State]) -> str:
+    """The node whose run is to be taken back, as far as it is clear before anybody else can be in between; or empty."""
+    nodes = [name for name in rundir.nodes() if any(journal.find(name, state) for state in states)]
+    return options.node or (nodes[0] if len(nodes) == 1 else "")
+
+
 def _choose(options: argparse.Namespace, command: str, states: tuple[State, State]) -> _Chosen | None:
     """Finds the run and shows the way back; None where there is no such run. Raises NkformError, KernelError."""
     nodes = [name for name in rundir.nodes() if any(journal.find(name, state) for state in states)]
@@ -65,6 +72,7 @@ def _choose(options: argparse.Namespace, command: str, states: tuple[State, Stat
             refuse_elsewhere(name)
         return None
     node = chosen_node(nodes, options.node)
+    refuse_pending(node, goes_back=True)
     if command == "rollback" and (left := journal.find(node, journal.JOURNAL)):
         raise fail("NK0514", f"a run on {node} {left.ended}: it comes first", hint="`nkform recover` takes it back")
     state, found = next((state, found) for state in states if (found := journal.find(node, state)))
@@ -81,6 +89,7 @@ def _choose(options: argparse.Namespace, command: str, states: tuple[State, Stat
 
 def _go(options: argparse.Namespace, chosen: _Chosen, lock: Lock, interrupts: Interrupts) -> int:
     node, state = chosen.node, chosen.state
+    refuse_pending(node, goes_back=True)
     found = journal.find(node, state)
     if found is None or found.entry.token != chosen.found.entry.token:
         raise fail("NK0517", f"the run on {node} is not on record any more: nothing was done", hint="run it again")
@@ -88,8 +97,10 @@ def _go(options: argparse.Namespace, chosen: _Chosen, lock: Lock, interrupts: In
         revert(node, state, found, lock, interrupts, expedite=not options.no_expedite, shown=chosen.way)
     except Stopped as error:
         raise stopped(node) from error
-    if found.entry.spec:
-        journal.note_outcome(node, found.entry.token, (), found.entry.spec)
+    if found.entry.command == "rollback":  # going back from a rollback is going forward again
+        rundir.remove(node, journal.OUTCOME)
+    elif found.entry.spec or state == journal.PREVIOUS:
+        journal.note_outcome(node, found.entry.token, (), found.entry.spec or journal.ANY_SPEC)
     print(f"\n{node} is as it was before.")
     return 0
 

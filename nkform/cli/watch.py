@@ -84,7 +84,9 @@ def _healer(
         """The way back stays what it was: to before the last apply, and not to what drifted."""
         with placed(spec), writing(options, "watch", spec.node.name, namespaces) as writer:
             if is_taken_back(spec.node):
-                told = f"nobody confirmed this spec, and {spec.node.name} went back from it: it is not healed to"
+                told = (
+                    f"{spec.node.name} went back from this spec, and nobody has applied it since: it is not healed to"
+                )
                 raise NkformError(Problem("NK0614", told, hint="`nkform apply` makes it so"))
             found = see()
             if found.plan.empty:

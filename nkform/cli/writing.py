@@ -70,7 +70,7 @@ def writing(options: argparse.Namespace, command: str, node: str, namespaces: Na
 
     look_after(options)
     with locked(options, command) as (lock, interrupts):
-        refuse_pending(node, heals=command == "watch")
+        refuse_pending(node, heals=command == "watch", in_part=bool(getattr(options, "target", None)))
         refuse_elsewhere(node)
         earlier = journal.find(node, journal.JOURNAL)
         if earlier:
@@ -92,11 +92,13 @@ def refuse_elsewhere(node: str) -> None:
         raise fail("NK0615", f"a run on {node} in another network namespace did not end", hint=hint)
 
 
-def refuse_pending(node: str, *, heals: bool = False) -> None:
+def refuse_pending(node: str, *, heals: bool = False, goes_back: bool = False, in_part: bool = False) -> None:
     """Raises NkformError (NK0611) where a run waits to be confirmed, whichever node's it is: it may yet go back.
 
     Where it has gone back as far as it can, it keeps nobody waiting: a workload could be in the way of the rest, for
-    ever. Another run on its own `node` takes its place, unless it only `heals`, which would undo what is tried again.
+    ever. Another run on its own `node` takes its place, unless it only `heals`, which would undo what is tried again,
+    or is about some devices alone (`in_part`), which would end it for the others. `goes_back`: the run is to take back
+    what was done to the node.
     """
     from nkform.apply import guardian, journal
     from nkform.kernel import rundir
@@ -104,10 +106,15 @@ def refuse_pending(node: str, *, heals: bool = False) -> None:
     for name in rundir.nodes():
         if not journal.find(name, journal.UNCONFIRMED) and not guardian.is_alive(name):
             continue
+        if goes_back and name == node:
+            continue
         if not guardian.has_tried(name):
             raise fail("NK0611", f"an apply of {name} waits to be confirmed, or goes back", hint=guardian.PENDING)
         if name == node and heals:
             raise fail("NK0611", f"an apply of {name} goes back, as far as it can", hint=guardian.IN_THE_WAY)
+        if name == node and in_part:
+            hint = "apply the whole spec, which takes its place; or see `nkform recover` for what is in the way"
+            raise fail("NK0611", f"an apply of {name} goes back, as far as it can", hint=hint)
 
 
 def _asked(name: str) -> None:

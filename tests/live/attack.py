@@ -162,11 +162,12 @@ def in_child(work: Callable[[], None]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def killed_after(node: Node, count: int, total: int | None = None) -> None:
-    """Applies the node's spec in a process that is killed after so many actions, or after the last one."""
+def killed_after(node: Node, count: int, total: int | None = None, *words: str) -> None:
+    """Applies the node's spec, or runs another command, in a process that is killed after so many actions, or after the
+    last one."""
 
     def work() -> None:
         with stopped_after(count, total, die):
-            node.run("apply", "-y", str(node.path))
+            node.run(*(words or ("apply", "-y", str(node.path))))
 
     assert in_child(work) == -signal.SIGKILL, "the run was not killed"

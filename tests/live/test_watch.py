@@ -373,3 +373,18 @@ def test_what_nobody_confirmed_is_not_healed_to(node: Node, watch: Start, way: s
     ip("link", "set", "to-a", "txqueuelen", "77")
     process.settled("txqlen")
     assert link("to-a")["txqlen"] == 500
+
+
+def test_what_was_rolled_back_is_not_healed_to_until_it_is_rolled_forward(node: Node, watch: Start) -> None:
+    """Whatever the watch has read: `rollback` was somebody's will."""
+    node.apply(spec("veth", txqlen=100))
+    node.apply(spec("veth", txqlen=500))
+    process = watch("--heal")
+    assert node.run("rollback", "-y").code == 0
+    process.until(lambda line: line["event"] == "failed" and "NK0614" in str(line))
+    assert link("to-a")["txqlen"] == 100
+    assert node.run("rollback", "-y").code == 0
+    assert link("to-a")["txqlen"] == 500
+    ip("link", "set", "to-a", "txqueuelen", "77")
+    process.settled("txqlen")
+    assert link("to-a")["txqlen"] == 500
