@@ -188,7 +188,9 @@ def apply(
             _check_peers(complete.actions, cookies, live)
             shall, there = (without | _freed(plan)).trim(desired, live)
             resolved = {name: device for name, device in plan.devices.items() if name in shall.devices}
-            _verify(build(shall, there, features=means.features, targets=targets, resolved=resolved))
+            present = [name for name in targets if name in shall.devices or name in there.devices]
+            if present or not targets:  # a target that was to go has gone
+                _verify(build(shall, there, features=means.features, targets=present, resolved=resolved))
             means.interrupts.check()
             if chains is not None:
                 chains.sweep(live)

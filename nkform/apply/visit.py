@@ -185,11 +185,29 @@ class Visit:
                 notes.forget([name])
 
     def _carry_routes(self, before: End, after: End) -> None:
-        """Each is there twice for a moment, and never not at all."""
+        """Each is there twice for a moment, and never not at all.
+
+        What the new end cannot have goes with the old one: it is no reason to fail, which a workload could see to.
+        Gateways must be reachable: by routes of others, which come first, and by addresses that are there for some time
+        only. One that is reached by nothing any more is taken for reachable, as it was.
+        """
         old, new = self._index(before), self._index(after)
+        addresses = whole(partial(inet_foreign.dump_foreign_addresses, index=old), self._socket)
+        self._socket.ask(
+            [inet_foreign.add_foreign_address(body, new, after.name, relabelled=True) for _, body in addresses]
+        )
         routes = whole(partial(inet_foreign.dump_foreign_routes, index=old), self._socket)
-        check(self._socket, [inet_foreign.add_foreign_route(route, new, after.name) for route in routes])
-        check(self._socket, [inet_foreign.delete_foreign_route(route, old, before.name) for route in routes])
+        waiting = sorted(routes, key=inet_foreign.has_gateway)
+        carried: list[bytes] = []
+        for onlink in (False, True):
+            progress = True
+            while waiting and progress:
+                requests = [inet_foreign.add_foreign_route(route, new, after.name, onlink=onlink) for route in waiting]
+                outcomes, _ = self._socket.ask(requests)
+                carried += [route for route, outcome in zip(waiting, outcomes, strict=True) if outcome is None]
+                left = [route for route, outcome in zip(waiting, outcomes, strict=True) if outcome is not None]
+                progress, waiting = len(left) < len(waiting), left
+        self._socket.ask([inet_foreign.delete_foreign_route(route, old, before.name) for route in carried])
 
     def _carry_neighbours(self, before: End, after: End) -> None:
         """What the new end cannot have is no reason to fail: it is tried again when the run is done."""

@@ -6,6 +6,7 @@ Layouts: include/uapi/linux/if_addr.h, include/uapi/linux/rtnetlink.h.
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Collection, Iterator, Mapping
 from functools import lru_cache
@@ -47,6 +48,12 @@ RTMSG = struct.Struct("=BBBBBBBBI")
 
 IFA_ADDRESS = 1
 IFA_LOCAL = 2
+IFA_LABEL = 3
+IFA_CACHEINFO = 6
+LIFETIMES = struct.Struct("=II")
+"""What struct ifa_cacheinfo begins with: for how many seconds an address is preferred, and valid."""
+FOR_EVER = 0xFFFFFFFF
+IFNAMSIZ = 16
 IFA_FLAGS = 8
 IFA_PROTO = 11
 IFAPROT_KERNEL_LL = 3
@@ -132,7 +139,9 @@ def dump_addresses(
             continue
         protocol = found[IFA_PROTO][0] if IFA_PROTO in found else 0
         if protocol != IFAPROT_KERNEL_LL:
-            yield index, Address(f"{inet_ntop(family, payload)}/{length}", protocol == PROTOCOL)
+            ours = protocol == PROTOCOL
+            said = "" if ours else address_message(bytes(message.buffer[message.start : message.end]))
+            yield index, Address(f"{inet_ntop(family, payload)}/{length}", ours, said)
 
 
 def dump_tentative(socket: Socket, index: int) -> Iterator[int]:
@@ -147,7 +156,11 @@ def dump_tentative(socket: Socket, index: int) -> Iterator[int]:
 
 def add_address(index: int, name: str, address: Address, *, replace: bool = False) -> Request:
     """Adds an address, marked as ours, usable at once: both ends of a pair are ours, there is no duplicate to
-    detect."""
+    detect. One of others is had as it was."""
+    flags = NLM_F_CREATE | (NLM_F_REPLACE if replace else NLM_F_EXCL)
+    asked = f"add address {address.text} to {name}"
+    if address.message:
+        return Request(RTM_NEWADDR, flags, address_body(bytes.fromhex(address.message), index, name), asked)
     family, packed, length = _prefix(address.text)
     body = (
         IFADDRMSG.pack(family, length, 0, 0, index)
@@ -157,13 +170,47 @@ def add_address(index: int, name: str, address: Address, *, replace: bool = Fals
     )
     if family == AF_INET6:
         body += u32(IFA_FLAGS, IFA_F_NODAD)
-    flags = NLM_F_CREATE | (NLM_F_REPLACE if replace else NLM_F_EXCL)
-    return Request(RTM_NEWADDR, flags, body, f"add address {address.text} to {name}")
+    return Request(RTM_NEWADDR, flags, body, asked)
+
+
+def address_message(address: bytes) -> str:
+    """A dumped address in hexadecimal digits: all that somebody chose, and no more."""
+    parts = walk(address, IFADDRMSG.size, len(address))
+    lifetimes = parts.get(IFA_CACHEINFO, b"")[: LIFETIMES.size]
+    lasting = not lifetimes or set(LIFETIMES.unpack(lifetimes)) == {FOR_EVER}
+    kept = (number for number in parts if number != IFA_CACHEINFO or not lasting)
+    body = address[: IFADDRMSG.size] + b"".join(attribute(number, bytes(parts[number])) for number in kept)
+    return body.hex()
+
+
+def address_body(address: bytes, index: int, name: str, *, relabelled: bool = False) -> bytes:
+    """A dumped address, to be given to a link as it was, usable at once; its label begins with the link's name.
+
+    `relabelled`: the kernel may have put a number behind the name (net/ipv4/devinet.c, inetdev_changename).
+    """
+    family, length, _, scope, _ = IFADDRMSG.unpack_from(address)
+    parts = walk(address, IFADDRMSG.size, len(address))
+    flags = U32.unpack_from(parts[IFA_FLAGS])[0] if IFA_FLAGS in parts else 0
+    body = IFADDRMSG.pack(family, length, 0, scope, index)
+    for number, payload in parts.items():
+        if number == IFA_LABEL:
+            _, colon, further = bytes(payload).rstrip(b"\0").partition(b":")
+            if relabelled and further.isdigit():
+                colon = further = b""
+            label = os.fsencode(name) + colon + further
+            if len(label) < IFNAMSIZ:
+                body += attribute(number, label + b"\0")
+        elif number != IFA_FLAGS:
+            body += attribute(number, bytes(payload))
+    return body + u32(IFA_FLAGS, flags & IFA_F_CHOSEN | (IFA_F_NODAD if family == AF_INET6 else 0))
 
 
 def delete_address(index: int, name: str, address: Address) -> Request:
     family, packed, length = _prefix(address.text)
-    body = IFADDRMSG.pack(family, length, 0, 0, index) + attribute(IFA_LOCAL, packed) + attribute(IFA_ADDRESS, packed)
+    other = packed  # the far end's, of a point-to-point address
+    if address.message:
+        other = bytes(walk(bytes.fromhex(address.message), IFADDRMSG.size, len(address.message) // 2)[IFA_ADDRESS])
+    body = IFADDRMSG.pack(family, length, 0, 0, index) + attribute(IFA_LOCAL, packed) + attribute(IFA_ADDRESS, other)
     return Request(RTM_DELADDR, 0, body, f"remove address {address.text} from {name}")
 
 

@@ -15,10 +15,7 @@ from typing import NamedTuple
 from nkform.kernel.error import KernelError
 from nkform.kernel.inet import (
     IFA_ADDRESS,
-    IFA_F_CHOSEN,
-    IFA_F_NODAD,
     IFA_F_PERMANENT,
-    IFA_FLAGS,
     IFA_LOCAL,
     IFA_PROTO,
     IFADDRMSG,
@@ -45,6 +42,7 @@ from nkform.kernel.inet import (
     RTPROT_KERNEL,
     RTPROT_RA,
     T,
+    address_body,
     hops_of,
     passing,
     through,
@@ -57,7 +55,6 @@ from nkform.kernel.netlink import (
     U32,
     Request,
     Socket,
-    attribute,
     u32,
     walk,
     whole,
@@ -125,24 +122,18 @@ def of_links(
     return addresses
 
 
-def add_foreign_address(address: bytes, index: int, name: str) -> Request:
-    """Adds an address as it was dumped, usable at once."""
-    family, length, _, scope, _ = IFADDRMSG.unpack_from(address)
-    found = walk(address, IFADDRMSG.size, len(address))
-    flags = U32.unpack_from(found[IFA_FLAGS])[0] if IFA_FLAGS in found else 0
-    body = IFADDRMSG.pack(family, length, 0, scope, index)
-    for number, payload in found.items():
-        if number != IFA_FLAGS:
-            body += attribute(number, bytes(payload))
-    body += u32(IFA_FLAGS, flags & IFA_F_CHOSEN | (IFA_F_NODAD if family == AF_INET6 else 0))
+def add_foreign_address(address: bytes, index: int, name: str, *, relabelled: bool = False) -> Request:
+    """Adds an address as it was dumped, usable at once. `relabelled`: its link has got another name since."""
+    body = address_body(address, index, name, relabelled=relabelled)
     return Request(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, body, f"give {name} an address of others")
 
 
-def address_key(address: bytes) -> tuple[int, int, bytes]:
-    """What tells an address of a link from all others of it: family, prefix length, and the address."""
+def address_key(address: bytes) -> tuple[int, int, bytes, bytes]:
+    """What tells an address of a link from all others of it: family, prefix length, the address, and the far end's."""
     family, length, _, _, _ = IFADDRMSG.unpack_from(address)
     found = walk(address, IFADDRMSG.size, len(address))
-    return family, length, bytes(found.get(IFA_LOCAL) or found[IFA_ADDRESS])
+    other = bytes(found[IFA_ADDRESS])
+    return family, length, bytes(found.get(IFA_LOCAL) or other), other
 
 
 def dump_foreign_routes(socket: Socket, index: int = 0) -> Iterator[bytes]:
@@ -254,10 +245,15 @@ def is_passing(route: bytes) -> bool:
     return passing(walk(route, RTMSG.size, len(route)))
 
 
-def add_foreign_route(route: bytes, index: int, name: str, *, instead: bool = False) -> Request:
-    """Adds a route that was dumped, through any link, behind those of its key; or `instead` of one of them."""
+def add_foreign_route(route: bytes, index: int, name: str, *, instead: bool = False, onlink: bool = False) -> Request:
+    """Adds a route that was dumped, through any link, behind those of its key; or `instead` of one of them. `onlink`:
+    its gateway is taken for reachable."""
     flags = NLM_F_CREATE | (NLM_F_REPLACE if instead else NLM_F_APPEND)
-    return Request(RTM_NEWROUTE, flags, through(route, index), f"have a route of others lead through {name}")
+    body = through(route, index)
+    if onlink:
+        *head, flagged = RTMSG.unpack_from(body)
+        body = RTMSG.pack(*head, flagged | RTNH_F_ONLINK) + body[RTMSG.size :]
+    return Request(RTM_NEWROUTE, flags, body, f"have a route of others lead through {name}")
 
 
 def delete_foreign_route(route: bytes, index: int, name: str) -> Request:

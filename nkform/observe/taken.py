@@ -183,7 +183,8 @@ def _in_place(address: Address, body: bytes) -> Taken | None:
     text, protocol, passing = inet_foreign.decode_address(body)
     if text != address.text and (":" not in text or text.partition("/")[0] != address.text.partition("/")[0]):
         return None
-    gone = Address(text, ours=protocol == inet.PROTOCOL)
+    ours = protocol == inet.PROTOCOL
+    gone = Address(text, ours, "" if ours else inet.address_message(body))
     if gone.ours:  # it has our number, and is there for some time only: nobody stands in the way
         return Taken("", address=address, gone=gone) if text == address.text else None
     limited = ", for some time only" if passing else ""

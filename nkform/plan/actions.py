@@ -277,14 +277,15 @@ def configure(device: str, endpoint: Endpoint, *, silent: bool = False) -> Itera
     the first: a VRF takes its members down for a moment (drivers/net/vrf.c, cycle_netdev). `silent`: it
     carries nothing yet, since the other end is down. Then IPv6 addresses come after up: for those that are there when
     a link comes up the kernel needs memory that it does not wait for, and on a busy machine it drops some ("Failed to
-    add prefix route", addrconf_permanent_addr in net/ipv6/addrconf.c).
+    add prefix route", addrconf_permanent_addr in net/ipv6/addrconf.c). Those of others, which may be point-to-point, do
+    so always: the kernel makes no route to the far end when the link comes up later.
     """
     end, up = end_of(device, endpoint), bool(endpoint.attrs.get("up"))
     if endpoint.master:
         yield SetMaster(end, None, endpoint.master)
     if endpoint.sysctl:
         yield SetSysctls(end, endpoint.sysctl)
-    late = [address for address in endpoint.addresses if silent and up and ":" in address.text]
+    late = [each for each in endpoint.addresses if up and ":" in each.text and (silent or each.message)]
     yield from (AddAddress(end, address) for address in endpoint.addresses if address not in late)
     if up:
         yield SetUp(end, True)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import copy
 import ipaddress
 import json
+import re
 import signal
 from typing import Any
 
 import pytest
 
+from nkform.apply import transaction
 from nkform.kernel import bpf
 from nkform.kernel.bpf import owned
 from nkform.kernel.bpf_programs import prog_info, prog_load
+from nkform.problem import fail
 from tests.live.attack import in_child
 from tests.live.bpf_programs import returns
 from tests.live.chain_sites import CLSACT_INGRESS, TCX_INGRESS, Others, inside
@@ -368,3 +371,100 @@ def test_a_bond_is_said(node: Node) -> None:
     made("bond0", "type", "bond")
     ip("link", "set", name, "master", "bond0")
     assert "bond0" in node.plan(second).err
+
+
+ADDRESSES = {
+    "point to point": "192.0.4.9 peer 192.0.4.10/32",
+    "two with one local address": "192.0.5.9 peer 192.0.5.10/32;192.0.5.9 peer 192.0.5.11/32",
+    "metric": "192.0.7.1/24 brd + metric 77",
+    "scope": "192.0.8.1/24 brd 192.0.8.77 scope link",
+    "label": "192.0.9.1/24 label v0:vip",
+    "ipv6 metric": "2001:db8:7::1/64 nodad noprefixroute metric 50",
+    "ipv6 home": "2001:db8:8::1/64 nodad home",
+    "deprecated": "2001:db8:a::1/64 nodad preferred_lft 0",
+    "for some time": "192.0.10.1/24 valid_lft 3600 preferred_lft 3600",
+}
+
+
+def another_queue(node: Node) -> tuple[Spec, Spec]:
+    """A veth that is built anew beside the old one, for it is to have another number of queues."""
+    peer = {"name": "eth0", "namespace": "web", "addresses": ["10.0.0.2/24"]}
+    device = {"kind": "veth", "addresses": ["10.0.0.1/24"], "peer": peer}
+    first: Spec = {"version": 1, "node": "n", "namespaces": {"web": {"create": True}}, "devices": {"v0": device}}
+    node.apply(first)
+    second = copy.deepcopy(first)
+    second["devices"]["v0"]["numtxqueues"] = 3
+    return first, second
+
+
+def wrong(_: object) -> None:
+    raise fail("NK0502", "not all is as declared")
+
+
+def seen(digits: str) -> list[str]:
+    """Addresses, their attributes and the routes that come with them; without seconds, and without the numbers that the
+    kernel puts behind a name that changed."""
+    lines = ip("addr", "show", "dev", "v0").splitlines()[2:] + ip("route").splitlines()
+    lines += [line for line in ip("-6", "route").splitlines() if "fe80::" not in line]
+    pairs = [(line, lines[place + 1] if place + 1 < len(lines) else "") for place, line in enumerate(lines)]
+    kept = [re.sub(rf"v0:{digits}+$", "v0", line.strip()) for line, _ in pairs if "valid_lft" not in line]
+    return sorted(line for line in kept if "fe80::" not in line) + [
+        f"{line.split()[1]} {after.split()[-1]}" for line, after in pairs if "preferred_lft 0sec" in after
+    ]
+
+
+@pytest.mark.parametrize("lines", ADDRESSES.values(), ids=ADDRESSES.keys())
+@pytest.mark.parametrize("ended", ["applied", "undone", "rolled back"])
+def test_an_address_of_others_goes_over_as_it_is(
+    node: Node, lines: str, ended: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, second = another_queue(node)
+    for line in lines.split(";"):
+        ip("addr", "add", *line.split(), "dev", "v0")
+    label = r"\w" if ended == "undone" else r"\d"  # a label may go when the name changes for a moment
+    before = seen(label)
+    if ended == "undone":
+        with monkeypatch.context() as patch:
+            patch.setattr(transaction, "_verify", wrong)
+            assert "NK0505" in node.refused(second, command="apply")
+    else:
+        node.apply(second)
+        if ended == "rolled back":
+            assert node.run("rollback", "-y").code == 0
+    assert seen(label) == before
+
+
+ROUTES = {
+    "behind a lease": ["addr add 192.168.1.5/24 dev eth0 valid_lft 3600 preferred_lft 3600",
+                       "route add default via 192.168.1.1 proto dhcp"],
+    "a gateway with a route": ["route add 192.168.3.1/32 dev eth0", "route add default via 192.168.3.1"],
+    "a longer route to the gateway": ["route add 192.0.2.0/24 dev eth0", "route add 100.64.0.0/10 via 192.0.2.1"],
+    "two stages of IPv6": ["-6 route add 2001:db8:1::/64 dev eth0",
+                           "-6 route add 2001:db8:2::/64 via 2001:db8:1::1"],
+    "behind a lease of IPv6": ["addr add 2001:db8:3::5/64 dev eth0 nodad valid_lft 3600 preferred_lft 3600",
+                               "-6 route add default via 2001:db8:3::1"],
+    "a gateway that is reached no more": ["addr add 192.168.4.5/24 dev eth0", "route add 198.18.0.0/15 via 192.168.4.1",
+                                          "addr add 192.168.4.5/32 dev eth0", "addr del 192.168.4.5/24 dev eth0"],
+    "through a point to point address": ["addr add 192.0.6.9 peer 192.0.6.10/32 dev eth0",
+                                         "route add 198.18.0.0/16 via 192.0.6.10"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("lines", ROUTES.values(), ids=ROUTES.keys())
+def test_a_route_of_others_goes_over_with_what_it_stands_on(node: Node, lines: list[str]) -> None:
+    """A workload must not be able to keep a pair from being made anew, nor a trial from going back."""
+    _, second = another_queue(node)
+    for line in lines:
+        ip(*line.split(), namespace="web")
+
+    def routes() -> list[str]:
+        shown = ip("route", namespace="web") + ip("-6", "route", namespace="web")
+        kept = [line.strip() for line in shown.splitlines() if "fe80::" not in line]
+        return sorted(line.partition(" expires")[0].replace(" onlink", "") for line in kept)
+
+    before = routes()
+    assert any("via" in line for line in before)
+    node.apply(second)
+    assert routes() == before
+    assert node.run("rollback", "-y").code == 0
+    assert routes() == before

@@ -58,6 +58,18 @@ def test_target_changes_only_that_device(node: Node) -> None:
     assert "NK0407" in node.refused(veth(), "--target", "nowhere")
 
 
+def test_a_target_that_the_spec_has_no_more_is_destroyed(node: Node) -> None:
+    node.apply(veth())
+    spec = veth()
+    for name in ("to-a", "to-b"):
+        del spec["devices"][name]
+    node.write(spec)
+    outcome = node.run("apply", "-y", str(node.path), "--target", "to-a")
+    assert outcome.code == 0, outcome.err
+    assert "to-a" not in links()
+    assert "to-b" in links()
+
+
 def test_json_is_whole(node: Node) -> None:
     plan = node.plan(veth(), "--json").json()
     assert plan["summary"] == {"add": 4, "change": 0, "destroy": 0}
