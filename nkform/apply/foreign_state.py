@@ -178,18 +178,42 @@ def give_again(items: Sequence[ForeignItem], namespaces: Namespaces, *, beside: 
         try:
             with namespaces.open(key) as fd, namespaces.entered(fd, key), Socket() as socket:
                 indexes = {link.name: link.index for link in whole(links.dump, socket)}
-                for lost in (
-                    _addresses_lost(some, socket, indexes),
-                    _neighbours_lost(some, socket, indexes),
-                    _qdiscs_lost(some, socket, indexes),
-                    _routes_lost(some, socket, indexes, beside),
-                ):
+                for lost in _lost(some, socket, indexes, beside):
                     wanted = list(lost)
                     outcomes, _ = socket.ask([request for _, request in wanted])
                     failed += (f"{each}: {o.strerror}" for (each, _), o in zip(wanted, outcomes, strict=True) if o)
         except KernelError as error:
             failed.append(str(error))
     return failed
+
+
+def still_there(
+    items: Sequence[ForeignItem], actions: Collection[Action], changes: Collection[Change], namespaces: Namespaces
+) -> list[int]:
+    """The places in the list of what others have after a run, as they had it before: what of it goes later, they let
+    go themselves. What the plan has taken over is theirs no more, and not among them. Raises KernelError."""
+    by_namespace: dict[str, dict[ForeignItem, int]] = {}
+    for place, item in enumerate(items):
+        for now in renamed(left_alone([item], actions), changes):
+            by_namespace.setdefault(now.namespace, {})[now] = place
+    present: list[int] = []
+    for key, places in by_namespace.items():
+        with namespaces.open(key) as fd, namespaces.entered(fd, key), Socket() as socket:
+            indexes = {link.name: link.index for link in whole(links.dump, socket)}
+            some = list(places)
+            gone = {item for lost in _lost(some, socket, indexes, beside=True) for item, _ in lost}
+            present += [places[item] for item in some if item.name in indexes and item not in gone]
+    return sorted(present)
+
+
+def _lost(
+    some: Sequence[ForeignItem], socket: Socket, indexes: Mapping[str, int], beside: bool
+) -> Iterator[Iterator[Lost]]:
+    """What is not there any more, kind by kind: each is to be had again before the next one is looked at."""
+    yield _addresses_lost(some, socket, indexes)
+    yield _neighbours_lost(some, socket, indexes)
+    yield _qdiscs_lost(some, socket, indexes)
+    yield _routes_lost(some, socket, indexes, beside)
 
 
 def _addresses_lost(some: Sequence[ForeignItem], socket: Socket, indexes: Mapping[str, int]) -> Iterator[Lost]:

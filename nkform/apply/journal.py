@@ -22,7 +22,7 @@ from typing import Any, Final, Literal, TypeGuard
 from nkform import __version__
 from nkform.apply import lines
 from nkform.apply.foreign_state import ForeignItem
-from nkform.dataclass import dataclass
+from nkform.dataclass import dataclass, replace
 from nkform.kernel import rundir
 from nkform.kernel.error import KernelError
 from nkform.kernel.place import boot, place
@@ -129,6 +129,12 @@ class Journal:
         """Notes the value of a sysctl that changes for a moment. Raises KernelError."""
         self._add((namespace, interface, key, value))
         self.lent.append((namespace, interface, key, value))
+
+    def others_have(self, places: Sequence[int]) -> None:
+        """Notes which of what others had they have after the run: going back gives them only the rest again. Raises
+        KernelError."""
+        if places:
+            self._add(list(places))
 
     def left(self, ended: str) -> None:
         """Notes how a run ended that does not take its journal away (lines.ENDS), as well as it can."""
@@ -251,7 +257,12 @@ def _read(node: str, state: State) -> Found | None:
             hint="it was written by another version of nkform: remove it, then `nkform plan` shows what is to do",
         ) from error
     reached = max((line for line in added if isinstance(line, int)), default=0)
-    lent = tuple((line[0], line[1], line[2], line[3]) for line in added if isinstance(line, list))
+    lists = [line for line in added if isinstance(line, list) and line]
+    lent = tuple((line[0], line[1], line[2], line[3]) for line in lists if isinstance(line[0], str))
+    kept = {place for line in lists if isinstance(line[0], int) for place in line}
+    if kept:
+        lost = (item for place, item in enumerate(entry.others) if place not in kept)
+        entry = replace(entry, others=tuple(lost))
     ended = next((line for line in reversed(added) if isinstance(line, str)), lines.KILLED)
     return Found(entry, reached, lent, ended)
 

@@ -117,13 +117,14 @@ def _parsed(line: str) -> Any:
 
 
 def _checked(data: object) -> object:
-    """A line that a run adds: how many actions it has reached, four words on a sysctl, or how it ended. Raises
-    ValueError."""
-    if (
-        type(data) is int
-        or data in ENDS
-        or (isinstance(data, list) and len(data) == 4 and all(isinstance(word, str) for word in data))
-    ):
+    """A line that a run adds. Raises ValueError.
+
+    How many actions it has reached, four words on a sysctl, which of what others had they have after it, or how it
+    ended.
+    """
+    words = isinstance(data, list) and len(data) == 4 and all(isinstance(word, str) for word in data)
+    places = isinstance(data, list) and len(data) > 0 and all(type(place) is int for place in data)
+    if type(data) is int or words or places or (isinstance(data, str) and data in ENDS):
         return data
     raise ValueError(f"a line that no run writes: {data!r:.60}")
 

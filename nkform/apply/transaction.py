@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from nkform.apply.before import noted
 from nkform.apply.executor import Executor
 from nkform.apply.expedite import Expedited
-from nkform.apply.foreign_state import ForeignItem, give_again, left_alone, renamed
+from nkform.apply.foreign_state import ForeignItem, give_again, left_alone, renamed, still_there
 from nkform.apply.interrupt import Interrupted, Interrupts, Stopped
 from nkform.apply.journal import STATES, Found, Journal, State, begin, find
 from nkform.apply.lines import STOPPED, STUCK
@@ -184,6 +184,7 @@ def apply(
             Executor(means.namespaces, plan.node, steps, chains, means.expedited, cookies).run(complete.actions)
             kept = renamed(left_alone(journal.entry.others, complete.actions), plan.changes)
             give_again(kept, means.namespaces, beside=False)  # what can be had with the spec
+            journal.others_have(still_there(journal.entry.others, complete.actions, plan.changes, means.namespaces))
             live = observe(means.namespaces, plan.node, desired)
             _check_peers(complete.actions, cookies, live)
             shall, there = (without | _freed(plan)).trim(desired, live)

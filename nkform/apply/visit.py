@@ -99,7 +99,7 @@ class Visit:
         outcomes, _ = self._socket.ask([request for _, request in pending])
         for place, (action, _) in enumerate(pending):
             outcome = outcomes[place]
-            if outcome is not None and _is_so_already(action, outcome):
+            if outcome is not None and (_is_so_already(action, outcome) or _is_of_others(action)):
                 outcomes[place] = None
                 continue
             # A change of a link can fail half-way: it counts as done, so that undoing it restores all of it.
@@ -317,6 +317,12 @@ def _need_indexes(action: Action) -> tuple[str, ...]:
 def _opens(action: object) -> bool:
     """Whether an action may let packets through, and so must not happen after one that failed."""
     return isinstance(action, SetPolicy) or (isinstance(action, SetUp) and action.up)
+
+
+def _is_of_others(action: Action) -> bool:
+    """Whether it gives others what they had. What they cannot have with the spec (IPv6 on a link that is too small for
+    it) is no reason to fail, which a workload could see to; where all is to be as before, it is looked at again."""
+    return isinstance(action, AddAddress) and bool(action.address.message)
 
 
 def _is_so_already(action: Action, error: KernelError) -> bool:

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from tests.live.attack import in_child
+from tests.live.processes import until
 from tests.live.strike import strikes
-from tests.live.support import Node, ip, kinds
+from tests.live.support import Node, ip, kinds, link
+from tests.live.test_confirm import guardians as alive
 from tests.live.test_pairs import veth
 from tests.live.test_undo import struck
 from tests.live.whole import differences, whole
@@ -176,3 +178,44 @@ def test_a_run_that_is_done_takes_no_more_than_it_must(node: Node, kind: str) ->
     node.apply(first)
     there = [line for line in whole()["root: addresses"] if line.startswith("to-a")]
     assert there == [line for line in before["root: addresses"] if line.startswith("to-a")]
+
+
+@pytest.mark.parametrize("way", ["rollback", "nobody"])
+def test_what_its_owner_took_away_since_is_not_given_again(node: Node, way: str) -> None:
+    """What the run itself has taken away is."""
+    made = spec()
+    made["devices"]["to-a"]["peer"]["up"] = True
+    node.apply(made)
+    for line in (
+        "addr add 192.0.2.1/24 dev to-a",
+        "addr add 192.0.2.99/32 dev to-a",
+        "addr add 2001:db8::1/64 dev to-a nodad",
+        "addr add 2001:db8::99/64 dev to-a nodad",
+        "route add 198.51.100.0/24 via 10.7.0.9 dev to-a proto bird",
+        "route add 198.51.101.0/24 via 10.7.0.9 dev to-a proto bird",
+        "neigh add 10.7.0.9 lladdr 02:00:00:00:00:09 dev to-a nud permanent",
+        "neigh add 10.7.0.8 lladdr 02:00:00:00:00:08 dev to-a nud permanent",
+    ):
+        ip(*line.split())
+    small(made)
+    made["devices"]["to-a"]["numtxqueues"] = 2
+    node.write(made)
+    trial = ["--confirm", "3s", "--detach"] if way == "nobody" else []
+    outcome = node.run("apply", "-y", *trial, str(node.path))
+    assert outcome.code == 0, outcome.err
+    assert "2001:db8" not in ip("addr", "show", "dev", "to-a")  # the link is too small for it
+    ip("addr", "del", "192.0.2.99/32", "dev", "to-a")
+    ip("route", "del", "198.51.101.0/24")
+    ip("neigh", "del", "10.7.0.8", "dev", "to-a")
+    if way == "rollback":
+        assert node.run("rollback", "-y").code == 0
+    else:
+        until(lambda: link("to-a")["mtu"] == 1500 and not alive())
+    addresses, routes = ip("addr", "show", "dev", "to-a"), ip("route")
+    assert "192.0.2.1/24" in addresses
+    assert "192.0.2.99" not in addresses
+    assert "2001:db8::1/64" in addresses
+    assert "198.51.100.0/24" in routes
+    assert "198.51.101.0/24" not in routes
+    assert "10.7.0.9" in ip("neigh", "show", "nud", "permanent", "dev", "to-a")
+    assert "10.7.0.8" not in ip("neigh", "show", "nud", "permanent", "dev", "to-a")
