@@ -128,7 +128,7 @@ def _look(
     for link in (_marked(link, node, begun) for link in root.links.values()):
         owner = owner_of(link.alias)
         if link.name in declared or (owner == node and link.kind in PAIRS):
-            device = _device(world, link, declared.get(link.name))
+            device = _device(world, link, declared.get(link.name), node)
             devices[link.name] = _with_sysctls(device, values)
     devices, astray = _with_hooks(devices, root, node, declared)
     devices = _with_contents(devices, declared)
@@ -349,10 +349,10 @@ def _each(interface: str, names: Iterable[str], known: Mapping[str, str]) -> Ite
                 yield name, value
 
 
-def _device(world: _World, link: links.Link, declared: Device | None) -> Device:
+def _device(world: _World, link: links.Link, declared: Device | None, node: str) -> Device:
     """A device as it is, with its other end wherever that is."""
     root = world.contents[ROOT]
-    common = {"owner": owner_of(link.alias), "enslaved": bool(link.master), "index": link.index}
+    common = {"owner": _owner_of_pair(root, link, node), "enslaved": bool(link.master), "index": link.index}
     if declared is not None and declared.kind == "external":
         framing = hardware.framing(link.name) if declared.chains else "ethernet"
         primary = Endpoint(link.name)
@@ -362,6 +362,16 @@ def _device(world: _World, link: links.Link, declared: Device | None) -> Device:
     primary = _end(world, root, link, ROOT, {**link.values, **own}, (link.name, 0))
     peer = _peer(world, link, declared) if link.kind in PAIRS else None
     return Device(link.name, link.kind, device_wide, primary, peer, **common)  # type: ignore[arg-type]
+
+
+def _owner_of_pair(root: Contents, link: links.Link, node: str) -> str | None:
+    """Whose a device is. One without a mark may be the other end of another node's pair, whose own mark its primary
+    carries."""
+    owner = owner_of(link.alias)
+    if owner is None and link.kind in PAIRS and link.nsid is None and (other := root.links.get(link.link)):
+        owner = owner_of(other.alias)
+        return owner if owner != node else None
+    return owner
 
 
 def _end(world: _World, contents: Contents, link: links.Link, key: str, values: Attrs, slot: Slot) -> Endpoint:

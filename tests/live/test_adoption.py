@@ -45,3 +45,14 @@ def test_an_adoption_is_taken_back(node: Node, renamed: bool, moved: bool) -> No
         ip("link", "del", "v0")
         node.destroy()
     assert differences(before, whole()) == []
+
+
+@pytest.mark.parametrize("peer", ["v0", "zz0"])
+def test_the_other_end_of_another_nodes_pair_is_not_taken_over(node: Node, peer: str) -> None:
+    """Its mark is at the primary."""
+    node.apply({"version": 1, "node": "other", "devices": {"v0": {"kind": "veth", "peer": {"name": "w1"}}}})
+    before = whole()
+    made = {"version": 1, "node": "w", "devices": {"w1": {"kind": "veth", "peer": {"name": peer}}}}
+    for words in ([], ["--adopt"]):
+        assert "NK0411" in node.refused(made, "-y", *words, command="apply")
+    assert differences(before, whole()) == []
