@@ -242,6 +242,8 @@ class Executor:
         for action in actions:
             link = found[action.device.primary.name]
             self._steps.ahead(1)
+            if action.device.index not in (0, link.index):
+                raise KernelError(errno.ESTALE, f"attach programs to {link.name}", "another device has that name now")
             if isinstance(action, SetChain) and action.heir_of.ours:
                 self._chains.hold(action.device.name, {action.hook: action.heir_of})
             # Half a change of a chain or of a map is undone like a whole one.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nkform.apply import parts
-from nkform.apply.foreign_state import give_again
+from nkform.apply.foreign_state import ForeignItem, give_again
 from nkform.apply.interrupt import Interrupts
 from nkform.apply.journal import JOURNAL, PREVIOUS, UNCONFIRMED, Entry, Found, State, find, forget, new_token
 from nkform.apply.parts import Look
@@ -154,7 +154,8 @@ def revert(
         expedite = expedite and found.entry.expedite
         means = Means(lock, namespaces, way.features, interrupts, loading, expedite=expedite)
         problems = parts.carry_out(_Return(way, _returning(state, found), means), way.look)
-        give_again(found.entry.others, namespaces, beside=False)
+        if found.entry.others:
+            give_again(_at_home(found.entry.others, before, namespaces), namespaces, beside=False)
         if problems:
             raise NkformError(*problems)
         _compare(before, namespaces)
@@ -164,6 +165,18 @@ def revert(
         if state != JOURNAL:
             record.forget(node)  # what was applied last is gone; before it, there was something else
         release(node, way.look.live)
+
+
+def _at_home(others: Iterable[ForeignItem], before: Node, namespaces: Namespaces) -> list[ForeignItem]:
+    """What others had at ends of ours, or at those very devices of theirs: another device may have a name by now."""
+    live = observe(namespaces, before.name, before)
+    same = {
+        (end.namespace, end.name)
+        for name, device in live.devices.items()
+        if device.owner == before.name or (name in before.devices and before.devices[name].index == device.index)
+        for end in device.ends
+    }
+    return [item for item in others if (item.namespace, item.name) in same]
 
 
 def _of_the_same_run(node: str, found: Found) -> Iterator[State]:

@@ -320,6 +320,8 @@ def _attach(
     heir_of: Mapping[str, Hook] = MappingProxyType({}),
 ) -> None:
     """Chains of one device, those hooks first that have programs of ours to lose."""
+    if device.kind == "external" and live is not None:
+        device = replace(device, index=live.index)  # it goes by its name otherwise, which others may give away
     for hook in HOOKS[device.kind]:
         chain = device.chains.get(hook, Chain())
         found = live.hooks.get(hook, Hook()) if live else Hook()

@@ -48,9 +48,10 @@ def plan(before: Node, live: Node, features: Collection[str], without: Without =
 
 
 def _concerns(device: Device, live: Device | None, node: str) -> bool:
-    """Whether a device is to be restored: ours, one that was adopted since, or one of others with programs of ours."""
+    """Whether a device is to be restored: ours, one that was adopted since, or one of others with programs of ours,
+    the very one: another device may have its name by now."""
     if device.kind == "external":
-        return live is not None
+        return live is not None and live.index == device.index
     return device.owner == node or (device.owner is None and live is not None and live.owner == node)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.live.attack import in_child
+from tests.live.attack import in_child, killed_after
 from tests.live.processes import until
 from tests.live.strike import strikes
 from tests.live.support import Node, ip, kinds, link
@@ -219,3 +219,20 @@ def test_what_its_owner_took_away_since_is_not_given_again(node: Node, way: str)
     assert "198.51.101.0/24" not in routes
     assert "10.7.0.9" in ip("neigh", "show", "nud", "permanent", "dev", "to-a")
     assert "10.7.0.8" not in ip("neigh", "show", "nud", "permanent", "dev", "to-a")
+
+
+def test_what_others_had_is_not_given_to_a_stranger_of_the_same_name(node: Node) -> None:
+    node.apply(spec())
+    ip("addr", "add", "192.0.2.1/24", "dev", "to-a")
+    ip("route", "add", "198.51.100.0/24", "dev", "to-a")
+    made = spec()
+    deleted(made)
+    node.write(made)
+    killed_after(node, 1)
+    ip("link", "add", "to-a", "type", "veth", "peer", "name", "foreign1")
+    ip("link", "set", "to-a", "up")
+    outcome = node.run("recover", "-y")
+    assert outcome.code == 1
+    assert "NK0412" in outcome.err
+    assert "192.0.2.1" not in ip("addr", "show", "dev", "to-a")
+    assert "198.51.100.0" not in ip("route")

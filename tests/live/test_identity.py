@@ -116,3 +116,38 @@ def foreign(ours: set[tuple[str, int]]) -> list[Any]:
                 addresses = sorted(address["local"] for address in each["addr_info"] if address["scope"] == "global")
                 found.append((namespace, each["ifindex"], each["ifname"], each["mtu"], addresses))
     return found
+
+
+def nic(*hooks: str) -> dict[str, Any]:
+    device = {"kind": "external", "programs": {hook: ["count"] for hook in hooks}}
+    return {"version": 1, "node": "w", "programs": {"count": {"template": "counters"}}, "devices": {"nic0": device}}
+
+
+def renamed_nic() -> None:
+    ip("link", "set", "nic0", "down")
+    ip("link", "set", "nic0", "name", "nic1")
+    ip("link", "add", "nic0", "type", "veth", "peer", "name", "far0")
+
+
+def test_a_rollback_goes_by_more_than_the_name_of_a_device_of_others(node: Node) -> None:
+    ip("link", "add", "nic0", "type", "veth", "peer", "name", "far")
+    node.apply(nic("ingress"))
+    node.apply(nic("egress"))
+    renamed_nic()
+    outcome = node.run("rollback", "-y")
+    assert outcome.code == 1
+    assert "NK0506" in outcome.err
+    assert "nic0" in outcome.err
+    assert "ingress" not in node.run("status", "--node", "w").out
+
+
+def test_a_program_goes_to_the_device_that_was_looked_at(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    ip("link", "add", "nic0", "type", "veth", "peer", "name", "far")
+    genuine = journal.begin
+
+    def begin(*words: Any, **named: Any) -> Any:
+        renamed_nic()
+        return genuine(*words, **named)
+
+    monkeypatch.setattr(transaction, "begin", begin)
+    assert "another device has that name now" in node.refused(nic("ingress"), command="apply")
