@@ -202,11 +202,12 @@ def programs_of(spec: Spec, options: argparse.Namespace) -> Iterator[Programs | 
 
 def only_node(namespaces: Namespaces, name: str | None) -> str:
     """The node that is meant: the one named, or the only one here. Raises NkformError."""
+    from nkform.kernel import bpffs
     from nkform.observe.node import nodes
 
     if name is not None:
         return known_node(namespaces, name)
-    found = nodes(namespaces)
+    found = nodes(namespaces) or sorted(bpffs.nodes())  # a node may have no more than programs on devices of others
     if len(found) > 1:
         raise fail("NK0604", f"several nodes have devices here: {', '.join(found)}", hint="name one with --node")
     if not found:

@@ -58,6 +58,20 @@ def test_target_changes_only_that_device(node: Node) -> None:
     assert "NK0407" in node.refused(veth(), "--target", "nowhere")
 
 
+def test_a_node_that_has_no_more_than_programs_is_known(node: Node) -> None:
+    """Nothing is on record of it after going back."""
+    ip("link", "add", "nic0", "type", "veth", "peer", "name", "far")
+    for hook in ("ingress", "egress"):
+        device = {"kind": "external", "programs": {hook: ["count"]}}
+        programs = {"count": {"template": "counters"}}
+        node.apply({"version": 1, "node": "w", "programs": programs, "devices": {"nic0": device}})
+    assert node.run("rollback", "-y").code == 0
+    for command in ("show", "status"):
+        outcome = node.run(command)
+        assert outcome.code == 0, outcome.err
+        assert "ingress" in outcome.out
+
+
 def test_a_target_that_the_spec_has_no_more_is_destroyed(node: Node) -> None:
     node.apply(veth())
     spec = veth()

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.live.processes import until
 from tests.live.support import Node, ip, kinds, sh
 from tests.live.test_shared_routes import spec
 from tests.live.whole import differences, whole
@@ -45,6 +46,7 @@ def test_what_others_have_on_our_device_is_named_and_can_be_taken_over(
     addresses, routes = peer.pop("addresses"), peer.pop("routes")
     node.apply(bare)
     ip(*line.split(), namespace="web")
+    until(lambda: "tentative" not in ip("addr", namespace="web") and "fe80::" in ip("addr", namespace="web"))
     before = ip("addr", namespace="web"), ip("route", namespace="web"), ip("-6", "route", namespace="web")
     peer.update(addresses=addresses, routes=routes)
     for command in "plan", "apply":
