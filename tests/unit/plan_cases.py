@@ -60,7 +60,8 @@ class Kernel:
         taken = {name: tuple(self.coming(device, found.get(name))) for name, device in wanted.items()}
         rooms = {name: m.Room(*room) for name, room in self.said.get("rooms", {}).items()}
         node = m.Node(self.node, self.linked(spaces, found), devices, rooms, taken=taken)
-        return replace(node, home=tuple(self.said.get("home", ())), occupied=self.said.get("occupied", {}))
+        more = {key: self.said[key] for key in ("home", "occupied", "covered") if key in self.said}
+        return replace(node, **more)
 
     def space(self, key: str) -> m.Namespace:
         ours = key in self.spec.namespaces and self.spec.namespaces[key].create
@@ -145,6 +146,7 @@ class Kernel:
             primary=ends[0],
             peer=ends[1] if ends[1:] else None,
             chains={},
+            attach="auto",
             owner=None if device.kind == "external" else self.node,
             index=ends[0].index,
             hooks={n: self.hook_after(device, n, hooks.get(n, m.Hook())) for n in m.HOOKS[device.kind]},

@@ -17,6 +17,7 @@ from nkform.model import Node
 from nkform.plan import restore
 from nkform.plan.actions import device_of
 from nkform.plan.plan import Plan, build
+from nkform.plan.unlike import unlike
 from nkform.problem import NkformError
 from nkform.spec import loads
 from tests.unit.plan_cases import Kernel, line, refused, told
@@ -89,7 +90,9 @@ def test_plan_and_way_back(name: str, programs: Programs) -> None:
         case.check("revert", refused(error))
         return
     case.check("revert", {"actions": told(back)["actions"]})
-    again = case.way_back(case.kernel.applied(back, applied))
+    restored = case.kernel.applied(back, applied)
+    assert unlike(case.live, restored, losses=False) == []
+    again = case.way_back(restored)
     assert (again.changes, again.actions) == ((), ())
 
 
@@ -98,7 +101,7 @@ def by_device(case: Case) -> object:
     try:
         plan = case.plan(case.live)
     except NkformError as error:
-        return sorted(refused(error)["errors"])
+        return sorted(problem.code for problem in error.problems)  # of two that collide, either may be named
     actions = sorted(plan.actions, key=lambda action: device_of(action) or line(action))
     return list(map(line, actions)), *(sorted(map(str, some)) for some in told(plan).values())
 
