@@ -34,10 +34,10 @@ class Kernel:
 
     def __init__(self, desired: m.Node, live: Mapping[str, Any], programs: Programs) -> None:
         self.desired, self.node, self.said = desired, desired.name, live.get("observed", {})
-        probed = {name for name in needed_features(desired) if not name.startswith("refuses:")}
-        self.features = ({*FEATURES, *self.said.get("refuses", ())} | probed) - {*self.said.get("lacks", ())}
         spec = {"version": 1, "node": self.node, **{key: live[key] for key in live if key != "observed"}}
         self.spec = programs.declared(loads(yaml.safe_dump(spec, sort_keys=False)).node)
+        probed = {name for node in (desired, self.spec) for name in needed_features(node) if "refuses:" not in name}
+        self.features = ({*FEATURES, *self.said.get("refuses", ())} | probed) - {*self.said.get("lacks", ())}
         self.meant, problems = meaning(self.spec, m.Node(self.node), features=self.features, programs=programs)
         assert all(problem.severity != "error" for problem in problems), problems
 
