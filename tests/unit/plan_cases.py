@@ -17,10 +17,11 @@ from nkform.features import FEATURES
 from nkform.plan import actions as act
 from nkform.plan import chains
 from nkform.plan.addresses import Listed
+from nkform.plan.changes import Change, Plan
 from nkform.plan.compare import TWINS
-from nkform.plan.plan import Change, Plan, is_legacy, meaning
+from nkform.plan.plan import is_legacy, meaning
+from nkform.plan.replacement import with_masters
 from nkform.plan.resolve import needed_features
-from nkform.plan.swap import with_masters
 from nkform.problem import NkformError
 from nkform.spec import loads
 

@@ -16,8 +16,9 @@ from nkform.bpf.programs import Programs, Source
 from nkform.model import Node
 from nkform.plan import restore
 from nkform.plan.actions import device_of
-from nkform.plan.plan import Plan, build
-from nkform.plan.unlike import unlike
+from nkform.plan.changes import Plan
+from nkform.plan.plan import build
+from nkform.plan.state_diff import state_diff
 from nkform.problem import NkformError
 from nkform.spec import loads
 from tests.unit.plan_cases import Kernel, line, refused, told
@@ -91,7 +92,7 @@ def test_plan_and_way_back(name: str, programs: Programs) -> None:
         return
     case.check("revert", {"actions": told(back)["actions"]})
     restored = case.kernel.applied(back, applied)
-    assert unlike(case.live, restored, losses=False) == []
+    assert state_diff(case.live, restored, losses=False) == []
     again = case.way_back(restored)
     assert (again.changes, again.actions) == ((), ())
 
