@@ -16,6 +16,7 @@ from nkform.cli.common import (
     drift_of,
     known_node,
     look,
+    look_after,
     place_all,
     placed,
     programs_of,
@@ -153,6 +154,7 @@ def destroy(options: argparse.Namespace) -> int:
     with Namespaces() as namespaces:
         if spec is None:
             require_root()
+            look_after(options)
             known_node(namespaces, empty.name)
         shown = None
         if not options.yes:
