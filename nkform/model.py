@@ -95,6 +95,11 @@ class Route:
         return self.table, self.to, self.metric
 
     @property
+    def needs_ipv6(self) -> bool:
+        """Whether its device must have IPv6: an IPv4 route may go through an IPv6 gateway."""
+        return ":" in self.to or (self.via is not None and ":" in self.via)
+
+    @property
     def text(self) -> str:
         """As `ip route` would say it, without its device."""
         parts = [self.to]

@@ -43,13 +43,14 @@ def contradictions(device: Device) -> Iterator[Problem]:
         if not end.sysctl:
             continue
         path: Path = ("devices", device.name, "peer") if side else ("devices", device.name)
-        six = [a.text for a in end.addresses if ":" in a.text] + [r.to for r in end.routes if ":" in r.to]
+        six = [a.text for a in end.addresses if ":" in a.text]
+        six += [f"a route to {route.text}" for route in end.routes if route.needs_ipv6]
         if six and end.sysctl.get("ipv6.disable_ipv6", "0") != "0":
             yield Problem(
                 "NK0454",
                 f"IPv6 is switched off on {end.name}, which shall have {six[0]}",
                 path=(*path, "sysctl", "ipv6", "disable_ipv6"),
-                hint="take `disable_ipv6` out, or the IPv6 addresses and routes",
+                hint="take `disable_ipv6` out, or the IPv6 addresses, routes and gateways",
             )
         if end.sysctl.get(ADDR_GEN_MODE) == BY_SECRET[1] and not end.sysctl.get(STABLE_SECRET):
             yield Problem(

@@ -121,7 +121,9 @@ def _too_small(device: Device, found: Device) -> Iterator[Problem]:
     for side, (end, there) in enumerate(zip(device.ends, found.ends, strict=False)):
         mtu = there.attrs.get("mtu")
         six = [address.text for address in end.addresses if ":" in address.text]
-        six += [f"a route to {route.to}" for route in end.routes if ":" in route.to]
+        # The kernel keeps an IPv4 route through an IPv6 gateway when its device loses IPv6, but takes no new one.
+        coming = (route for route in end.routes if ":" in route.to or route not in there.routes)
+        six += [f"a route to {route.text}" for route in coming if route.needs_ipv6]
         six += [f"the sysctl {key}" for key in end.sysctl if key.startswith("ipv6.")]
         if six and "mtu" not in end.attrs and isinstance(mtu, int) and mtu < IPV6_MIN_MTU:
             yield Problem(
@@ -204,12 +206,12 @@ def _in_place(taken: Taken, end: Endpoint, path: Path) -> Problem:
             hint="write another gateway, or take the address away from the other device",
         )
     if taken.why == "off":
-        what = taken.address.text if taken.address else f"a route to {taken.route.to}" if taken.route else "IPv6"
+        what = taken.address.text if taken.address else f"a route to {taken.route.text}" if taken.route else "IPv6"
         return Problem(
             "NK0454",
             f"IPv6 is switched off on {where}, which shall have {what}",
             path=(*path, "addresses", end.addresses.index(taken.address)) if taken.address else (*path, "routes"),
-            hint="write `sysctl: {ipv6: {disable_ipv6: 0}}`, or take its IPv6 addresses and routes out",
+            hint="write `sysctl: {ipv6: {disable_ipv6: 0}}`, or take its IPv6 addresses, routes and gateways out",
         )
     if taken.address is not None:
         return Problem(
