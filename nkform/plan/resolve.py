@@ -26,7 +26,14 @@ from nkform.model import (
     Value,
 )
 from nkform.plan.chains import completed, needs_programs
-from nkform.plan.contradictions import BY_SECRET, contradictions, forwarding, with_modes, without_own_routes
+from nkform.plan.contradictions import (
+    BY_SECRET,
+    contradictions,
+    forwarding,
+    kernel_routes,
+    with_modes,
+    without_own_routes,
+)
 from nkform.problem import Path, Problem
 
 ALIKE = 1024
@@ -56,7 +63,12 @@ def resolve(desired: Node, features: Collection[str], rooms: Mapping[str, Room])
         problems += noted
         filled, unknown = _with_room(_as_kind(whole), rooms)
         problems += unknown
-        filled, noted = without_own_routes(filled)
+        devices[name] = filled
+    made = kernel_routes(device for device in devices.values() if device.kind != "external")
+    for name, device in devices.items():
+        if device.kind == "external":
+            continue
+        filled, noted = without_own_routes(device, made)
         problems += noted
         problems += contradictions(filled)
         filled = with_modes(filled)
