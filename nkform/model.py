@@ -409,7 +409,7 @@ class Node:
     pins are in may be out of sight; `taken`, by device, what others have where one of its ends is still to come;
     `astray`, how many of our pins hold links that lead to none of the devices; `occupied`, by the name of a declared
     namespace, the path of a file there that leads to no namespace; `home`, the keys by which the spec names the
-    namespace that nkform runs in.
+    namespace that nkform runs in; `barred`, those of namespaces that are there and that nkform may not enter.
     """
 
     name: str
@@ -421,6 +421,7 @@ class Node:
     astray: int = 0
     occupied: Mapping[str, str] = field(default_factory=dict, compare=False)
     home: tuple[str, ...] = field(default=(), compare=False)
+    barred: tuple[str, ...] = field(default=(), compare=False)
 
     def with_devices(self, devices: Mapping[str, Device]) -> Node:
         return replace(self, devices=devices)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 
 from nkform.model import ROOT, Device, Endpoint, Namespace, Node, Route, Taken, host
+from nkform.plan.collisions import described
 from nkform.plan.compare import device_fields
 from nkform.plan.contradictions import IPV6_MTU
 from nkform.problem import Path, Problem
@@ -27,7 +28,9 @@ def preconditions(
     for name, namespace in wanted.items():
         found = live.namespaces.get(name)
         path: Path = ("namespaces", name)
-        if found is None and name in live.occupied:
+        if found is None and name in live.barred:
+            yield _barred(name, path)
+        elif found is None and name in live.occupied:
             yield Problem(
                 "NK0457",
                 f"{live.occupied[name]} is there, and leads to no namespace",
@@ -46,13 +49,26 @@ def preconditions(
     there = {ROOT, *live.namespaces, *wanted, *(d.peer.namespace for d in live.devices.values() if d.peer)}
     for name, device in devices.items():
         yield from _device_obstacles(node, device, live, adopt or name in readopt)
-        if device.peer and device.peer.namespace not in there:
+        if device.peer and device.peer.namespace in there:
+            continue
+        if device.peer and device.peer.namespace in live.barred:
+            yield _barred(device.peer.namespace, ("devices", name, "peer", "namespace"))
+        elif device.peer:
             yield Problem(
                 "NK0410",
                 f"there is no namespace {device.peer.namespace}",
                 path=("devices", name, "peer", "namespace"),
                 hint="the process has ended, or the path leads to no namespace",
             )
+
+
+def _barred(key: str, path: Path) -> Problem:
+    return Problem(
+        "NK0417",
+        f"{described(key)} is there, and nkform may not enter it",
+        path=path,
+        hint="run nkform as root outside of containers and user namespaces, where it may; or use another namespace",
+    )
 
 
 def _foreign(what: str, owner: str | None, path: Path, adopt: bool) -> Iterator[Problem]:
