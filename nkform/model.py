@@ -6,6 +6,7 @@ attribute means "not managed". This module touches nothing: no I/O, no clock, no
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 
 from nkform.dataclass import dataclass, field, replace
@@ -25,6 +26,16 @@ ADDR_GEN_MODE = "ipv6.addr_gen_mode"
 
 MARK_PREFIX = "nkform:"
 
+NODE_LENGTH = 63
+"""Longest name of a node, in characters."""
+_NODE = re.compile(rf"[A-Za-z0-9_.-]{{1,{NODE_LENGTH}}}")
+
+
+def is_node_name(name: str) -> bool:
+    """Whether a node can be called so. Names become parts of paths: whoever reads one from elsewhere than a spec, which
+    is judged by it, asks here."""
+    return name not in {".", ".."} and _NODE.fullmatch(name) is not None
+
 
 def mark(node: str) -> str:
     """The ownership mark of a node: the interface alias of its devices and of its namespaces' `lo`."""
@@ -32,8 +43,14 @@ def mark(node: str) -> str:
 
 
 def owner_of(alias: str | None) -> str | None:
-    """The node whose mark an interface alias carries, or None for a foreign object."""
-    return alias[len(MARK_PREFIX) :] if alias and alias.startswith(MARK_PREFIX) else None
+    """The node whose mark an interface alias carries, or None for a foreign object.
+
+    What follows the prefix and names no node is nobody's mark.
+    """
+    if not alias or not alias.startswith(MARK_PREFIX):
+        return None
+    node = alias[len(MARK_PREFIX) :]
+    return node if is_node_name(node) else None
 
 
 @dataclass(frozen=True, slots=True)
