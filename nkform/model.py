@@ -186,7 +186,7 @@ class Endpoint:
     `taken`, observed: what of others stands where the spec wants something of ours. `index`, observed: the ifindex.
     `mtu_limit`, observed: the largest MTU that the kernel lets it have as it is, in bytes; 0 where that is the kind's.
     `master`, observed: what others have made it a port or a member of. `leaning`, observed: devices of others that are
-    made upon it, and XDP programs, in words: they go with it.
+    made upon it, in words; `xdp`, the ids of its XDP programs; `altnames`, its further names: all go with it.
     """
 
     name: str
@@ -200,6 +200,8 @@ class Endpoint:
     mtu_limit: int = field(default=0, compare=False)
     master: Master | None = field(default=None, compare=False)
     leaning: tuple[str, ...] = field(default=(), compare=False)
+    xdp: tuple[int, ...] = field(default=(), compare=False)
+    altnames: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)

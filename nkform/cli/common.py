@@ -96,7 +96,7 @@ def look(
     from nkform.kernel.probe import probe, require_root
     from nkform.observe.node import observe
     from nkform.plan.parts import NOTHING, possible
-    from nkform.plan.plan import build, replaced, with_losses
+    from nkform.plan.plan import build, leaving, replaced, with_losses
     from nkform.plan.resolve import needed_features
 
     require_root()
@@ -117,10 +117,10 @@ def look(
         made, left, problems = (
             (plan(NOTHING), NOTHING, ()) if without is None else possible(plan, (desired, live), without)
         )
-    if anew := replaced(made):
+    if (anew := replaced(made)) + (moved := leaving(made)):
         from nkform.observe.baggage import baggage
 
-        made = with_losses(made, baggage(namespaces, anew))
+        made = with_losses(made, baggage(namespaces, anew, moved))
     return Look(desired, live, features, made, left, problems)
 
 

@@ -55,7 +55,7 @@ class _World:
     """All that was read: contents by namespace key, and the keys by which each namespace id is known.
 
     `owners`: whose each namespace is that is on record, by its cookie. `recorded`: the cookies of the node's own, by
-    the names that nkform gave them. `leaning`: what goes with which link. `barred`: keys of namespaces that this
+    the names that nkform gave them. `leaning`: what is made upon which link. `barred`: keys of namespaces that this
     process may not enter.
     """
 
@@ -379,6 +379,8 @@ def _end(world: _World, contents: Contents, link: links.Link, key: str, values: 
         mtu_limit=_mtu_limit(link),
         master=_master(contents, link) if link.master else None,
         leaning=tuple(world.leaning.get((key, link.index), ())),
+        xdp=tuple(links.xdp_programs(link)) if link.xdp else (),
+        altnames=link.altnames,
     )
 
 
