@@ -38,7 +38,7 @@ from nkform.plan.changes import Change, Plan
 from nkform.plan.collisions import collisions, described
 from nkform.plan.compare import FieldChange, device_fields, end_actions, end_fields
 from nkform.plan.contradictions import IPV6_MTU
-from nkform.plan.parts import absent
+from nkform.plan.parts import Name, absent
 from nkform.plan.phases import Phases
 from nkform.plan.preconditions import in_place, preconditions
 from nkform.plan.resolve import resolve
@@ -73,13 +73,14 @@ def build(
     targets: Collection[str] = (),
     resolved: Mapping[str, Device] | None = None,
     retake: bool = False,
-    readopt: Collection[str] = (),
+    readopt: Collection[Name] = (),
 ) -> Plan:
     """Compares and orders. Raises NkformError with all that cannot be.
 
     `programs` tells the digests of programs. `resolved` are the devices of an earlier plan of the same spec, where the
     spec's meaning has been worked out already. `retake`: what others have put in the place of an address or a route of
-    ours is no obstacle to having it again. `readopt` are devices that were ours and have lost their mark.
+    ours is no obstacle to having it again. `readopt` are devices and namespaces that were ours and have lost their
+    mark.
     """
     problems: list[Problem] = []
     desired = desired.at_home(live.home)

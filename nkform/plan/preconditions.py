@@ -8,6 +8,7 @@ from nkform.model import ROOT, Device, Endpoint, Namespace, Node, Route, Taken, 
 from nkform.plan.collisions import described
 from nkform.plan.compare import device_fields
 from nkform.plan.contradictions import IPV6_MTU
+from nkform.plan.parts import Name
 from nkform.problem import Path, Problem
 
 ETHERNET_MTU = 1500
@@ -22,7 +23,7 @@ def preconditions(
     devices: Mapping[str, Device],
     live: Node,
     adopt: bool,
-    readopt: Collection[str],
+    readopt: Collection[Name],
 ) -> Iterator[Problem]:
     """What stands in the way of a plan: things of others, things that are missing."""
     for name, namespace in wanted.items():
@@ -45,10 +46,10 @@ def preconditions(
                 hint=f"make it first, or write `{name}: {{create: true}}`",
             )
         elif found is not None and namespace.create and found.owner != node:
-            yield from _foreign(f"namespace {name}", found.owner, path, adopt)
+            yield from _foreign(f"namespace {name}", found.owner, path, adopt or ("namespace", name) in readopt)
     there = {ROOT, *live.namespaces, *wanted, *(d.peer.namespace for d in live.devices.values() if d.peer)}
     for name, device in devices.items():
-        yield from _device_obstacles(node, device, live, adopt or name in readopt)
+        yield from _device_obstacles(node, device, live, adopt or ("device", name) in readopt)
         if device.peer and device.peer.namespace in there:
             continue
         if device.peer and device.peer.namespace in live.barred:

@@ -250,6 +250,34 @@ def test_an_adoption_can_be_regretted(node: Node, kind: str, way: str) -> None:
     node.apply(made, "--adopt")
 
 
+@pytest.mark.parametrize("more", [False, True], ids=["alone", "with a pair"])
+def test_a_rollback_goes_forward_again_to_an_adopted_namespace(node: Node, more: bool) -> None:
+    ip("netns", "add", "web")
+    made: Spec = {"version": 1, "node": "w", "namespaces": {"web": {"create": True}}}
+    if more:
+        made["devices"] = {"v0": {"kind": "veth", "peer": {"name": "eth0", "namespace": "web"}}}
+    before = whole()
+    node.apply(made, "--adopt")
+    after = whole()
+    for state in (before, after, before, after):
+        outcome = node.run("rollback", "-y")
+        assert outcome.code == 0, outcome.err
+        assert differences(state, whole()) == []
+        assert "web" in ip("netns")
+    assert node.changes(made) == []
+
+
+def test_another_namespace_of_that_name_is_not_taken_over_by_a_rollback(node: Node) -> None:
+    ip("netns", "add", "web")
+    made: Spec = {"version": 1, "node": "w", "namespaces": {"web": {"create": True}}}
+    node.apply(made, "--adopt")
+    assert node.run("rollback", "-y").code == 0
+    ip("netns", "del", "web")
+    ip("netns", "add", "web")
+    assert "NK0412" in node.run("rollback", "-y").err
+    assert "NK0412" in node.refused(made)
+
+
 def test_going_back_marks_what_has_lost_its_mark(node: Node) -> None:
     node.apply(spec("8"))
     changed = spec("8")
