@@ -57,6 +57,7 @@ class Attribute:
     `default`: what a spec that does not name it means; None is "not managed".
     `feature`: what the kernel must be able to do (features.py).
     `usual`: what the kernel gives a new device, which `show` need not mention.
+    `limit`: why the schema's maximum is what it is, as a hint says it.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Attribute:
     feature: str | None = None
     inherit: bool = False
     usual: int | None = None
+    limit: str = ""
 
 
 MAX_GSO = 524280
@@ -91,7 +93,16 @@ _QUEUES = {"type": "integer", "minimum": 1, "maximum": 4096}
 """rtnl_create_link in net/core/rtnetlink.c."""
 _GSO_SIZE = {"type": "integer", "minimum": 513, "maximum": MAX_GSO}
 """The kernel takes none below MAX_TCP_HEADER + 1 (include/net/tcp.h): at most 513, by its configuration. Bytes."""
-_BYTES16 = {"type": "integer", "minimum": 0, "maximum": 65535}
+MAX_HEADROOM = 65000
+"""Offsets in a packet have 16 bits (include/linux/skbuff.h, sk_buff.network_header). The kernel adds the headers of the
+layers to what a device asks for, and with 65520 and more the first packet that it sends by itself, once both ends are
+up, hangs it. The rest is for those headers. A device that somebody else made may have more. Bytes."""
+
+MAX_TAILROOM = 65535
+"""IFLA_NETKIT_TAILROOM is u16. Bytes."""
+
+MAX_TXQLEN = 32767
+"""Linux refuses more (ERANGE) from 7.3 on; what a spec may say does not change with the kernel. Packets."""
 
 ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute(
@@ -125,21 +136,21 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     ),
     Attribute(
         "headroom", "device", NetkitData(8, None, "u16"), "replace", _NETKIT,
-        _BYTES16,
+        {"type": "integer", "minimum": 0, "maximum": MAX_HEADROOM},
         "Bytes kept free in front of a packet, so that encapsulation need not copy it.",
-        feature="netkit_room", usual=0,
+        feature="netkit_room", usual=0, limit="the kernel counts in 16 bits, in which its own headers need room too",
     ),
     Attribute(
         "tailroom", "device", NetkitData(9, None, "u16"), "replace", _NETKIT,
-        _BYTES16,
+        {"type": "integer", "minimum": 0, "maximum": MAX_TAILROOM},
         "Bytes kept free behind a packet.",
-        feature="netkit_room", usual=0,
+        feature="netkit_room", usual=0, limit="the kernel keeps it in 16 bits",
     ),
     Attribute(
         "txqlen", "end", Ifla(13, "u32"), "live", _BOTH,
-        {"type": "integer", "minimum": 0, "maximum": 1_000_000},
+        {"type": "integer", "minimum": 0, "maximum": MAX_TXQLEN},
         "Length of the transmit queue, in packets.",
-        inherit=True, usual=1000,
+        inherit=True, usual=1000, limit="Linux 7.3 and later refuse more",
     ),
     Attribute(
         "numtxqueues", "end", Ifla(31, "u32"), "replace", _VETH, _QUEUES,

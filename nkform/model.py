@@ -6,6 +6,7 @@ attribute means "not managed". This module touches nothing: no I/O, no clock, no
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 
 from nkform.dataclass import dataclass, field, replace
@@ -25,6 +26,16 @@ ADDR_GEN_MODE = "ipv6.addr_gen_mode"
 
 MARK_PREFIX = "nkform:"
 
+NODE_LENGTH = 63
+"""Longest name of a node, in characters."""
+_NODE = re.compile(rf"[A-Za-z0-9_.-]{{1,{NODE_LENGTH}}}")
+
+
+def is_node_name(name: str) -> bool:
+    """Whether a node can be called so. Names become parts of paths: whoever reads one from elsewhere than a spec, which
+    is judged by it, asks here."""
+    return name not in {".", ".."} and _NODE.fullmatch(name) is not None
+
 
 def mark(node: str) -> str:
     """The ownership mark of a node: the interface alias of its devices and of its namespaces' `lo`."""
@@ -32,8 +43,14 @@ def mark(node: str) -> str:
 
 
 def owner_of(alias: str | None) -> str | None:
-    """The node whose mark an interface alias carries, or None for a foreign object."""
-    return alias[len(MARK_PREFIX) :] if alias and alias.startswith(MARK_PREFIX) else None
+    """The node whose mark an interface alias carries, or None for a foreign object.
+
+    What follows the prefix and names no node is nobody's mark.
+    """
+    if not alias or not alias.startswith(MARK_PREFIX):
+        return None
+    node = alias[len(MARK_PREFIX) :]
+    return node if is_node_name(node) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +114,11 @@ class Route:
     def key(self) -> RouteKey:
         """What lets routes stand side by side in the kernel, but for their tos."""
         return self.table, self.to, self.metric
+
+    @property
+    def needs_ipv6(self) -> bool:
+        """Whether its device must have IPv6: an IPv4 route may go through an IPv6 gateway."""
+        return ":" in self.to or (self.via is not None and ":" in self.via)
 
     @property
     def text(self) -> str:
@@ -168,7 +190,7 @@ class Endpoint:
     `taken`, observed: what of others stands where the spec wants something of ours. `index`, observed: the ifindex.
     `mtu_limit`, observed: the largest MTU that the kernel lets it have as it is, in bytes; 0 where that is the kind's.
     `master`, observed: what others have made it a port or a member of. `leaning`, observed: devices of others that are
-    made upon it, and XDP programs, in words: they go with it.
+    made upon it, in words; `xdp`, the ids of its XDP programs; `altnames`, its further names: all go with it.
     """
 
     name: str
@@ -182,6 +204,8 @@ class Endpoint:
     mtu_limit: int = field(default=0, compare=False)
     master: Master | None = field(default=None, compare=False)
     leaning: tuple[str, ...] = field(default=(), compare=False)
+    xdp: tuple[int, ...] = field(default=(), compare=False)
+    altnames: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -408,7 +432,7 @@ class Node:
     pins are in may be out of sight; `taken`, by device, what others have where one of its ends is still to come;
     `astray`, how many of our pins hold links that lead to none of the devices; `occupied`, by the name of a declared
     namespace, the path of a file there that leads to no namespace; `home`, the keys by which the spec names the
-    namespace that nkform runs in.
+    namespace that nkform runs in; `barred`, those of namespaces that are there and that nkform may not enter.
     """
 
     name: str
@@ -420,6 +444,7 @@ class Node:
     astray: int = 0
     occupied: Mapping[str, str] = field(default_factory=dict, compare=False)
     home: tuple[str, ...] = field(default=(), compare=False)
+    barred: tuple[str, ...] = field(default=(), compare=False)
 
     def with_devices(self, devices: Mapping[str, Device]) -> Node:
         return replace(self, devices=devices)

@@ -138,6 +138,10 @@ class _Compiled(BytecodeCache):
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], CodeType] = {}
 
+    def get_cache_key(self, name: str, filename: str | None = None) -> str:
+        """Jinja's own makes UTF-8 of the path, which need not be text."""
+        return f"{name}|{filename}"
+
     def load_bytecode(self, bucket: Bucket) -> None:
         bucket.code = self._known.get((bucket.key, bucket.checksum))
 

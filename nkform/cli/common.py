@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nkform.dataclass import dataclass, replace
-from nkform.model import Node
+from nkform.model import NODE_LENGTH, Node, is_node_name
 from nkform.problem import NkformError, Problem, fail
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def look(
     from nkform.kernel.probe import probe, require_root
     from nkform.observe.node import observe
     from nkform.plan.parts import NOTHING, possible
-    from nkform.plan.plan import build, replaced, with_losses
+    from nkform.plan.plan import build, leaving, replaced, with_losses
     from nkform.plan.resolve import needed_features
 
     require_root()
@@ -117,10 +117,10 @@ def look(
         made, left, problems = (
             (plan(NOTHING), NOTHING, ()) if without is None else possible(plan, (desired, live), without)
         )
-    if anew := replaced(made):
+    if (anew := replaced(made)) + (moved := leaving(made)):
         from nkform.observe.baggage import baggage
 
-        made = with_losses(made, baggage(namespaces, anew))
+        made = with_losses(made, baggage(namespaces, anew, moved))
     return Look(desired, live, features, made, left, problems)
 
 
@@ -292,6 +292,13 @@ def interrupted(found: Found, hint: str) -> Problem:
         hint=hint,
         severity="warning",
     )
+
+
+def check_node(name: str | None) -> None:
+    """Raises NkformError where `--node` says what no node can be called."""
+    if name is not None and not is_node_name(name):
+        rule = f"a node's name is made of 1 to {NODE_LENGTH} of the characters A-Z a-z 0-9 _ . -"
+        raise fail("NK0605", f"there is no node {name} here: none can have that name", hint=rule)
 
 
 def chosen_node(found: Sequence[str], name: str | None) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from nkform.apply import journal
 from nkform.apply.guardian import IN_THE_WAY, go_back, has_tried, is_alive, is_overdue, now, outcome, start
-from nkform.cli.common import chosen_node, look_after
+from nkform.cli.common import check_node, chosen_node, look_after
 from nkform.cli.writing import locked, say
 from nkform.kernel import rundir
 from nkform.problem import NkformError, Problem, fail
@@ -25,6 +25,7 @@ PAUSE = 0.2
 
 
 def run(options: argparse.Namespace) -> int:
+    check_node(options.node)
     look_after(options)
     with locked(options, "confirm"):
         waiting = [name for name in rundir.nodes() if journal.find(name, journal.UNCONFIRMED)]

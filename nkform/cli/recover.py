@@ -11,7 +11,7 @@ from nkform.apply.interrupt import Stopped
 from nkform.apply.journal import Found, State
 from nkform.apply.recovery import WayBack, revert, tidy, way_back
 from nkform.cli.apply import agreed, show_plan
-from nkform.cli.common import chosen_node, interrupted, look_after, warn
+from nkform.cli.common import check_node, chosen_node, interrupted, look_after, warn
 from nkform.cli.writing import locked, refuse_elsewhere, refuse_pending, stopped
 from nkform.dataclass import dataclass, replace
 from nkform.kernel import rundir
@@ -45,6 +45,7 @@ def rollback(options: argparse.Namespace) -> int:
 
 def _back(options: argparse.Namespace, command: str, states: tuple[State, State]) -> int:
     """Others need not wait while somebody is asked: what was shown is compared with what is to be done after it."""
+    check_node(options.node)
     look_after(options, but=_meant(options, states))
     with locked(options, command) as (lock, interrupts):
         chosen = _choose(options, command, states)

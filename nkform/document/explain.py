@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from nkform.attributes import BY_NAME, MAX_GSO, NetkitData
+from nkform.attributes import BY_NAME, MAX_GSO
 from nkform.document import names, scalars
 from nkform.document.json_schema import Violation
 from nkform.document.nearest import nearest
@@ -125,14 +125,18 @@ def _enum(violation: Violation, path: Path, _: Place | None) -> Sentence:
     return "NK0205", message, f"did you mean {near}?" if near else ""
 
 
+def _exceeds(value: Any, high: int | None) -> bool:
+    return isinstance(value, int) and high is not None and value > high
+
+
 def _range(violation: Violation, path: Path, _: Place | None) -> Sentence:
     low, high = violation.schema.get("minimum"), violation.schema.get("maximum")
     hint = ""
     row = BY_NAME.get(str(path[-1]))
-    if row and high == MAX_GSO and isinstance(violation.value, int) and violation.value > MAX_GSO:
+    if row and high == MAX_GSO and _exceeds(violation.value, high):
         hint = f"that is beyond tso_max_size, the most that netkit and veth can segment: {MAX_GSO} bytes"
-    elif row and isinstance(row.kept, NetkitData) and row.kept.form == "u16":
-        hint = "the kernel keeps it in 16 bits"
+    elif row and high == row.schema.get("maximum") and _exceeds(violation.value, high):
+        hint = row.limit
     bounds = f"between {low} and {high}" if low is not None and high is not None else f"at least {low}"
     return "NK0204", f"{name_of(path)} must be {bounds}, not {describe(violation.value)}", hint
 

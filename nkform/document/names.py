@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+from nkform.model import NODE_LENGTH, is_node_name
+
 IFNAMSIZ = 16
 """Size of a device's name with its closing NUL, in bytes (include/uapi/linux/if.h)."""
 
@@ -20,9 +22,6 @@ RESERVED_IFNAMES = frozenset({"all", "default", "lo"})
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]+")
 _SYSCTL_KEY = r"[a-z0-9_]{1,64}"
 _VARIABLE = r"[A-Za-z_][A-Za-z0-9_.-]{0,63}"
-NODE_LENGTH = 63
-"""Longest name of a node, in characters."""
-
 
 IFNAME_RULE = "a device's name has at most 15 bytes, without white space, '/', ':' and '%'"
 NETNS_RULE = "a namespace's name becomes a file below /run/netns: at most 255 bytes, without white space, '/' and ':'"
@@ -72,8 +71,7 @@ def node_fault(name: str) -> str | None:
     """What is wrong with the name of a node, which becomes part of the ownership mark and of paths."""
     if name in {".", ".."}:
         return "is reserved"
-    plain = len(name) <= NODE_LENGTH and _PLAIN.fullmatch(name)
-    return None if plain else "is not made of 1 to 63 of the characters A-Z a-z 0-9 _ . -"
+    return None if is_node_name(name) else f"is not made of 1 to {NODE_LENGTH} of the characters A-Z a-z 0-9 _ . -"
 
 
 def sysctl_fault(key: str) -> str | None:

@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from nkform.dataclass import dataclass
 from nkform.files import writable_by_others
 from nkform.kernel.error import KernelError
+from nkform.model import is_node_name
 
 BASE = "/sys/fs/bpf"
 FOLDER = "nkform"
@@ -204,7 +205,7 @@ def nodes(base: str = BASE) -> tuple[str, ...]:
         _check(top := f"{base}/{FOLDER}")
     except FileNotFoundError:
         return ()
-    return tuple(sorted(decode(entry.name) for entry in _entries(top)))
+    return tuple(sorted(filter(is_node_name, (decode(entry.name) for entry in _entries(top)))))
 
 
 def remove(pin: Pin, base: str = BASE) -> bool:

@@ -223,6 +223,17 @@ def route_key(route: bytes) -> tuple[object, ...]:
     return family, length, tos, *(bytes(found.get(number, b"")) for number in (RTA_DST, RTA_TABLE, RTA_PRIORITY)), table
 
 
+def route_text(route: bytes) -> str:
+    """A dumped route in words."""
+    family, length, _, _, table, _, _, _, flags = RTMSG.unpack_from(route)
+    parts = walk(route, RTMSG.size, len(route))
+    to = f"{inet_ntop(family, parts.get(RTA_DST, bytes(16 if family == AF_INET6 else 4)))}/{length}"
+    via = next((via for _, via, _ in hops_of(family, flags, parts)), None)
+    metric = U32.unpack_from(parts[RTA_PRIORITY])[0] if RTA_PRIORITY in parts else 0
+    table = U32.unpack_from(parts[RTA_TABLE])[0] if RTA_TABLE in parts else table
+    return Route(to, via, metric=metric, table=table).text
+
+
 def has_gateway(route: bytes) -> bool:
     """Whether a dumped route leads to a gateway, which another route must lead to first."""
     return not {RTA_GATEWAY, RTA_VIA}.isdisjoint(walk(route, RTMSG.size, len(route)))

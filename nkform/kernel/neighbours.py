@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Collection, Iterator
 from functools import partial
-from socket import AF_INET, AF_INET6, AF_UNSPEC
+from socket import AF_INET, AF_INET6, AF_UNSPEC, inet_ntop
 
 from nkform.kernel.netlink import (
     NLM_F_CREATE,
@@ -75,6 +75,12 @@ def _is_managed(entry: bytes) -> bool:
     """Whether the kernel is asked to keep an entry's hardware address known (Linux 5.16)."""
     parts = walk(entry, NDMSG.size, len(entry))
     return NDA_FLAGS_EXT in parts and bool(U32.unpack_from(parts[NDA_FLAGS_EXT])[0] & NTF_EXT_MANAGED)
+
+
+def text(entry: bytes) -> str:
+    """The address of an entry."""
+    family, address, _ = key(entry)
+    return inet_ntop(family, address) if address else "?"
 
 
 def key(entry: bytes) -> Key:

@@ -17,6 +17,7 @@ from typing import TextIO
 
 from nkform.files import kind, writable_by_others
 from nkform.kernel.error import KernelError
+from nkform.model import is_node_name
 
 RUN = Path("/run/nkform")
 FOLDER_MODE = 0o700
@@ -66,11 +67,18 @@ def _check_file(state: os.stat_result, asked: str) -> None:
     _check(state, asked)
 
 
+def _path(node: str, base: Path, asked: str) -> Path:
+    """Where the folder of a node is. EINVAL: the name is none, and might lead elsewhere."""
+    if node != MACHINE and not is_node_name(node):
+        raise KernelError(errno.EINVAL, asked, "that is no name of a node")
+    return base / node
+
+
 @contextlib.contextmanager
 def _folder(node: str, base: Path, asked: str) -> Iterator[int]:
     """The folder of a node, as a file descriptor. What fails within says what was asked."""
     os.close(_open_folder(base))
-    fd = _open_folder(base / node)
+    fd = _open_folder(_path(node, base, asked))
     try:
         yield fd
     except KernelError:
@@ -232,7 +240,7 @@ def nodes(base: Path = RUN) -> list[str]:
         entries = [entry.name for entry in os.scandir(base) if entry.is_dir(follow_symlinks=False)]
     except FileNotFoundError:
         return []
-    return sorted(name for name in entries if name != MACHINE)
+    return sorted(filter(is_node_name, entries))
 
 
 class Lock:
@@ -273,9 +281,10 @@ def is_locked(base: Path = RUN) -> bool:
 
 def hold(node: str, name: str, words: str, base: Path = RUN) -> Lock | str:
     """Takes the lock of a file in the folder of a node, or tells what it says."""
+    path = _path(node, base, f"lock {base / node / name}")
     os.close(_open_folder(base))
-    os.close(_open_folder(base / node))
-    return _take(base / node, name, words)
+    os.close(_open_folder(path))
+    return _take(path, name, words)
 
 
 def is_held(node: str, name: str, base: Path = RUN) -> bool:

@@ -1,15 +1,18 @@
-"""What others have at a pair that is not seen on the way: programs where none of ours are, queueing disciplines.
+"""What others have at a pair that is not seen on the way: programs where none of ours are, queueing disciplines; and
+what a peer that goes to another namespace has in the one that it leaves.
 
-Asked of the kernel only for pairs that are to be made anew, which lose it. Reads, changes nothing.
+Asked of the kernel only for pairs that are to be made anew or to be moved, which lose it. Reads, changes nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from functools import partial
 
-from nkform.kernel import qdiscs
+from nkform.dataclass import dataclass
+from nkform.kernel import inet_foreign, neighbours, qdiscs
 from nkform.kernel.bpf_links import AttachType
-from nkform.kernel.netlink import Socket
+from nkform.kernel.netlink import Socket, whole
 from nkform.kernel.netns import Namespaces
 from nkform.model import ROOT, Device, Endpoint
 from nkform.observe.chains import TYPES, read_links
@@ -25,26 +28,69 @@ OWN = {
 }
 """The hooks of a pair's primary; its peer has those of tcx."""
 
+NAMED = 8
+"""Of a kind so many things are named: a workload may have thousands."""
 
-def baggage(namespaces: Namespaces, devices: Collection[Device]) -> dict[str, list[str]]:
-    """In words, by the device's name. Raises KernelError."""
-    ends: dict[str, list[tuple[Device, Endpoint]]] = {}
-    for device in devices:
+
+def baggage(namespaces: Namespaces, anew: Collection[Device], leaving: Collection[Device] = ()) -> dict[str, list[str]]:
+    """In words, by the device's name: of pairs that are made anew, and of peers that leave their namespace. Raises
+    KernelError."""
+    ends: dict[str, list[_Look]] = {}
+    whole_pairs, moved = ({device.name for device in some} for some in (anew, leaving))
+    for name, device in {device.name: device for device in (*anew, *leaving)}.items():
         for end in device.ends:
-            if not end.namespace.startswith("nsid:"):
-                ends.setdefault(end.namespace, []).append((device, end))
+            look = _Look(device, end, name in whole_pairs, name in moved and end is device.peer)
+            if (look.goes or look.leaves) and not end.namespace.startswith("nsid:"):
+                ends.setdefault(end.namespace, []).append(look)
     found: dict[str, list[str]] = {}
     with namespaces.away() as enter:
         for key, some in ends.items():
             with namespaces.open(key) as fd:
                 enter(fd, key)
             with Socket() as socket:
-                disciplines = qdiscs.of_others(socket, {end.index for _, end in some})
-            for device, end in some:
-                where = f"{end.name} in {key}" if key != ROOT else end.name
-                texts = [f"qdisc {kind} of {where}" for kind in disciplines.get(end.index, ())]
-                found.setdefault(device.name, []).extend([*texts, *_programs(device, end, where)])
+                disciplines = qdiscs.of_others(socket, {look.end.index for look in some})
+                for look in some:
+                    texts = [f"qdisc {kind} of {look.where}" for kind in disciplines.get(look.end.index, ())]
+                    texts += _inside(socket, look.end.index, look.where) if look.leaves else ()
+                    texts += _programs(look.device, look.end, look.where) if look.goes else ()
+                    found.setdefault(look.device.name, []).extend(texts)
     return {name: texts for name, texts in found.items() if texts}
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """An end to look at: it `goes` with its link, or `leaves` its namespace, or both."""
+
+    device: Device
+    end: Endpoint
+    goes: bool
+    leaves: bool
+
+    @property
+    def where(self) -> str:
+        return f"{self.end.name} in {self.end.namespace}" if self.end.namespace != ROOT else self.end.name
+
+
+def _inside(socket: Socket, index: int, where: str) -> Iterator[str]:
+    """What of others a link does not take along into another namespace, and a new link there does not get."""
+    addresses = inet_foreign.of_links(inet_foreign.dump_foreign_addresses, socket, [index])
+    texts = [inet_foreign.decode_address(body)[0] for link, body in addresses if link == index]
+    yield from _some("address", texts, f"of {where}")
+    routes = whole(partial(inet_foreign.dump_foreign_routes, index=index), socket)
+    texts = [inet_foreign.route_text(route) for route in routes if inet_foreign.leads(route)[0] == index]
+    yield from _some("route", texts, f"through {where}")
+    texts = [neighbours.text(entry) for _, entry in neighbours.made(socket, [index])]
+    yield from _some("neighbour", texts, f"of {where}")
+    kind, _ = qdiscs.at_root(socket, [index]).get(index, ("", b""))
+    if kind in qdiscs.REMADE:
+        yield f"qdisc {kind} of {where}"
+
+
+def _some(what: str, texts: list[str], tail: str) -> Iterator[str]:
+    """Things by their names, as long as there are few."""
+    yield from (f"{what} {text} {tail}" for text in texts[:NAMED])
+    if len(texts) > NAMED:
+        yield f"{len(texts) - NAMED} more like it"
 
 
 def _programs(device: Device, end: Endpoint, where: str) -> Iterator[str]:

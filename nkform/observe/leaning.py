@@ -1,4 +1,4 @@
-"""What others have that goes with a link: the devices that are made upon it, its XDP programs and its further names.
+"""What others have that goes with a link: the devices that are made upon it.
 
 Out of the dumps of links that are read anyway. Reads nothing, changes nothing.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from nkform.kernel.links import Link, xdp_programs
+from nkform.kernel.links import Link
 from nkform.model import ROOT
 
 PAIRS = ("netkit", "veth")
@@ -23,13 +23,6 @@ def note(leaning: Leaning, key: str, known: Mapping[int, Link], below: Callable[
     `below` tells the key of a namespace by the id that it has there, None where that is not known.
     """
     for link in known.values():
-        if link.xdp:
-            programs = (f"XDP program {number} of {link.name}" for number in xdp_programs(link))
-            leaning.setdefault((key, link.index), []).extend(programs)
-        if link.altnames:
-            where = f" in {key}" if key != ROOT else ""
-            further = (f"name {name} of {link.name}{where}" for name in link.altnames)
-            leaning.setdefault((key, link.index), []).extend(further)
         if not link.link or link.kind in PAIRS or (link.nsid is None and link.link == link.index):
             continue
         lower = key if link.nsid is None else below(link.nsid)

@@ -21,6 +21,9 @@ LINKS_ONE_BY_ONE = 2
 """Routes of so many links are asked for link by link: each time the kernel goes through all routes there."""
 LEADS_NOWHERE = (errno.ENOENT, errno.ESRCH, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EINVAL)
 """No such file or process; links that lead in a circle; a socket; or a file that is no network namespace (setns(2))."""
+NOT_ALLOWED = (errno.EACCES, errno.EPERM)
+"""It leads somewhere, where this process may not go: a process that it may not look into (ptrace(2)), or a namespace of
+another user namespace (setns(2))."""
 
 T = TypeVar("T")
 
@@ -85,11 +88,13 @@ def _grouped(pairs: Iterable[tuple[int, T]]) -> dict[int, tuple[T, ...]]:
     return {index: tuple(items) for index, items in groups.items()}
 
 
-def visit(namespaces: Namespaces, keys: Iterable[str], look: Callable[[str, bool], None]) -> None:
+def visit(namespaces: Namespaces, keys: Iterable[str], look: Callable[[str, bool], None]) -> set[str]:
     """Enters one namespace after the other, and calls `look` there with its key and whether it is the root namespace.
 
-    Keys that lead nowhere are passed over. Raises KernelError.
+    Keys that lead nowhere are passed over, and those that lead where this process may not go, which are returned.
+    Raises KernelError, also where this process may enter no namespace at all, not even its own.
     """
+    barred: set[str] = set()
     with namespaces.away() as enter, namespaces.open(ROOT) as home:
         for key in keys:
             if ":" in key:  # /proc/self, or our own process, leads to where the thread is
@@ -99,17 +104,21 @@ def visit(namespaces: Namespaces, keys: Iterable[str], look: Callable[[str, bool
                     is_root = namespaces.is_root(fd)
                     enter(fd, key)
             except KernelError as error:
-                if error.errno not in LEADS_NOWHERE:
+                if error.errno in NOT_ALLOWED:
+                    barred.add(key)
+                elif error.errno not in LEADS_NOWHERE:
                     raise
             else:
                 look(key, is_root)
+    return barred
 
 
 def identify(namespaces: Namespaces, keys: Iterable[str]) -> dict[str, int | None]:
     """By what id the root namespace knows each namespace; None is the root namespace itself.
 
-    Keys that lead nowhere are left out; -1 stands for one without an id, which no link leads to. The kernel goes
-    through all ids for each of them (net/core/net_namespace.c, __peernet2id): ask for few.
+    Keys that lead nowhere are left out; -1 stands for one without an id, which no link leads to, and for one where this
+    process may not go. The kernel goes through all ids for each of them (net/core/net_namespace.c, __peernet2id): ask
+    for few.
     """
     todo = list(keys)
     found: dict[str, int | None] = {}
@@ -122,7 +131,9 @@ def identify(namespaces: Namespaces, keys: Iterable[str]) -> dict[str, int | Non
                     try:
                         opened.append((key, stack.enter_context(namespaces.open(key))))
                     except KernelError as error:
-                        if error.errno not in LEADS_NOWHERE:
+                        if error.errno in NOT_ALLOWED:
+                            found[key] = -1
+                        elif error.errno not in LEADS_NOWHERE:
                             raise
                 outcomes, answers = socket.ask([get_nsid(fd) for _, fd in opened])
                 for place, (key, fd) in enumerate(opened):

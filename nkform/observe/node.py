@@ -55,7 +55,8 @@ class _World:
     """All that was read: contents by namespace key, and the keys by which each namespace id is known.
 
     `owners`: whose each namespace is that is on record, by its cookie. `recorded`: the cookies of the node's own, by
-    the names that nkform gave them. `leaning`: what goes with which link.
+    the names that nkform gave them. `leaning`: what is made upon which link. `barred`: keys of namespaces that this
+    process may not enter.
     """
 
     contents: Mapping[str, Contents]
@@ -63,6 +64,7 @@ class _World:
     owners: Mapping[int, str]
     recorded: Mapping[str, int]
     leaning: Leaning
+    barred: Collection[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,7 @@ def _look(
     known = _namespaces(world, node, desired, devices.values())
     lacking = {key for key in desired.namespaces if key not in known} if desired else set()
     home = tuple(sorted(_named(desired).intersection(world.keys[None])))
-    lacking -= set(home)
+    lacking -= {*home, *world.barred}
     return Node(
         name=node,
         namespaces=known,
@@ -147,6 +149,7 @@ def _look(
         astray=astray,
         occupied={key: namespaces.path(key) for key in namespaces.names() if key in lacking} if lacking else {},
         home=home,
+        barred=tuple(sorted(_named(desired).intersection(world.barred))),
     )
 
 
@@ -278,10 +281,10 @@ def _read(
         for nsid in {primary.nsid for primary in primaries}:
             keys.setdefault(nsid, []).append(key)
 
-    visit(namespaces, dict.fromkeys((*namespaces.names(), *sorted(named))), look)
+    barred = visit(namespaces, dict.fromkeys((*namespaces.names(), *sorted(named))), look)
     note(leaning, ROOT, root.links, lambda nsid: keys.get(nsid, [None])[0])
     keyed = {nsid: tuple(some) for nsid, some in keys.items()}
-    return _World(contents, keyed, owners, recorded.get(node, {}), leaning), values
+    return _World(contents, keyed, owners, recorded.get(node, {}), leaning, barred), values
 
 
 def _ends(devices: Iterable[Device]) -> dict[str, list[tuple[Slot, Endpoint]]]:
@@ -386,6 +389,8 @@ def _end(world: _World, contents: Contents, link: links.Link, key: str, values: 
         mtu_limit=_mtu_limit(link),
         master=_master(contents, link) if link.master else None,
         leaning=tuple(world.leaning.get((key, link.index), ())),
+        xdp=tuple(links.xdp_programs(link)) if link.xdp else (),
+        altnames=link.altnames,
     )
 
 

@@ -128,8 +128,10 @@ def _look_at_switches(
     """Notes where IPv6 is switched off that shall have IPv6 and says nothing of it. `default` is for links to come."""
     switches: dict[str, bool] = {}
     for place in places:
-        address = _first_missing(place.end.addresses, addresses.get(place.index, ()), attrgetter("text"))
-        route = None if address else _first_missing(place.end.routes, routes.get(place.index, ()), attrgetter("to"))
+        address = _first_missing(place.end.addresses, addresses.get(place.index, ()), lambda each: ":" in each.text)
+        route = None
+        if not address:
+            route = _first_missing(place.end.routes, routes.get(place.index, ()), attrgetter("needs_ipv6"))
         if (address or route) and place.end.sysctl.get(DISABLE_IPV6) != "0":
             name = names.get(place.index, "default")
             if name not in switches:
@@ -139,12 +141,12 @@ def _look_at_switches(
                 seen.taken.setdefault(place.slot, []).append(off)
 
 
-def _first_missing(wanted: tuple[T, ...], present: tuple[T, ...], text: Callable[[T], str]) -> T | None:
-    """The first one of IPv6 that is not there."""
+def _first_missing(wanted: tuple[T, ...], present: tuple[T, ...], needs_ipv6: Callable[[T], bool]) -> T | None:
+    """The first one that needs IPv6 and is not there."""
     if wanted == present:
         return None
     known = set(present)
-    return next((each for each in wanted if ":" in text(each) and each not in known), None)
+    return next((each for each in wanted if each not in known and needs_ipv6(each)), None)
 
 
 def _is_on(interface: str) -> bool:

@@ -17,7 +17,7 @@ def collisions(
     if live.home:
         yield from _at_home(wanted, devices, live)
     further = {key: space.altnames for key, space in live.namespaces.items() if space.altnames}
-    going = {(end.namespace, end.name) for device in gone for end in device.ends} if further else set()
+    going = {(end.namespace, end.name) for device in gone for end in device.ends}
     for name, device in devices.items():
         if device.kind == "external":
             continue
@@ -25,10 +25,13 @@ def collisions(
             yield from _further_names(device, further, going)
         if name in live.devices:
             yield from _too_large(device, live.devices[name])
+            yield from _names_taken_along(device, live.devices[name], devices, live, going)
 
 
 def described(key: str) -> str:
     """A namespace's key for people."""
+    if key == ROOT:
+        return "the namespace that nkform runs in"
     way, colon, rest = key.partition(":")
     return f"the namespace {key}" if not colon else f"the namespace of {'process ' if way == 'pid' else ''}{rest}"
 
@@ -99,6 +102,33 @@ def _further_names(
             path=("devices", device.name, "peer", "name") if side else ("devices", device.name),
             hint=f"use another name, or take it away: ip link property del dev {holder} altname {end.name}",
         )
+
+
+def _names_taken_along(
+    device: Device, found: Device, devices: Mapping[str, Device], live: Node, going: Collection[tuple[str, str]]
+) -> Iterator[Problem]:
+    """Further names of a peer that goes to another namespace, where somebody has or shall have them: they go along."""
+    if device.peer is None or found.peer is None or not found.peer.altnames:
+        return
+    if device.peer.namespace == found.peer.namespace:
+        return
+    if any(field.forces_replacement for field in device_fields(device, found)):
+        return  # a new pair has none of them
+    target = device.peer.namespace
+    there = live.namespaces.get(target, Namespace(target))
+    holders = {name: name for name in there.links} | dict(there.altnames)
+    holders = {name: holder for name, holder in holders.items() if (target, holder) not in going}
+    holders |= {end.name: end.name for each in devices.values() for end in each.ends if end.namespace == target}
+    inside = f" -n {found.peer.namespace}" if found.peer.namespace and ":" not in found.peer.namespace else ""
+    for name in found.peer.altnames:
+        if name in holders:
+            yield Problem(
+                "NK0480",
+                f"{found.peer.name} cannot go to {described(target)}: its further name {name} is one that"
+                f" {holders[name]} has, or shall have, there",
+                path=("devices", device.name, "peer", "namespace"),
+                hint=f"take it away: ip{inside} link property del dev {found.peer.name} altname {name}",
+            )
 
 
 def _too_large(device: Device, live: Device) -> Iterator[Problem]:

@@ -1,30 +1,53 @@
-"""What a spec asks of one device that no kernel can have at the same time, or that the kernel does by itself. Pure."""
+"""What a spec asks of a device that no kernel can have at the same time, or that the kernel does by itself. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from nkform.dataclass import replace
-from nkform.model import ADDR_GEN_MODE, FORCE_FORWARDING, FORWARDING, STABLE_SECRET, Device, Endpoint, Route
+from nkform.model import ADDR_GEN_MODE, FORCE_FORWARDING, FORWARDING, STABLE_SECRET, Device, Endpoint, Route, RouteKey
 from nkform.problem import Path, Problem
 
 MAIN = 254
 """RT_TABLE_MAIN (include/uapi/linux/rtnetlink.h): where the kernel puts the routes that come with addresses."""
+LOCAL = 255
+"""RT_TABLE_LOCAL: where it puts those to its own IPv4 addresses, and to the broadcast addresses of their networks."""
 PREFIX_METRIC_IPV4 = 0
 PREFIX_METRIC_IPV6 = 256
 """Their metrics: none in IPv4 (net/ipv4/fib_frontend.c, fib_add_ifaddr), IP6_RT_PRIO_ADDRCONF in IPv6."""
 
 
-def without_own_routes(device: Device) -> tuple[Device, list[Problem]]:
+KernelRoutes = Mapping[str, Mapping[RouteKey, Mapping[str, str]]]
+"""By namespace, the routes that the kernel makes with declared addresses: by their keys, and by the names of the ends
+that have such an address, the first one."""
+
+
+def kernel_routes(devices: Iterable[Device]) -> KernelRoutes:
+    """What the kernel makes, of the namespaces where a declared route might have the place of such a route."""
+    ends = [end for device in devices for end in device.ends]
+    spaces = {end.namespace for end in ends if any(_may_be_the_kernels(route) for route in end.routes)}
+    made: dict[str, dict[RouteKey, dict[str, str]]] = {}
+    for end in ends if spaces else ():
+        if end.namespace not in spaces:
+            continue
+        there = made.setdefault(end.namespace, {})
+        for address in end.addresses:
+            for key in _made_with(address.text, up=end.attrs.get("up") is not False):
+                there.setdefault(key, {}).setdefault(end.name, address.text)
+    return made
+
+
+def without_own_routes(device: Device, made: KernelRoutes) -> tuple[Device, list[Problem]]:
     """The device without the routes that the kernel makes itself, with an address: they are neither added nor removed.
 
-    And what stands in the way: a route cannot have the place of such a one.
+    And what stands in the way: a route cannot have the place of such a one, whichever end has the address.
     """
     problems: list[Problem] = []
     ends = list(device.ends)
     for side, end in enumerate(device.ends):
         path: Path = ("devices", device.name, "peer") if side else ("devices", device.name)
-        if own := _own_routes(end) if end.routes and end.addresses else {}:
+        there = made.get(end.namespace, {})
+        if own := {route: there[route.key] for route in end.routes if route.key in there}:
             problems += _told(end, own, path)
             ends[side] = replace(end, routes=tuple(route for route in end.routes if route not in own))
     if not problems:
@@ -43,13 +66,14 @@ def contradictions(device: Device) -> Iterator[Problem]:
         if not end.sysctl:
             continue
         path: Path = ("devices", device.name, "peer") if side else ("devices", device.name)
-        six = [a.text for a in end.addresses if ":" in a.text] + [r.to for r in end.routes if ":" in r.to]
+        six = [a.text for a in end.addresses if ":" in a.text]
+        six += [f"a route to {route.text}" for route in end.routes if route.needs_ipv6]
         if six and end.sysctl.get("ipv6.disable_ipv6", "0") != "0":
             yield Problem(
                 "NK0454",
                 f"IPv6 is switched off on {end.name}, which shall have {six[0]}",
                 path=(*path, "sysctl", "ipv6", "disable_ipv6"),
-                hint="take `disable_ipv6` out, or the IPv6 addresses and routes",
+                hint="take `disable_ipv6` out, or the IPv6 addresses, routes and gateways",
             )
         if end.sysctl.get(ADDR_GEN_MODE) == BY_SECRET[1] and not end.sysctl.get(STABLE_SECRET):
             yield Problem(
@@ -109,40 +133,46 @@ def forwarding(device: Device, features: Collection[str]) -> tuple[Device, list[
     return replace(device, primary=ends[0], peer=ends[1] if len(ends) > 1 else None), problems
 
 
-def _own_routes(end: Endpoint) -> dict[Route, str]:
-    """The declared routes that have the place of one of the kernel's, and the address that this one comes with."""
-    some = [route for route in end.routes if _may_be_the_kernels(route)]
-    if not some:
-        return {}
-    networks: dict[str, str] = {}
-    for address in end.addresses:
-        networks.setdefault(_network(address.text), address.text)
-    return {route: networks[route.to] for route in some if route.to in networks}
-
-
 def _may_be_the_kernels(route: Route) -> bool:
+    """Whether an address can come with a route of this key."""
+    ipv6, host_route = ":" in route.to, route.to.endswith("/32")
+    if route.table == LOCAL:
+        return not ipv6 and route.metric == PREFIX_METRIC_IPV4 and host_route
     if route.table != MAIN:
         return False
-    if ":" in route.to:
+    if ipv6:
         return route.metric == PREFIX_METRIC_IPV6
-    return route.metric == PREFIX_METRIC_IPV4 and not route.to.endswith(("/32", "/0"))
+    return route.metric == PREFIX_METRIC_IPV4 and not host_route and not route.to.endswith("/0")
 
 
-def _network(text: str) -> str:
-    """The network of an address with its prefix length, in canonical text."""
+def _made_with(text: str, *, up: bool) -> Iterator[RouteKey]:
+    """The keys of the routes that come with an address, but for those of IPv6 that no spec can declare.
+
+    Most come when the end is up (net/ipv4/fib_frontend.c, fib_add_ifaddr; net/ipv6/addrconf.c).
+    """
     from ipaddress import ip_interface  # few specs come here, and it takes long to import
 
-    return str(ip_interface(text).network)
+    interface = ip_interface(text)
+    network = interface.network
+    if interface.version == 6:
+        if up:
+            yield MAIN, str(network), PREFIX_METRIC_IPV6
+        return
+    yield LOCAL, f"{interface.ip}/32", PREFIX_METRIC_IPV4
+    if up and network.prefixlen < 32:
+        yield MAIN, str(network), PREFIX_METRIC_IPV4
+    if up and network.prefixlen < 31:  # RFC 3021: the others have no broadcast address
+        yield LOCAL, f"{network.broadcast_address}/32", PREFIX_METRIC_IPV4
 
 
-def _told(end: Endpoint, own: dict[Route, str], path: Path) -> Iterator[Problem]:
+def _told(end: Endpoint, own: Mapping[Route, Mapping[str, str]], path: Path) -> Iterator[Problem]:
     for place, route in enumerate(end.routes):
         if route not in own:
             continue
         where: Path = (*path, "routes", place)
-        address = own[route]
-        host = address.partition("/")[0]
-        if route.via is None and not route.mtu and route.src in (None, host if ":" not in host else None):
+        holder = end.name if end.name in own[route] else next(iter(own[route]))
+        address = own[route][holder]
+        if holder == end.name and _is_the_kernels(route, address):
             yield Problem(
                 "NK0452",
                 f"the kernel makes the route to {route.to} itself, with the address {address} of {end.name}",
@@ -153,8 +183,17 @@ def _told(end: Endpoint, own: dict[Route, str], path: Path) -> Iterator[Problem]
         else:
             yield Problem(
                 "NK0453",
-                f"the route to {route.to} cannot be had: with the address {address} of {end.name}, the kernel makes "
+                f"the route to {route.to} cannot be had: with the address {address} of {holder}, the kernel makes "
                 f"one with the same destination, table and metric itself",
                 path=where,
-                hint="give it a `metric` of its own, or the address a longer prefix",
+                hint="give it a `metric` of its own, or "
+                + ("take it out" if route.table == LOCAL else "the address a longer prefix"),
             )
+
+
+def _is_the_kernels(route: Route, address: str) -> bool:
+    """Whether a route with the key of the kernel's, for an address of the same end, is just that one."""
+    host = address.partition("/")[0]
+    return (
+        route.table == MAIN and not route.via and not route.mtu and route.src in (None, host if "." in host else None)
+    )

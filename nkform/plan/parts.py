@@ -57,7 +57,8 @@ NOTHING = Without()
 
 def absent(desired: Node, live: Node) -> tuple[Without, tuple[Problem, ...]]:
     """What may be absent and is, with the devices that need it; and what to tell of that."""
-    spaces = [n for n, space in desired.namespaces.items() if space.optional and n not in live.namespaces]
+    there = {*live.namespaces, *live.barred}
+    spaces = [n for n, space in desired.namespaces.items() if space.optional and n not in there]
     devices = [n for n, device in desired.devices.items() if device.optional and n not in live.devices]
     if not spaces and not devices:
         return NOTHING, ()

@@ -35,10 +35,10 @@ from nkform.plan.actions import (
     namespace_of,
 )
 from nkform.plan.changes import Change, Plan
-from nkform.plan.collisions import collisions
+from nkform.plan.collisions import collisions, described
 from nkform.plan.compare import FieldChange, device_fields, end_actions, end_fields
 from nkform.plan.contradictions import IPV6_MTU
-from nkform.plan.parts import absent
+from nkform.plan.parts import Name, absent
 from nkform.plan.phases import Phases
 from nkform.plan.preconditions import in_place, preconditions
 from nkform.plan.resolve import resolve
@@ -73,13 +73,14 @@ def build(
     targets: Collection[str] = (),
     resolved: Mapping[str, Device] | None = None,
     retake: bool = False,
-    readopt: Collection[str] = (),
+    readopt: Collection[Name] = (),
 ) -> Plan:
     """Compares and orders. Raises NkformError with all that cannot be.
 
     `programs` tells the digests of programs. `resolved` are the devices of an earlier plan of the same spec, where the
     spec's meaning has been worked out already. `retake`: what others have put in the place of an address or a route of
-    ours is no obstacle to having it again. `readopt` are devices that were ours and have lost their mark.
+    ours is no obstacle to having it again. `readopt` are devices and namespaces that were ours and have lost their
+    mark.
     """
     problems: list[Problem] = []
     desired = desired.at_home(live.home)
@@ -130,22 +131,44 @@ def replaced(plan: Plan) -> list[Device]:
     return [c.before for c in plan.changes if c.operation == "replace" and isinstance(c.before, Device)]
 
 
+def leaving(plan: Plan) -> list[Device]:
+    """The pairs whose peers go to another namespace, as they are."""
+    return [
+        c.before
+        for c in plan.changes
+        if isinstance(c.before, Device) and isinstance(c.after, Device) and _leaves(c.before, c.after)
+    ]
+
+
+def _leaves(before: Device, after: Device) -> bool:
+    return bool(before.peer and after.peer and before.peer.namespace != after.peer.namespace)
+
+
 def with_losses(plan: Plan, more: Mapping[str, Collection[str]]) -> Plan:
-    """A plan whose warnings say what others lose, with what was found out of the pairs that it makes anew."""
+    """A plan whose warnings say what others lose, with what was found out of the pairs that it makes anew or moves."""
     kept = [problem for problem in plan.warnings if problem.code != LOSSES]
     return replace(plan, warnings=(*kept, *_losses(plan.changes, more)))
 
 
 def _losses(changes: Collection[Change], more: Mapping[str, Collection[str]] = NONE) -> Iterator[Problem]:
-    """What others lose with the pairs that are made anew; `more` in words, by the device's name."""
+    """What others lose with the pairs that are made anew, and where a peer goes to another namespace; `more` in words,
+    by the device's name."""
     for change in changes:
         before, after = change.before, change.after
-        if change.operation != "replace" or not isinstance(before, Device) or not isinstance(after, Device):
+        if not isinstance(before, Device) or not isinstance(after, Device):
             continue
-        if gone := [*replacement.lost(before, after), *more.get(change.name, ())]:
+        if change.operation == "replace":
+            some, what = replacement.lost(before, after), f"with the old pair of {change.name} goes"
+        elif before.peer and after.peer and _leaves(before, after):
+            some = replacement.left_behind(before, after)
+            way = f"from {described(before.peer.namespace)} to {described(after.peer.namespace)}"
+            what = f"as {before.peer.name} goes {way}, it loses or leaves behind"
+        else:
+            continue
+        if gone := [*some, *more.get(change.name, ())]:
             yield Problem(
                 LOSSES,
-                f"with the old pair of {change.name} goes what is not nkform's: {', '.join(gone)}",
+                f"{what} what is not nkform's: {', '.join(gone)}",
                 path=("devices", change.name),
                 hint="put it back afterwards",
                 severity="warning",

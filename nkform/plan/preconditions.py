@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 
 from nkform.model import ROOT, Device, Endpoint, Namespace, Node, Route, Taken, host
+from nkform.plan.collisions import described
 from nkform.plan.compare import device_fields
 from nkform.plan.contradictions import IPV6_MTU
+from nkform.plan.parts import Name
 from nkform.problem import Path, Problem
 
 ETHERNET_MTU = 1500
@@ -21,13 +23,15 @@ def preconditions(
     devices: Mapping[str, Device],
     live: Node,
     adopt: bool,
-    readopt: Collection[str],
+    readopt: Collection[Name],
 ) -> Iterator[Problem]:
     """What stands in the way of a plan: things of others, things that are missing."""
     for name, namespace in wanted.items():
         found = live.namespaces.get(name)
         path: Path = ("namespaces", name)
-        if found is None and name in live.occupied:
+        if found is None and name in live.barred:
+            yield _barred(name, path)
+        elif found is None and name in live.occupied:
             yield Problem(
                 "NK0457",
                 f"{live.occupied[name]} is there, and leads to no namespace",
@@ -42,17 +46,30 @@ def preconditions(
                 hint=f"make it first, or write `{name}: {{create: true}}`",
             )
         elif found is not None and namespace.create and found.owner != node:
-            yield from _foreign(f"namespace {name}", found.owner, path, adopt)
+            yield from _foreign(f"namespace {name}", found.owner, path, adopt or ("namespace", name) in readopt)
     there = {ROOT, *live.namespaces, *wanted, *(d.peer.namespace for d in live.devices.values() if d.peer)}
     for name, device in devices.items():
-        yield from _device_obstacles(node, device, live, adopt or name in readopt)
-        if device.peer and device.peer.namespace not in there:
+        yield from _device_obstacles(node, device, live, adopt or ("device", name) in readopt)
+        if device.peer and device.peer.namespace in there:
+            continue
+        if device.peer and device.peer.namespace in live.barred:
+            yield _barred(device.peer.namespace, ("devices", name, "peer", "namespace"))
+        elif device.peer:
             yield Problem(
                 "NK0410",
                 f"there is no namespace {device.peer.namespace}",
                 path=("devices", name, "peer", "namespace"),
                 hint="the process has ended, or the path leads to no namespace",
             )
+
+
+def _barred(key: str, path: Path) -> Problem:
+    return Problem(
+        "NK0417",
+        f"{described(key)} is there, and nkform may not enter it",
+        path=path,
+        hint="run nkform as root outside of containers and user namespaces, where it may; or use another namespace",
+    )
 
 
 def _foreign(what: str, owner: str | None, path: Path, adopt: bool) -> Iterator[Problem]:
@@ -121,7 +138,9 @@ def _too_small(device: Device, found: Device) -> Iterator[Problem]:
     for side, (end, there) in enumerate(zip(device.ends, found.ends, strict=False)):
         mtu = there.attrs.get("mtu")
         six = [address.text for address in end.addresses if ":" in address.text]
-        six += [f"a route to {route.to}" for route in end.routes if ":" in route.to]
+        # The kernel keeps an IPv4 route through an IPv6 gateway when its device loses IPv6, but takes no new one.
+        coming = (route for route in end.routes if ":" in route.to or route not in there.routes)
+        six += [f"a route to {route.text}" for route in coming if route.needs_ipv6]
         six += [f"the sysctl {key}" for key in end.sysctl if key.startswith("ipv6.")]
         if six and "mtu" not in end.attrs and isinstance(mtu, int) and mtu < IPV6_MIN_MTU:
             yield Problem(
@@ -204,12 +223,12 @@ def _in_place(taken: Taken, end: Endpoint, path: Path) -> Problem:
             hint="write another gateway, or take the address away from the other device",
         )
     if taken.why == "off":
-        what = taken.address.text if taken.address else f"a route to {taken.route.to}" if taken.route else "IPv6"
+        what = taken.address.text if taken.address else f"a route to {taken.route.text}" if taken.route else "IPv6"
         return Problem(
             "NK0454",
             f"IPv6 is switched off on {where}, which shall have {what}",
             path=(*path, "addresses", end.addresses.index(taken.address)) if taken.address else (*path, "routes"),
-            hint="write `sysctl: {ipv6: {disable_ipv6: 0}}`, or take its IPv6 addresses and routes out",
+            hint="write `sysctl: {ipv6: {disable_ipv6: 0}}`, or take its IPv6 addresses, routes and gateways out",
         )
     if taken.address is not None:
         return Problem(

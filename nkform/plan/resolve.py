@@ -26,11 +26,15 @@ from nkform.model import (
     Value,
 )
 from nkform.plan.chains import completed, needs_programs
-from nkform.plan.contradictions import BY_SECRET, contradictions, forwarding, with_modes, without_own_routes
+from nkform.plan.contradictions import (
+    BY_SECRET,
+    contradictions,
+    forwarding,
+    kernel_routes,
+    with_modes,
+    without_own_routes,
+)
 from nkform.problem import Path, Problem
-
-MAX_ROOM = 65535
-"""IFLA_NETKIT_HEADROOM and _TAILROOM are u16. Bytes."""
 
 ALIKE = 1024
 """Sets of attributes that are remembered: a node has few that differ."""
@@ -59,7 +63,12 @@ def resolve(desired: Node, features: Collection[str], rooms: Mapping[str, Room])
         problems += noted
         filled, unknown = _with_room(_as_kind(whole), rooms)
         problems += unknown
-        filled, noted = without_own_routes(filled)
+        devices[name] = filled
+    made = kernel_routes(device for device in devices.values() if device.kind != "external")
+    for name, device in devices.items():
+        if device.kind == "external":
+            continue
+        filled, noted = without_own_routes(device, made)
         problems += noted
         problems += contradictions(filled)
         filled = with_modes(filled)
@@ -198,7 +207,7 @@ def _with_room(device: Device, rooms: Mapping[str, Room]) -> tuple[Device, list[
     for name, value in device.attrs.items():
         if not isinstance(value, RoomFor):
             continue
-        total = 0
+        total, most = 0, BY_NAME[name].schema["maximum"]
         for place, other in enumerate(value.devices):
             path: Path = ("devices", device.name, name, "for", place)
             room = rooms.get(other)
@@ -216,15 +225,16 @@ def _with_room(device: Device, rooms: Mapping[str, Room]) -> tuple[Device, list[
                     )
                 )
             total += needed or 0
-        if total > MAX_ROOM:
+        if total > most:
             problems.append(
                 Problem(
                     "NK0405",
-                    f"these devices need {total} bytes of {name} together; a netkit has at most {MAX_ROOM}",
+                    f"these devices need {total} bytes of {name} together; nkform gives a netkit at most {most}",
                     path=("devices", device.name, name),
+                    hint="name fewer devices, or give a number of bytes",
                 )
             )
-        attrs[name] = min(total, MAX_ROOM)
+        attrs[name] = min(total, most)
     return replace(device, attrs=attrs), problems
 
 

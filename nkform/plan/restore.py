@@ -6,14 +6,14 @@ killed and run again.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 from nkform.dataclass import replace
 from nkform.model import ROOT, After, Device, Endpoint, First, Hook, Last, Namespace, Node, Position
 from nkform.plan.actions import SetMark, chain_of
 from nkform.plan.changes import Change, Plan
 from nkform.plan.compare import FieldChange
-from nkform.plan.parts import NOTHING, Without
+from nkform.plan.parts import NOTHING, Name, Without
 from nkform.plan.plan import build
 
 
@@ -35,7 +35,7 @@ def declared(before: Node, live: Node) -> Node:
 def plan(before: Node, live: Node, features: Collection[str], without: Without = NOTHING) -> Plan:
     """What leads back, but for what is to be left alone. Raises NkformError where something of others is in the way."""
     desired, live = without.trim(declared(before, live), live)
-    readopt = [name for name in desired.devices if _lost_its_mark(before.devices[name], live.devices.get(name), before)]
+    readopt = [*_devices_unmarked(desired, before, live), *_namespaces_let_go(desired, before, live)]
     found = build(desired, live, features=features, resolved=desired.devices, retake=True, readopt=readopt)
     freed = [
         name
@@ -53,6 +53,20 @@ def _concerns(device: Device, live: Device | None, node: str) -> bool:
     if device.kind == "external":
         return live is not None and live.index == device.index
     return device.owner == node or (device.owner is None and live is not None and live.owner == node)
+
+
+def _devices_unmarked(desired: Node, before: Node, live: Node) -> Iterator[Name]:
+    for name in desired.devices:
+        if _lost_its_mark(before.devices[name], live.devices.get(name), before):
+            yield "device", name
+
+
+def _namespaces_let_go(desired: Node, before: Node, live: Node) -> Iterator[Name]:
+    """Those that were ours and are the same ones still, but nobody's."""
+    for name in desired.namespaces:
+        old, now = before.namespaces[name], live.namespaces.get(name)
+        if now is not None and old.owner == before.name and now.owner is None and now.cookie == old.cookie != 0:
+            yield "namespace", name
 
 
 def _lost_its_mark(device: Device, live: Device | None, before: Node) -> bool:

@@ -239,9 +239,8 @@ def _check_mtu(data: Data, path: Path, context: Context) -> None:
     if mtu is None or mtu >= 1280:
         return
     for end in (data, data.get("peer") or {}):
-        six = any(address and ":" in address for address in end.get("addresses", ()))
-        if six or (end.get("sysctl") or {}).get("ipv6"):
-            hint = f"write mtu: 1280 or more, or take the IPv6 {'addresses' if six else 'sysctls'} out"
+        if six := _needs_ipv6(end, up=bool(end.get("up", data.get("up", True)))):
+            hint = f"write mtu: 1280 or more, or take the IPv6 {six} out"
             context.report(
                 "NK0312",
                 f"with an MTU of {mtu} the kernel drops IPv6, which needs 1280",
@@ -249,3 +248,13 @@ def _check_mtu(data: Data, path: Path, context: Context) -> None:
                 hint,
             )
             return
+
+
+def _needs_ipv6(end: Data, *, up: bool) -> str:
+    """What of an end needs IPv6: "" if nothing does. One that is down has no routes."""
+    if any(address and ":" in address for address in end.get("addresses", ())):
+        return "addresses"
+    if (end.get("sysctl") or {}).get("ipv6"):
+        return "sysctls"
+    texts = (route.get(key) for route in end.get("routes", ()) if route and up for key in ("to", "via", "src"))
+    return "routes" if any(text and ":" in text for text in texts) else ""

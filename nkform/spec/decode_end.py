@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from socket import AF_INET, AF_INET6
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from nkform.spec.decode import Context
 
 _ANY: Mapping[int, Prefix] = {AF_INET: Prefix(AF_INET, 0, 0, "0.0.0.0"), AF_INET6: Prefix(AF_INET6, 0, 0, "::")}
+_MAIN = 254
+_RULED: Mapping[int, tuple[int, ...]] = {AF_INET: (255, _MAIN, 253), AF_INET6: (255, _MAIN)}
+"""The tables that every namespace has rules for: local, main and (IPv4 alone) default (net/ipv4/fib_rules.c,
+net/ipv6/fib6_rules.c)."""
 _MIN_MTU_IPV6 = 1280
 _SYSCTL_MOST = (1 << 31) - 1
 """What they are kept in is an int, but for this one (net/ipv4/devinet.c, net/ipv6/addrconf.c)."""
@@ -73,8 +77,8 @@ def _routes(
     given: Sequence[Mapping[str, Any] | None], addresses: list[Prefix], namespace: str, path: Path, context: Context
 ) -> tuple[Route, ...]:
     routes: list[Route] = []
-    direct: list[Prefix] = []
-    gateways: list[tuple[Prefix, Path]] = []
+    direct: list[tuple[int, Prefix]] = []
+    gateways: list[tuple[int, Prefix, Path]] = []
     own = Own(addresses)
     for index, data in enumerate(given):
         if data is None or "to" not in data:
@@ -85,19 +89,36 @@ def _routes(
             continue
         route, to, via = decoded
         if via is None:
-            direct.append(to)
+            direct.append((route.table, to))
         elif fault := own.rules_out(via, onlink=route.onlink):
             context.report("NK0310", f"{via.text} {fault}: it is no gateway", (*where, "via"), "")
         elif not route.onlink and not (via.family == AF_INET6 and is_link_local(via)):
-            gateways.append((via, (*where, "via")))
+            gateways.append((route.table, via, (*where, "via")))
         routes.append(route)
         context.seen.route(namespace, route, where)
-    networks = Networks([*addresses, *direct]) if gateways else None
-    for gateway, where in gateways:
-        if networks and not networks.reach(gateway):
-            hint = "add onlink: true, or a route or an address that covers it"
-            context.warn("NK0313", f"nothing says that {gateway.text} can be reached through this device", where, hint)
+    for gateway, where in _unreachable(gateways, addresses, direct):
+        hint = "add onlink: true, or a route or an address that covers it"
+        context.warn("NK0313", f"nothing says that {gateway.text} can be reached through this device", where, hint)
     return tuple(routes)
+
+
+def _unreachable(
+    gateways: Sequence[tuple[int, Prefix, Path]], addresses: Sequence[Prefix], direct: Sequence[tuple[int, Prefix]]
+) -> Iterator[tuple[Prefix, Path]]:
+    """The gateways that the kernel will not find, each with its path; they are given with the tables of their routes.
+
+    It looks in the route's own table, and then in those that the rules name that each namespace begins with
+    (net/ipv4/fib_semantics.c, fib_check_nh_nongw; net/ipv6/route.c, ip6_route_check_nh).
+    """
+    by_table: dict[int, list[Prefix]] = {}
+    for table, to in direct if gateways else ():
+        by_table.setdefault(table, []).append(to)
+    by_table.setdefault(_MAIN, []).extend(addresses)
+    known = {table: Networks(prefixes) for table, prefixes in by_table.items()} if gateways else {}
+    for table, gateway, path in gateways:
+        looked_at = {table, *_RULED[gateway.family]}
+        if not any(known[each].reach(gateway) for each in looked_at if each in known):
+            yield gateway, path
 
 
 def _route(data: Mapping[str, Any], path: Path, context: Context) -> tuple[Route, Prefix, Prefix | None] | None:
@@ -115,7 +136,7 @@ def _route(data: Mapping[str, Any], path: Path, context: Context) -> tuple[Route
     metric = data.get("metric") or (0 if to.family == AF_INET else _METRIC_IPV6)
     route = Route(
         str(to), via.text if via else None, data.get("onlink", False), src.text if src else None, metric,
-        data.get("table", 254), data.get("mtu", 0),
+        data.get("table", _MAIN), data.get("mtu", 0),
     )  # fmt: skip
     if context.count() == before and not context.broken:
         context.routes[alike] = route, to, via

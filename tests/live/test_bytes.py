@@ -14,6 +14,7 @@ import pytest
 from tests.live.processes import until
 from tests.live.support import Node, ip, link
 from tests.live.test_pairs import veth
+from tests.unit.templates import write
 
 pytestmark = pytest.mark.usefixtures("made_once")
 
@@ -215,3 +216,23 @@ def test_a_question_is_asked_and_answered_at_a_terminal(node: Node, answer: byte
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == code
     assert b"\x1b[32m" in said
     assert b"\0" not in said
+
+
+def test_a_folder_of_templates_may_have_any_name(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = node.folder / os.fsdecode(b"\xff")
+    here.mkdir()
+    monkeypatch.chdir(here)
+    write(here / "own")
+    spec = {**veth(), "templates": ["own"], "programs": {"mine": {"template": "mine"}}}
+    spec["devices"]["to-a"]["programs"] = {"peer": ["mine"]}
+    node.path = here / "spec.yaml"
+    node.apply(spec)
+    assert "mine" in node.run("status").out
+    spec["devices"]["to-a"]["mtu"] = 1400
+    node.write(spec)
+    assert node.run("plan", "spec.yaml", "-o", "kept").code == 0
+    assert node.run("apply", "kept").code == 0
+    (here / "own" / "mine" / "program.bpf.c.j2").write_text("{% if")
+    error = node.refused(spec)
+    assert "NK0720" in error
+    assert "program.bpf.c.j2:1" in error

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,9 @@ from tests.live.support import Node, ip, link, links, needs
 from tests.live.whole import differences, whole
 
 pytestmark = pytest.mark.usefixtures("made_once")
+
+LINUX_CAPABILITY_VERSION_3, CAP_NET_BIND_SERVICE, CAP_SYS_PTRACE = 0x20080522, 10, 19
+"""include/uapi/linux/capability.h"""
 
 
 def pair(name: str, namespace: str = "", **more: Any) -> dict[str, Any]:
@@ -67,6 +73,52 @@ def test_what_can_be_applied_is_applied_and_the_rest_is_named(node: Node, absent
     assert "error[" in said
     assert node.run("rollback", "-y").code == 0
     assert differences(before, whole()) == []
+
+
+@pytest.fixture
+def stranger() -> Iterator[int]:
+    """A process with a network of its own, which nkform may not look into: it has rights that nkform lacks."""
+    with subprocess.Popen(["unshare", "--net", "sleep", "1000"]) as process:
+        until(lambda: Path(f"/proc/{process.pid}/comm").read_text() == "sleep\n")
+        yield process.pid
+        process.kill()
+
+
+def with_less_rights() -> None:
+    """Gives up the right to look into processes that have more, and another one, so that some have more (capset(2))."""
+    header = (ctypes.c_uint32 * 2)(LINUX_CAPABILITY_VERSION_3, 0)
+    sets = (ctypes.c_uint32 * 6)()
+    libc = ctypes.CDLL(None)
+    assert libc.capget(header, sets) == 0
+    for place in range(3):  # effective, permitted, inheritable
+        sets[place] &= ~(1 << CAP_SYS_PTRACE | 1 << CAP_NET_BIND_SERVICE)
+    assert libc.capset(header, sets) == 0
+
+
+@pytest.mark.parametrize("way", ["process", "path", "name", "optional", "to be made"])
+def test_a_namespace_that_nkform_may_not_enter_is_in_the_way_of_its_device_alone(
+    node: Node, way: str, stranger: int
+) -> None:
+    path = f"/proc/{stranger}/ns/net"
+    keys: dict[str, Any] = {"process": {"pid": stranger}, "path": {"path": path}}
+    some = spec(x={**pair("x"), "peer": {"name": "p-x", "namespace": keys.get(way, "gone")}})
+    del some["namespaces"]["gone"]
+    if way not in keys:
+        Path("/run/netns").mkdir(parents=True, exist_ok=True)
+        Path("/run/netns/gone").symlink_to(path)
+        some["namespaces"]["gone"] = {"optional": {"optional": True}, "to be made": {"create": True}}.get(way, {})
+    node.write(some)
+    for words in ("plan",), ("apply", "-y"), ("apply", "-y", "--keep-going"):
+        run = Process(*words, str(node.path), prepare=with_less_rights)
+        assert run.ended() == 1
+        assert "NK0417" in run.said
+        assert "NK0601" not in run.said
+        assert {"v0", "x"} & links() == ({"v0"} if "--keep-going" in words else set())
+    some["devices"].pop("x")
+    some["namespaces"].pop("gone", None)
+    node.write(some)
+    run = Process("plan", str(node.path), "--detailed-exitcode", prepare=with_less_rights)
+    assert run.ended() == 0, run.said
 
 
 def test_nothing_in_the_way_is_an_apply_like_any_other(node: Node) -> None:

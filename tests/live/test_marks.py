@@ -169,3 +169,20 @@ def test_a_namespace_that_could_not_be_taken_over_is_not_on_record(node: Node) -
     assert owned.read("w") == {}
     assert node.run("destroy", "-y", str(node.path)).code == 0
     assert names() == {"a"}
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../evil", "../../tmp/evil", "@machine", "x" * 64])
+def test_an_alias_that_names_no_node_marks_nothing(node: Node, name: str) -> None:
+    """Names become parts of paths below /run/nkform."""
+    ip("link", "add", "to-a", "type", "veth", "peer", "name", "far")
+    ip("link", "set", "to-a", "alias", f"nkform:{name}")
+    before = {*Path("/run").rglob("*"), *Path("/tmp").glob("evil*")}
+    spec = veth()
+    assert "NK0412" in node.refused(spec)
+    assert "NK0605" in node.run("status").err
+    for words in ("destroy", "-y"), ("status",), ("show",), ("confirm",), ("rollback", "-y"), ("recover", "-y"):
+        outcome = node.run(*words, "--node", name)
+        assert outcome.code == 1
+        assert "NK0605" in outcome.err or (words[0], name) == ("destroy", "")
+    assert {*Path("/run").rglob("*"), *Path("/tmp").glob("evil*")} == before
+    assert "to-a" in links()

@@ -141,6 +141,52 @@ def test_the_kernels_own_route_to_a_subnet_is_known(node: Node, family: str) -> 
     node.apply(made)
 
 
+@pytest.mark.parametrize(
+    ("address", "route"),
+    [("10.0.0.1/24", {"to": "10.0.0.0/24"}), ("fd00::1/64", {"to": "fd00::/64", "metric": 256})],
+    ids=["IPv4", "IPv6"],
+)
+@pytest.mark.parametrize("far", [False, True], ids=["primary", "peer"])
+def test_the_kernels_own_route_to_a_subnet_of_another_end_is_known(
+    node: Node, address: str, route: dict[str, Any], far: bool
+) -> None:
+    ends: list[Spec] = [{"addresses": [address]}, {"routes": [route]}]
+    devices = {
+        f"v{place}": {"kind": "veth", **({} if far else end), "peer": {"name": f"eth{place}", **(end if far else {})}}
+        for place, end in enumerate(ends)
+    }
+    made: Spec = {"version": 1, "node": "w", "devices": devices}
+    error = node.refused(made)
+    assert "NK0453" in error
+    assert f"{address} of {'eth0' if far else 'v0'}" in error
+    ends[1]["routes"] = [{**route, "metric": 7}]
+    (devices["v1"]["peer"] if far else devices["v1"]).update(ends[1])
+    node.apply(made)
+    node.destroy()
+    ends[1]["routes"] = [route]
+    (devices["v1"]["peer"] if far else devices["v1"]).update(ends[1])
+    devices["v0"]["up"] = False  # then the kernel makes none
+    node.apply(made)
+
+
+@pytest.mark.parametrize("place", ["v0", "v1"])
+@pytest.mark.parametrize("to", ["10.0.0.1/32", "10.0.0.255/32"])
+def test_the_kernels_own_routes_in_the_local_table_are_known(node: Node, to: str, place: str) -> None:
+    devices: dict[str, Spec] = {name: {"kind": "veth", "peer": {"name": f"{name}p"}} for name in ("v0", "v1")}
+    devices["v0"]["addresses"] = ["10.0.0.1/24"]
+    devices[place]["routes"] = [{"to": to, "table": 255}]
+    made: Spec = {"version": 1, "node": "w", "devices": devices}
+    assert "NK0453" in node.refused(made)
+    for other in ({"to": "10.0.0.0/32", "table": 255}, {"to": to, "table": 255, "metric": 7}, {"to": to}):
+        devices[place]["routes"] = [other]
+        node.apply(made)
+
+
+def test_a_network_without_a_broadcast_address_has_no_route_to_it(node: Node) -> None:
+    device = {"addresses": ["10.0.0.0/31"], "routes": [{"to": "10.0.0.1/32", "table": 255}]}
+    node.apply({"version": 1, "node": "w", "devices": {"v0": {"kind": "veth", **device, "peer": {"name": "v0p"}}}})
+
+
 def test_the_kernels_own_route_of_an_address_of_others_is_known(node: Node) -> None:
     made = spec("8")
     node.apply(made)
@@ -204,6 +250,34 @@ def test_an_adoption_can_be_regretted(node: Node, kind: str, way: str) -> None:
         assert node.changes(made) == []
         assert node.run("rollback", "-y").code == 0
     node.apply(made, "--adopt")
+
+
+@pytest.mark.parametrize("more", [False, True], ids=["alone", "with a pair"])
+def test_a_rollback_goes_forward_again_to_an_adopted_namespace(node: Node, more: bool) -> None:
+    ip("netns", "add", "web")
+    made: Spec = {"version": 1, "node": "w", "namespaces": {"web": {"create": True}}}
+    if more:
+        made["devices"] = {"v0": {"kind": "veth", "peer": {"name": "eth0", "namespace": "web"}}}
+    before = whole()
+    node.apply(made, "--adopt")
+    after = whole()
+    for state in (before, after, before, after):
+        outcome = node.run("rollback", "-y")
+        assert outcome.code == 0, outcome.err
+        assert differences(state, whole()) == []
+        assert "web" in ip("netns")
+    assert node.changes(made) == []
+
+
+def test_another_namespace_of_that_name_is_not_taken_over_by_a_rollback(node: Node) -> None:
+    ip("netns", "add", "web")
+    made: Spec = {"version": 1, "node": "w", "namespaces": {"web": {"create": True}}}
+    node.apply(made, "--adopt")
+    assert node.run("rollback", "-y").code == 0
+    ip("netns", "del", "web")
+    ip("netns", "add", "web")
+    assert "NK0412" in node.run("rollback", "-y").err
+    assert "NK0412" in node.refused(made)
 
 
 def test_going_back_marks_what_has_lost_its_mark(node: Node) -> None:

@@ -23,7 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "gateways": set(),
     "entries": {"model"},
     "kernel": {"model", "attributes", "features", "files"},
-    "document": {"attributes", "problem", "files"},
+    "document": {"model", "attributes", "problem", "files"},
     "bpf": {"model", "entries", "problem", "data", "files", "kernel", "features", "document"},
     "spec": {"model", "attributes", "features", "problem", "data", "files", "gateways", "document"},
     "observe": {"model", "attributes", "entries", "kernel", "serial", "gateways"},

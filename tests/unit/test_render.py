@@ -12,7 +12,7 @@ from nkform.bpf.diagnose import template_line
 from nkform.bpf.render import ENGINES
 from nkform.model import Filled
 from nkform.problem import NkformError
-from tests.unit.templates import FACTS, body, rendered, template
+from tests.unit.templates import FACTS, body, rendered, template, write
 
 TEMPLATES = catalogue()
 L2 = replace(FACTS, mode="l2")
@@ -294,3 +294,20 @@ def test_what_is_wrong_with_a_filled_map_is_told(tmp_path: Path, before: str, st
     with pytest.raises(NkformError) as caught:
         rendered(of_set(tmp_path, statement, before), {"ports": [1]})
     assert said in caught.value.problems[0].message
+
+
+@engines
+def test_a_template_below_a_path_that_is_no_text_is_rendered_and_its_faults_are_placed(
+    engine: str, tmp_path: Path
+) -> None:
+    """Names of files are bytes."""
+    base = tmp_path / "\udcff"
+    good = rendered(template(base, program=body('#include "mine.h"'), header="int x;\n"), engine=engine)
+    assert good.places[-2] == (str(base / "mine" / "program.bpf.c.j2"), 6)
+    elsewhere = template(tmp_path, program=body('#include "mine.h"'), header="int x;\n")
+    assert good.structure == rendered(elsewhere, engine=engine).structure
+    with pytest.raises(NkformError) as caught:
+        rendered(catalogue([write(base, "bad", program=body("{{ absent }}"))])["bad"], engine=engine)
+    position = caught.value.problems[0].position
+    assert position is not None
+    assert (position.file, position.line) == (str(base / "bad" / "program.bpf.c.j2"), 5)

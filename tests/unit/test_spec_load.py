@@ -188,6 +188,23 @@ def test_a_gateway_that_nothing_covers_is_warned_of() -> None:
     assert loads(text.replace("10.0.1.1", "10.0.0.2")).warnings == ()
 
 
+@pytest.mark.parametrize(("network", "gateway"), [("10.9.0.0/24", "10.9.0.1"), ("fd09::/64", "fd09::1")])
+@pytest.mark.parametrize(
+    ("there", "here", "warned"),
+    [
+        (100, 254, True), (100, 100, False), (100, 101, True), (254, 100, False), (255, 254, False), (255, 100, False),
+        (253, 254, None),
+    ],
+)  # fmt: skip
+def test_a_gateway_is_looked_for_in_the_routes_own_table_and_in_those_with_rules(
+    network: str, gateway: str, there: int, here: int, warned: bool | None
+) -> None:
+    """`tests/live/test_never_silent.py` asks the kernel the same."""
+    routes = f'{{to: "{network}", table: {there}}}, {{to: default, via: "{gateway}", table: {here}}}'
+    warnings = loads(HEAD + f"devices: {{a: {{routes: [{routes}], peer: {{name: b}}}}}}").warnings
+    assert bool(warnings) is (":" in network if warned is None else warned)
+
+
 class TestPlaces:
     TEXT = HEAD + (
         "vars: {dev: web}\n"
