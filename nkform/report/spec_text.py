@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from nkform.attributes import ATTRIBUTES
-from nkform.model import ROOT, Attached, Attrs, Device, Endpoint, Hook, Node, Route
+from nkform.model import ROOT, Attached, Attrs, Device, Endpoint, Explanation, Hook, Node, Route
 from nkform.problem import Problem
 
-Told = Mapping[str, tuple[str, Mapping[str, Any], str]]
-"""By digest: the template, the parameters, and the folder of a template that did not come with nkform."""
+Told = Callable[[str, str, Attached], Explanation | None]
+"""What a program at a device and a hook was made of."""
 
 GENERATED = "default"
 
@@ -20,14 +20,16 @@ _NUMBER = re.compile(r"([-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|0o[0
 
 def unexplained(node: Node, told: Told) -> list[Problem]:
     """Programs of which it is not known what they were made of: `show` cannot print them."""
-    entries = [
-        (device.name, name, entry)
-        for device in node.devices.values()
-        for name, hook in device.hooks.items()
-        for entry in hook.ours
-        if entry.strange or entry.digest not in told
-    ]
+    entries = [each for each in _ours(node) if each[2].strange or told(*each) is None]
     return [_foreign(*each) if each[2].strange else _unknown(*each) for each in entries]
+
+
+def _ours(node: Node) -> Iterator[tuple[str, str, Attached]]:
+    """Our programs, each with its device and its hook."""
+    for device in node.devices.values():
+        for name, hook in device.hooks.items():
+            for entry in hook.ours:
+                yield device.name, name, entry
 
 
 def _foreign(device: str, hook: str, entry: Attached) -> Problem:
@@ -107,26 +109,30 @@ class _Programs:
         self.folders: set[str] = set()
 
     def chains(self, device: Device) -> dict[str, Any]:
-        found = {name: self._chain(hook) for name, hook in device.hooks.items() if hook.ours}
+        found = {name: self._chain(device.name, name, hook) for name, hook in device.hooks.items() if hook.ours}
         legacy = {"attach": "tc"} if device.hooks_legacy else {}
         return {**legacy, "programs": found} if found else {}
 
-    def _chain(self, hook: Hook) -> Any:
+    def _chain(self, device: str, name: str, hook: Hook) -> Any:
         known = [entry for entry in hook.ours if not entry.strange]
-        entries = [self._entry(entry) for entry in known if entry.digest in self._told and entry.name != GENERATED]
+        entries = [
+            self._entry(entry, explanation)
+            for entry in known
+            if (explanation := self._told(device, name, entry)) and entry.name != GENERATED
+        ]
         if any(entry.name == GENERATED for entry in known):
             return {"default": "drop", "chain": entries}
         return entries
 
-    def _entry(self, entry: Attached) -> Any:
-        template, params, folder = self._told[entry.digest]
-        if folder:
-            self.folders.add(folder.rpartition("/")[0])
+    def _entry(self, entry: Attached, explanation: Explanation) -> Any:
+        template = explanation.template
+        if not explanation.builtin:
+            self.folders.add(explanation.folder.rpartition("/")[0])
         name = entry.name
         number = 2
         while self.declared.setdefault(name, {"template": template})["template"] != template:
             name, number = f"{entry.name}-{number}", number + 1
-        params = {**params, **_entries(entry)}
+        params = {**explanation.params, **_entries(entry)}
         used: dict[str, Any] = {"use": name}
         if name != entry.name:
             used["as"] = entry.name
