@@ -14,11 +14,13 @@ from nkform.observe.explanations import Known
 
 
 def run(options: argparse.Namespace) -> int:
+    from nkform.bpf.engines import AUTO, resolve
     from nkform.kernel.netns import Namespaces
     from nkform.kernel.probe import require_root
     from nkform.observe import explanations
     from nkform.observe.sysctls import with_sysctls
-    from nkform.report.spec_text import as_spec, render, unexplained, unwritable
+    from nkform.report.spec_text import as_spec, render, several, unexplained, unwritable
+    from nkform.report.spec_text import engines as engines_of
 
     require_root()
     with Namespaces() as namespaces:
@@ -27,8 +29,10 @@ def run(options: argparse.Namespace) -> int:
     warn_interrupted(name, options)
     known = explanations.Known(explanations.read(name))
     live = _with_contents(live, known)
-    warn([*unexplained(live, known.of), *unwritable(live)], options)
-    spec = as_spec(live, known.of)
+    engines = engines_of(live, known.of)
+    warn([*unexplained(live, known.of), *several(engines), *unwritable(live)], options)
+    shown = engines[0] if engines and (len(engines) > 1 or engines[0] != resolve(AUTO)) else ""
+    spec = as_spec(live, known.of, shown)
     sys.stdout.write(json.dumps(spec, indent=2) + "\n" if options.json else render(spec))
     return 0
 

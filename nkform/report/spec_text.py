@@ -32,6 +32,27 @@ def _ours(node: Node) -> Iterator[tuple[str, str, Attached]]:
                 yield device.name, name, entry
 
 
+def engines(node: Node, told: Told) -> tuple[str, ...]:
+    """What compiled the programs of a node: the engine of most of them first."""
+    found = [explanation.engine for each in _ours(node) if (explanation := told(*each)) and explanation.engine]
+    return tuple(sorted(dict.fromkeys(found), key=found.count, reverse=True))
+
+
+def several(engines: tuple[str, ...]) -> list[Problem]:
+    """A spec has one engine, and the digests of programs that another one compiled differ."""
+    if len(engines) < 2:
+        return []
+    made = " and ".join(engines)
+    return [
+        Problem(
+            "NK0609",
+            f"the programs were compiled by {made}, and a spec names one engine: {engines[0]} is shown",
+            hint="`nkform apply` without --target compiles all of them by one",
+            severity="warning",
+        )
+    ]
+
+
 def _foreign(device: str, hook: str, entry: Attached) -> Problem:
     return Problem(
         "NK0440",
@@ -51,9 +72,12 @@ def _unknown(device: str, hook: str, entry: Attached) -> Problem:
     )
 
 
-def as_spec(node: Node, told: Told) -> dict[str, Any]:
-    """The node as the data of a spec; what the kernel gives any new device is left out."""
-    spec: dict[str, Any] = {"version": 1, "node": node.name}
+def as_spec(node: Node, told: Told, engine: str = "") -> dict[str, Any]:
+    """The node as the data of a spec; what the kernel gives any new device is left out.
+
+    `engine`: the one to name, if any.
+    """
+    spec: dict[str, Any] = {"version": 1, "node": node.name, **({"engine": engine} if engine else {})}
     keys = {d.peer.namespace for d in node.devices.values() if d.peer and ":" not in d.peer.namespace} - {ROOT}
     owned = {name for name, namespace in node.namespaces.items() if namespace.owner == node.name}
     if keys or owned:

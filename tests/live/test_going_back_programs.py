@@ -267,3 +267,25 @@ def test_a_program_that_names_a_device_is_made_again_for_the_new_one(node: Node,
     back(node, "rollback")
     assert running(node) != before, "it would send to the number of a device that is gone"
     assert node.changes(declared) == []
+
+
+def test_show_says_what_one_engine_cannot(node: Node) -> None:
+    devices = {**pair(["c"]), **pair(["c"], "v1", "web2", ""), **pair(["c"], "v2", "web3", "")}
+    declared = spec(devices, {"c": {"template": "counters"}}, engine="bcc")
+    node.apply(declared)
+    node.apply({**declared, "engine": "clang"}, "--target", "v1")
+    shown = node.run("show")
+    assert "NK0609" in shown.err
+    assert "engine: bcc" in shown.out
+    assert [change["name"] for change in node.changes(shown.out)] == ["v1"]
+
+
+def test_show_says_the_engine(node: Node) -> None:
+    declared = spec(pair(["c"]), {"c": {"template": "counters"}}, engine="bcc")
+    node.apply(declared)
+    shown = node.run("show")
+    assert node.changes(shown.out) == []
+    node.apply({**declared, "engine": "clang"})
+    shown = node.run("show")
+    assert "engine" not in shown.out, "it is what nkform takes here by itself"
+    assert node.changes(shown.out) == []
