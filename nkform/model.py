@@ -279,7 +279,8 @@ class Program:
     `name` is unique in its chain. `digest` tells it from any other program that a template could become; it is empty
     until the device that it is for is known. A program that was only observed has neither template nor parameters.
     `places` are the paths in the spec of its parameters, of its `template`, and (by the empty name) of itself.
-    `contents` is what its maps shall hold, as far as parameters say; it is no part of the digest.
+    `contents` is what its maps shall hold, as far as parameters say; it is no part of the digest. `program_id`,
+    observed only: the kernel's id of the very program.
     """
 
     name: str
@@ -288,6 +289,32 @@ class Program:
     digest: str = ""
     places: Mapping[str, tuple[str | int, ...]] = field(default_factory=dict, compare=False)
     contents: Contents = field(default_factory=dict)
+    program_id: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What programs of one digest were made of, as their spec declared them.
+
+    `at`: where they are, each by its device, its hook and its name in the chain. `folder` is that of the template,
+    `builtin` if it came with nkform. `engine` compiled them, of `objects` (a folder) that were built elsewhere, if of
+    any. `facts` are those of the device that the program was made from, as the spec had them, and `ifindexes` those of
+    the devices that parameters name, as far as they are part of the digest; `named` are the ifindexes of all that they
+    name, as they were when this was noted. `bound`: the program knows the ifindex of its device or of the peer.
+    """
+
+    digest: str
+    template: str
+    params: Mapping[str, object] = field(default_factory=dict)
+    folder: str = ""
+    builtin: bool = True
+    engine: str = ""
+    objects: str = ""
+    facts: Mapping[str, object] = field(default_factory=dict)
+    ifindexes: Mapping[str, int] = field(default_factory=dict)
+    named: Mapping[str, int] = field(default_factory=dict)
+    bound: bool = False
+    at: tuple[tuple[str, str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -432,7 +459,8 @@ class Node:
     pins are in may be out of sight; `taken`, by device, what others have where one of its ends is still to come;
     `astray`, how many of our pins hold links that lead to none of the devices; `occupied`, by the name of a declared
     namespace, the path of a file there that leads to no namespace; `home`, the keys by which the spec names the
-    namespace that nkform runs in; `barred`, those of namespaces that are there and that nkform may not enter.
+    namespace that nkform runs in; `barred`, those of namespaces that are there and that nkform may not enter;
+    `explained`, what is on record of the programs, where going back may need it.
     """
 
     name: str
@@ -445,6 +473,7 @@ class Node:
     occupied: Mapping[str, str] = field(default_factory=dict, compare=False)
     home: tuple[str, ...] = field(default=(), compare=False)
     barred: tuple[str, ...] = field(default=(), compare=False)
+    explained: tuple[Explanation, ...] = field(default=(), compare=False)
 
     def with_devices(self, devices: Mapping[str, Device]) -> Node:
         return replace(self, devices=devices)

@@ -1,4 +1,5 @@
-"""What undoing needs and no plan says: sysctls of ends that go away, and what others have on ends that are worked on.
+"""What undoing needs and no plan says: sysctls of ends that go away, what others have on ends that are worked on, and
+what programs were made of.
 
 It is read before anything is done, in one visit to each namespace.
 """
@@ -10,19 +11,22 @@ from functools import partial
 
 from nkform.apply import foreign_state, sysctl_snapshot
 from nkform.apply.foreign_state import ForeignItem
+from nkform.dataclass import replace
 from nkform.kernel import devconf, sysctl
 from nkform.kernel.error import KernelError
 from nkform.kernel.netlink import Socket, whole
 from nkform.kernel.netns import Namespaces
 from nkform.model import FORCE_FORWARDING, FORWARDING, Node
+from nkform.observe import explanations
 from nkform.plan.changes import Plan
 
 
 def noted(plan: Plan, live: Node, namespaces: Namespaces) -> tuple[Plan, Node, tuple[ForeignItem, ...]]:
     """The plan and the live node with all sysctls of what the plan takes away, and what others may lose by it.
 
-    Raises KernelError.
+    The node has with it what is on record of its programs. Raises KernelError.
     """
+    live = replace(live, explained=explanations.read(live.name))
     going = sysctl_snapshot.going(plan, live)
     shaken = foreign_state.shaken(plan.actions, live)
     values: dict[str, sysctl_snapshot.Interfaces] = {}

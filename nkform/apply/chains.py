@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from nkform.apply.attach_backends import Filters, Links, Place, Way, beginning
 from nkform.apply.maps import fill as set_entries
 from nkform.apply.maps import maps_of, refill
+from nkform.apply.observed import Observed
 from nkform.bpf.loader import Loaded
 from nkform.dataclass import replace
 from nkform.kernel import bpf, bpf_links, bpffs
@@ -26,8 +27,8 @@ from nkform.kernel.bpf_links import AttachType
 from nkform.kernel.bpf_programs import load_drop, prog_info
 from nkform.kernel.clsact import Tc
 from nkform.kernel.error import KernelError
-from nkform.model import STRANGER, Attached, Chain, Device, First, Hook, Last, Node, Program
-from nkform.observe import contents, explanations
+from nkform.model import STRANGER, Attached, Chain, Device, Explanation, First, Hook, Last, Node, Program
+from nkform.observe import contents
 from nkform.observe.chains import DIRECTIONS, TYPES, Pinned, held_name, pin_name, read_filters, read_links, read_pins
 from nkform.plan import chains as plan
 from nkform.plan.actions import SetChain, SetMap
@@ -63,16 +64,24 @@ class ProgramLoader(Protocol):
 
     def load_ahead(self, device: Device, hook: str, program: Program) -> Loaded | None: ...
 
-    def templates(self) -> Mapping[str, tuple[str, bool]]: ...
-
 
 class Chains:
-    """Attaches programs on behalf of a node. Close it: until then all programs that went are held."""
+    """Attaches programs on behalf of a node. Close it: until then all programs that went are held.
 
-    def __init__(self, node: str, programs: ProgramLoader | None, base: str = bpffs.BASE) -> None:
+    `explained` is what is on record of programs that were only observed.
+    """
+
+    def __init__(
+        self,
+        node: str,
+        programs: ProgramLoader | None,
+        base: str = bpffs.BASE,
+        explained: Iterable[Explanation] = (),
+    ) -> None:
         self._node = node
         self._programs = programs
         self._base = base
+        self._observed = Observed(explained)
         self._held: dict[tuple[str, str, str, str], list[int]] = {}
         self._by_id: dict[int, int] = {}
         self._gone: set[str] = set()
@@ -87,6 +96,7 @@ class Chains:
         for fd in self._by_id.values():
             os.close(fd)
         self._held, self._by_id = {}, {}
+        self._observed.close()
 
     def __enter__(self) -> Chains:
         return self
@@ -422,21 +432,20 @@ class Chains:
     ) -> int:
         """A file descriptor of a program: the very one that was there before, or a new one with what maps still fit.
 
-        For a device that is made anew it is a new one if it can be: programs know the ifindexes of their device. So is
-        one whose maps the spec fills, since the one that went keeps what they held, for going back.
+        Of a device that is made anew, a program that the spec declares is a new one if it can be, since programs know
+        the ifindexes of their device. So is one whose maps the spec fills: the one that went keeps what they held, for
+        going back. A program that was only observed is new where the one that is held knows ifindexes that are not
+        those of its devices any more, and where none is held.
         """
-        fds = self._held.get((device.name, hook, program.name, program.digest), ())
-        held = next((fd for fd in fds if prog_info(fd).id not in running), None)
-        refilled = program.template and program.contents
-        if held is None or device.name in self._gone:
-            program = self._explained(program)
-        anew = device.name in self._gone and program.template and self._programs is not None
-        if held is not None and not anew and not refilled:
+        held = self._find_held(device.name, hook, program, running)
+        if program.template:
+            stale = self._programs is not None and (device.name in self._gone or program.contents)
+        else:
+            stale = self._observed.is_stale(device.name, hook, program, self._gone)
+        if held is not None and not stale:
             refill(held, program.contents)
             return os.dup(held)
-        if self._programs is None or not program.template:
-            told = "it is not loaded any more, and nobody knows what it was made of"
-            raise KernelError(errno.ENOENT, f"find the program {program.name} of {device.name}", told)
+        load = self._programs.load if self._programs is not None and program.template else self._observed.load
         source = old.program_id if old else self._predecessor(device.name, hook, program.name)
         if old and old.strange:
             source = 0  # what somebody else put there hands nothing down
@@ -447,18 +456,16 @@ class Chains:
                 if fd is not None:
                     return fd
             with self._loading:
-                loaded = self._programs.load(device, hook, program, maps, indexes, alone=alone or old is not None)
+                loaded = load(device, hook, program, maps, indexes, alone=alone or old is not None)
             with loaded:
                 return os.dup(loaded.prog_fd)
 
-    def _explained(self, program: Program) -> Program:
-        """A program that was only observed, with the template and parameters that are on record for it, if any are."""
-        if program.template:
-            return program
-        known = explanations.read(self._node).get(program.digest)
-        if known is None or self._programs is None or known.template not in self._programs.templates():
-            return program
-        return replace(program, template=known.template, params=known.params)
+    def _find_held(self, device: str, hook: str, program: Program, running: Collection[int]) -> int | None:
+        """A held program that does not run at the hook: the very one, if that is known, or any of its digest."""
+        fds = self._held.get((device, hook, program.name, program.digest), ())
+        free = {prog_info(fd).id: fd for fd in fds}
+        free = {number: fd for number, fd in free.items() if number not in running}
+        return free.get(program.program_id, next(iter(free.values()), None))
 
     def _predecessor(self, device: str, hook: str, name: str) -> int:
         """The program of that name that went in this transaction, on a device that is replaced; 0 if there was none."""

@@ -1,4 +1,5 @@
-"""A journal as lines of JSON: what the run is, then object by object the node as it was and what others had.
+"""A journal as lines of JSON: what the run is, then object by object the node as it was, what others had, and what
+programs were made of.
 
 Line by line, neither writing nor reading takes memory for the whole. Nearly all ends of a node have the same sysctls:
 each set of them is written once, before the first device that has it, and is one object again when it is read.
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from nkform import serial
 from nkform.apply.foreign_state import ForeignItem
 from nkform.dataclass import dataclass, replace
-from nkform.model import Device, Endpoint, Namespace, Node
+from nkform.model import Device, Endpoint, Explanation, Namespace, Node
 
 if TYPE_CHECKING:
     from nkform.apply.journal import Entry
@@ -35,7 +36,7 @@ class Sysctls:
     values: Mapping[str, str]
 
 
-Line = Namespace | Device | ForeignItem | Sysctls
+Line = Namespace | Device | ForeignItem | Explanation | Sysctls
 
 
 class _Sets:
@@ -67,6 +68,7 @@ def written(entry: Entry) -> Iterator[str]:
         yield from map(_line, sets.new(device))
         yield _line(_each_end(device, sets.numbered))
     yield from map(_line, entry.others)
+    yield from map(_line, before.explained)
 
 
 def _line(value: object) -> str:
@@ -82,6 +84,7 @@ def read(kind: type[Entry], lines: Iterable[str]) -> tuple[Entry, list[object]]:
     namespaces: dict[str, Namespace] = {}
     devices: dict[str, Device] = {}
     others: list[ForeignItem] = []
+    explained: list[Explanation] = []
     sets: list[Mapping[str, str]] = []
     added: list[object] = []
     for line in lines:
@@ -100,11 +103,13 @@ def read(kind: type[Entry], lines: Iterable[str]) -> tuple[Entry, list[object]]:
                     devices[device.name] = _each_end(device, lambda end: sets[int(end.sysctl[_SAME])])
                 case ForeignItem() as belonging:
                     others.append(belonging)
+                case Explanation() as explanation:
+                    explained.append(explanation)
                 case Sysctls(values):
                     sets.append(values)
     if entry is None:
         raise ValueError("it is empty")
-    before = replace(entry.before, namespaces=namespaces, devices=devices)
+    before = replace(entry.before, namespaces=namespaces, devices=devices, explained=tuple(explained))
     return replace(entry, before=before, others=tuple(others)), added
 
 

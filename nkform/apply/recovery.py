@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from nkform.apply import parts
 from nkform.apply.foreign_state import ForeignItem, give_again
@@ -16,6 +15,7 @@ from nkform.apply.transaction import Means, Run, apply, release
 from nkform.apply.visit import give_back
 from nkform.dataclass import dataclass, replace
 from nkform.kernel import bpffs, link_requests, links, rundir
+from nkform.kernel.error import KernelError
 from nkform.kernel.netlink import Socket, whole
 from nkform.kernel.netns import Namespaces
 from nkform.kernel.probe import probe
@@ -30,9 +30,6 @@ from nkform.plan.parts import NOTHING, Without
 from nkform.plan.saved import check_agreed
 from nkform.plan.state_diff import state_diff
 from nkform.problem import NkformError, Problem
-
-if TYPE_CHECKING:
-    from nkform.bpf.programs import Programs
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,18 +142,20 @@ def revert(
     Raises NkformError with all that could not go back, KernelError.
     """
     before = found.entry.before
-    with Namespaces() as namespaces, programs(node) as loading:
+    with Namespaces() as namespaces:
         if half := find(node, JOURNAL):  # the run's, or that of one that was killed while it went back
             tidy(half, namespaces)
         way = way_back(before, namespaces)
         if shown is not None:
             check_agreed(shown.look.live, way.look.live, shown.plan, way.plan)
         expedite = expedite and found.entry.expedite
-        means = Means(lock, namespaces, way.features, interrupts, loading, expedite=expedite)
+        means = Means(lock, namespaces, way.features, interrupts, expedite=expedite)
         problems = parts.carry_out(_Return(way, _returning(state, found), means), way.look)
         if found.entry.others:
             give_again(_at_home(found.entry.others, before, namespaces), namespaces, beside=False)
         if problems:
+            with suppress(KernelError):  # then `show` leaves out some of what has gone back
+                explanations.note(observe(namespaces, node, before), before.explained)
             raise NkformError(*problems)
         _compare(before, namespaces)
         if state != PREVIOUS:
@@ -188,8 +187,11 @@ def _of_the_same_run(node: str, found: Found) -> Iterator[State]:
 
 
 def _compare(before: Node, namespaces: Namespaces) -> None:
-    """Raises NkformError where not all is as before."""
-    left = state_diff(before, observe(namespaces, before.name, before), losses=False)
+    """Raises NkformError where not all is as before. What programs were made of is noted again."""
+    live = observe(namespaces, before.name, before)
+    with suppress(KernelError):  # then `show` leaves out some of what has gone back
+        explanations.note(live, before.explained)
+    left = state_diff(before, live, losses=False)
     if left:
         raise NkformError(
             Problem(
@@ -208,16 +210,3 @@ def _returning(state: State, found: Found) -> Run:
     token, confirm = (found.entry.token, found.entry.confirm) if earlier else (new_token(), 0)
     # Killed on the way, it is still the run that nobody confirmed.
     return Run("rollback", token, found.entry.before, earlier, settles=None, returns=True, confirm=confirm)
-
-
-def programs(node: str) -> Programs:
-    """What loads programs again that are not loaded any more, from what is on record of them."""
-    from nkform.bpf.programs import Programs, Source
-
-    return Programs(Source(tuple(_folders(explanations.read(node).values()))))
-
-
-def _folders(known: Iterable[explanations.Explanation]) -> list[Path]:
-    """The folders of templates of the user's own that are still there."""
-    folders = {Path(each.folder).parent for each in known if not each.builtin}
-    return sorted(folder for folder in folders if folder.is_dir())

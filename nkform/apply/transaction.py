@@ -22,7 +22,7 @@ from nkform.kernel import bpffs
 from nkform.kernel.error import KernelError
 from nkform.kernel.netns import Namespaces
 from nkform.kernel.rundir import Lock
-from nkform.model import ROOT, Node
+from nkform.model import ROOT, Explanation, Node
 from nkform.observe.node import observe
 from nkform.plan import restore
 from nkform.plan.actions import Action, CreatePair, DeletePair, SetChain, SetMap, SetMark, device_of, undo
@@ -159,11 +159,11 @@ def apply(
     stop; the node is then as before, or the error says what is not and the journal stays. Stopped when somebody
     asked again: the node is then in between, and the journal stays.
     """
-    complete, origin, others = noted(plan, before, means.namespaces)
+    complete, now, others = noted(plan, before, means.namespaces)
     others = tuple(dict.fromkeys((*run.others, *others)))
     journal = begin(
         run.command,
-        run.origin or origin,
+        run.origin or now,
         complete.actions,
         others,
         run.token,
@@ -180,7 +180,7 @@ def apply(
         stack.push(partial(_note_stop, journal))
         chains: Chains | None = None
         try:
-            chains = _chains(complete, run, means, stack)
+            chains = _chains(complete, run, means, stack, (*desired.explained, *now.explained))
             Executor(means.namespaces, plan.node, steps, chains, means.expedited, cookies).run(complete.actions)
             kept = renamed(left_alone(journal.entry.others, complete.actions), plan.changes)
             give_again(kept, means.namespaces, beside=False)  # what can be had with the spec
@@ -246,13 +246,13 @@ def _told(error: BaseException) -> Sequence[Problem]:
     raise AssertionError(error)
 
 
-def _chains(plan: Plan, run: Run, means: Means, stack: ExitStack) -> Chains | None:
-    """What attaches programs, where the plan has any."""
+def _chains(plan: Plan, run: Run, means: Means, stack: ExitStack, explained: Iterable[Explanation]) -> Chains | None:
+    """What attaches programs, where the plan has any. `explained`: what those that are or were attached are made of."""
     for action in plan.actions:
         if isinstance(action, SetChain | SetMap) or (isinstance(action, DeletePair) and action.device.hooks):
             from nkform.apply.chains import Chains
 
-            chains = stack.enter_context(Chains(plan.node, means.programs))
+            chains = stack.enter_context(Chains(plan.node, means.programs, explained=explained))
             if run.returns:
                 chains.recall([a.device.name for a in plan.actions if isinstance(a, CreatePair)])
             return chains

@@ -10,6 +10,7 @@ from nkform.bpf.template import MANIFEST, Template, read
 from nkform.bpf.texts import BUILT_IN, LIBRARY
 from nkform.data import data_path
 from nkform.document.nearest import nearest
+from nkform.model import Explanation
 from nkform.problem import NkformError, Problem
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
@@ -39,6 +40,13 @@ def catalogue(folders: Sequence[Path] = ()) -> Mapping[str, Template]:
     if problems:
         raise NkformError(*problems)
     return found
+
+
+def kept(explanation: Explanation) -> Template:
+    """The template that programs were made of, as it is now; others beside it are not looked at. Raises NkformError."""
+    builtin = explanation.builtin
+    folder = data_path(BUILT_IN) / explanation.template if builtin else Path(explanation.folder)
+    return read(folder, builtin=builtin)
 
 
 def unknown(name: str, templates: Mapping[str, Template]) -> Problem:

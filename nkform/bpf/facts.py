@@ -61,5 +61,8 @@ def is_wanting(facts: Facts, name: str) -> bool:
     return not (name in FROM_THE_KERNEL_OF_PAIRS and facts.kind != "external")
 
 
+IN_SPECS = frozenset({"mac", "peer_mac", "mtu", "addresses", "peer_addresses"})
+"""Facts that a spec can say."""
+
 IDENTITY = frozenset({"ifindex", "peer_ifindex"})
 """Facts that the kernel chooses anew for each device: they do not enter a program's digest."""

@@ -11,18 +11,19 @@ from pathlib import Path
 
 from nkform.bpf.catalogue import catalogue, unknown
 from nkform.bpf.engines import AUTO, Engine, make, resolve
-from nkform.bpf.facts import WORDS, Facts, is_wanting
+from nkform.bpf.facts import IDENTITY, IN_SPECS, WORDS, Facts, is_wanting
 from nkform.bpf.loader import Loaded, Loader
 from nkform.bpf.parameters import MAP, Canonical, FactDefault, shown
-from nkform.bpf.render import Rendered, Renderer, contents_of, digest
+from nkform.bpf.render import Rendered, Renderer, contents_of, digest, facts_used
 from nkform.bpf.template import DECLARED_FACTS, Template, check, excluded, misplaced, verdicts
 from nkform.bpf.vocabulary import FACT_PREFIX
 from nkform.dataclass import dataclass, replace
 from nkform.features import FEATURES
+from nkform.kernel.error import KernelError
 from nkform.kernel.hardware import index_of
-from nkform.model import Chain, Contents, Device, Node, Program
+from nkform.model import Chain, Contents, Device, Explanation, Node, Program
+from nkform.problem import NkformError, Problem, fail
 from nkform.problem import Path as SpecPath
-from nkform.problem import Problem, fail
 
 GENERATED = "default"
 """The program that nkform adds to a chain with `default: drop` (nkform.plan.chains.DEFAULT)."""
@@ -38,9 +39,12 @@ class Source:
 
 
 class Programs:
-    """Close it: it holds what was loaded. Raises NkformError where a template cannot be read."""
+    """Close it: it holds what was loaded. `templates`: those of the source, if they were read already.
 
-    def __init__(self, source: Source) -> None:
+    Raises NkformError where a template cannot be read.
+    """
+
+    def __init__(self, source: Source, templates: Mapping[str, Template] | None = None) -> None:
         self._source = source
         self._engine_name = resolve(source.engine, objects=source.objects is not None)
         if source.objects is not None and self._engine_name != "clang":
@@ -48,10 +52,12 @@ class Programs:
                 "NK0736", "objects that were built elsewhere are clang's: bcc compiles in the process that loads"
             )
         self._engine: Engine | None = None
-        self._templates = catalogue(source.folders)
+        self._templates = catalogue(source.folders) if templates is None else templates
         self._renderer = Renderer(self._templates.values())
         self._ready: dict[tuple[str, str, str, str], Rendered] = {}
         """What was rendered for a plan and is complete, by device, hook, name and digest. Loading takes it."""
+        self._explained: dict[tuple[str, str, str], Explanation] = {}
+        """What was rendered for a plan, by device, hook and name."""
         self._structures: set[str] = set()
         """What a plan needs objects of."""
         self._loader = Loader()
@@ -188,6 +194,8 @@ class Programs:
                     rendered = self._render(program, facts)
                     self._structures.add(rendered.structure)
                     kept.append(replace(program, digest=digest(rendered), contents=rendered.contents))
+                    place = (device.name, hook, program.name)
+                    self._explained[place] = self._explanation(kept[-1], facts, rendered, place)
                     if not rendered.unknown:
                         self._ready[device.name, hook, program.name, kept[-1].digest] = rendered
                     notes += _overfull(program, rendered)
@@ -246,9 +254,36 @@ class Programs:
             engine = ClangEngine(cache)
             return len({engine.export(self.render(*program), store) for program in programs})
 
-    def templates(self) -> Mapping[str, tuple[str, bool]]:
-        """The folder of each template, and whether it came with nkform."""
-        return {name: (str(template.folder), template.builtin) for name, template in self._templates.items()}
+    def _explanation(
+        self, program: Program, facts: Facts, rendered: Rendered, place: tuple[str, str, str]
+    ) -> Explanation:
+        """What a program is made of, but for the ifindexes of devices that it names and that may be still to come."""
+        used = facts_used(rendered, program.params)
+        told = {name: value for name in sorted(used & IN_SPECS) if (value := getattr(facts, name))}
+        return Explanation(
+            digest=program.digest,
+            template=program.template,
+            params=program.params,
+            folder=str(rendered.template.folder),
+            builtin=rendered.template.builtin,
+            engine=self._engine_name,
+            objects=str(self._source.objects.absolute()) if self._source.objects else "",
+            facts={name: list(value) if isinstance(value, tuple) else value for name, value in told.items()},
+            ifindexes=dict(facts.ifindexes),
+            named={name: 0 for name, _ in self._names(program)},
+            bound=bool(used & IDENTITY),
+            at=(place,),
+        )
+
+    def explained(self, devices: Iterable[Device]) -> Iterator[Explanation]:
+        """What the programs of these devices, as a plan has resolved them, were made of."""
+        for device in devices:
+            for hook, chain in device.chains.items():
+                for program in chain.programs:
+                    found = self._explained.get((device.name, hook, program.name))
+                    if found is not None and found.digest == program.digest:
+                        named = {name: _index(name) for name in found.named}
+                        yield replace(found, named=named) if named else found
 
     def given(self) -> str:
         """The SHA-256 of all objects that were built elsewhere and that the plan just made needs; empty without any.
@@ -282,7 +317,38 @@ class Programs:
         `contents` do not name, because nobody looked into them, are taken over with what they hold.
         Raises NkformError (it does not compile, the verifier refuses it), KernelError.
         """
-        facts = replace(facts_of(device, hook), ifindex=indexes[0], peer_ifindex=indexes[1])
+        return self._load_with(facts_of(device, hook), program, maps, indexes, alone=alone)
+
+    def load_again(
+        self,
+        explanation: Explanation,
+        facts: Facts,
+        program: Program,
+        maps: Mapping[str, int],
+        indexes: tuple[int, int],
+        *,
+        alone: bool,
+        where: str,
+    ) -> Loaded:
+        """Loads a program that was only observed, from facts that it was made from; else as `load`.
+
+        `where` it is, in words.
+
+        Raises NkformError (NK0766) where its template would become another program now.
+        """
+        template = self._templates[explanation.template]
+        checked = check(template, explanation.params)
+        if checked.problems:
+            raise NkformError(changed(explanation, f"{program.name} at {where}"), *checked.problems)
+        if digest(self._renderer.render(template, checked.params, facts, self._engine_name)) != explanation.digest:
+            raise NkformError(changed(explanation, f"{program.name} at {where}"))
+        declared = replace(program, template=explanation.template, params=explanation.params)
+        return self._load_with(replace(facts, ifindexes={}), declared, maps, indexes, alone=alone)
+
+    def _load_with(
+        self, facts: Facts, program: Program, maps: Mapping[str, int], indexes: tuple[int, int], *, alone: bool
+    ) -> Loaded:
+        facts = replace(facts, ifindex=indexes[0], peer_ifindex=indexes[1])
         rendered = self._render(program, facts)
         if rendered.unknown:
             known = {name: index_of(name) for name, _ in self._names(program)}
@@ -303,6 +369,25 @@ class Programs:
         if self._engine is None:
             self._engine = make(self._source.engine, objects=self._source.objects)
         return self._loader.load(self._engine.build(rendered), rendered, maps, alone=alone, contents=contents)
+
+
+def _index(name: str) -> int:
+    """The ifindex of a device; 0 if it is gone."""
+    try:
+        return index_of(name)
+    except KernelError:
+        return 0
+
+
+def changed(explanation: Explanation, program: str) -> Problem:
+    """A program cannot be made again: its template is not what it was."""
+    folder = f"the template in {explanation.folder}" if explanation.folder else f"the template {explanation.template}"
+    return Problem(
+        "NK0766",
+        f"{program} cannot be made again: {folder} has changed, and would become another program than the one "
+        f"that ran ({explanation.digest})",
+        hint="put the template back as it was, then go back again; or apply a spec that says what shall run",
+    )
 
 
 def _all(node: Node) -> Iterator[Program]:

@@ -274,6 +274,17 @@ def _resolved(found: Any, facts: Facts) -> Any:
     return facts.ifindexes.get(found) if isinstance(found, str) else found
 
 
+def facts_used(rendered: Rendered, params: Collection[str]) -> frozenset[str]:
+    """The facts of its device that a program knows, by itself or as defaults of parameters other than `params`."""
+    names = {name.removeprefix(FACT_PREFIX) for name in (*rendered.values, *rendered.unknown)}
+    defaults = {
+        parameter.default.fact
+        for name, parameter in rendered.template.parameters.items()
+        if isinstance(parameter.default, FactDefault) and name not in params
+    }
+    return frozenset(defaults | names)
+
+
 def contents_of(template: Template, params: Mapping[str, Canonical], facts: Facts) -> Contents:
     """What the maps of a program shall hold; that takes no rendering."""
     return filling.of_all(template.parameters, _complete(template, params, facts))

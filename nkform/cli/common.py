@@ -149,7 +149,7 @@ def remember(found: Look, live: Node, spec: Spec, options: argparse.Namespace, p
         owned.tidy(live.name, live.namespaces.values())
         if programs is not None:
             warn(programs.notes, options)
-            explanations.note(live, found.plan.devices, programs.templates())
+            explanations.note(live, programs.explained(found.plan.devices.values()))
         files = [source.name for source in spec.sources]
         targets = getattr(options, "target", ())
         if found.without and not targets:

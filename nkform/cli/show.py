@@ -5,64 +5,74 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping
-from pathlib import Path
+from functools import partial
 
 from nkform.cli.common import observe_meant, warn, warn_interrupted
 from nkform.dataclass import replace
-from nkform.model import Contents, Node
-from nkform.observe.explanations import Explanations
+from nkform.model import Attached, Contents, Explanation, Node
+from nkform.observe.explanations import Known
 
 
 def run(options: argparse.Namespace) -> int:
+    from nkform.bpf.engines import AUTO, resolve
     from nkform.kernel.netns import Namespaces
     from nkform.kernel.probe import require_root
     from nkform.observe import explanations
     from nkform.observe.sysctls import with_sysctls
-    from nkform.report.spec_text import as_spec, render, unexplained, unwritable
+    from nkform.report.spec_text import as_spec, render, several, unexplained, unwritable
+    from nkform.report.spec_text import engines as engines_of
 
     require_root()
     with Namespaces() as namespaces:
         live = with_sysctls(namespaces, observe_meant(namespaces, options.node))
     name = live.name
     warn_interrupted(name, options)
-    known = explanations.read(name)
-    live = _with_contents(live, _filled_maps(known))
-    told = {digest: (each.template, each.params, "" if each.builtin else each.folder) for digest, each in known.items()}
-    warn([*unexplained(live, told), *unwritable(live)], options)
-    spec = as_spec(live, told)
+    known = explanations.Known(explanations.read(name))
+    live = _with_contents(live, known)
+    engines = engines_of(live, known.of)
+    warn([*unexplained(live, known.of), *several(engines), *unwritable(live)], options)
+    shown = engines[0] if engines and (len(engines) > 1 or engines[0] != resolve(AUTO)) else ""
+    spec = as_spec(live, known.of, shown)
     sys.stdout.write(json.dumps(spec, indent=2) + "\n" if options.json else render(spec))
     return 0
 
 
-def _filled_maps(known: Explanations) -> dict[str, Contents]:
-    """By digest, the maps that a spec fills, of programs that have some."""
-    from nkform.bpf import contents
-    from nkform.bpf.catalogue import catalogue
-    from nkform.problem import NkformError
-
-    found: dict[str, Contents] = {}
-    for folder in {"" if each.builtin else str(Path(each.folder).parent) for each in known.values()}:
-        try:
-            templates = catalogue([Path(folder)] if folder else [])
-        except NkformError:  # not there any more, or not as it was
-            continue
-        for digest, each in known.items():
-            if folder == ("" if each.builtin else str(Path(each.folder).parent)) and each.template in templates:
-                found[digest] = contents.of_all(templates[each.template].parameters, {})
-    return {digest: maps for digest, maps in found.items() if maps}
-
-
-def _with_contents(live: Node, maps: Mapping[str, Contents]) -> Node:
-    """The node with what is in those maps now."""
+def _with_contents(live: Node, known: Known) -> Node:
+    """The node with what those maps of its programs hold now that a spec fills."""
     from nkform.observe.contents import filled_hook
 
-    if not maps:
-        return live
+    maps = _FilledMaps()
     devices = {}
     for name, device in live.devices.items():
-        hooks = {
-            key: filled_hook(hook, lambda entry: maps.get(entry.identity, {})) for key, hook in device.hooks.items()
-        }
+        hooks = {}
+        for key, hook in device.hooks.items():
+            hooks[key] = filled_hook(hook, partial(_of, maps, known, name, key))
         devices[name] = replace(device, hooks=hooks)
     return live.with_devices(devices)
+
+
+def _of(maps: _FilledMaps, known: Known, device: str, hook: str, entry: Attached) -> Contents:
+    return maps.of(known.of(device, hook, entry))
+
+
+class _FilledMaps:
+    """The maps that a spec fills, of templates, each of which is read once."""
+
+    def __init__(self) -> None:
+        self._by_template: dict[tuple[str, str], Contents] = {}
+
+    def of(self, explanation: Explanation | None) -> Contents:
+        """Those of a program that was made so; none where its template is not there any more, or not as it was."""
+        from nkform.bpf import contents
+        from nkform.bpf.catalogue import kept
+        from nkform.problem import NkformError
+
+        if explanation is None:
+            return {}
+        key = (explanation.template, explanation.folder)
+        if key not in self._by_template:
+            try:
+                self._by_template[key] = contents.of_all(kept(explanation).parameters, {})
+            except NkformError:
+                self._by_template[key] = {}
+        return self._by_template[key]

@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from nkform.cli.common import only_node, warn_interrupted
-from nkform.model import Attached, Device, Hook, Node
-from nkform.observe.explanations import Explanation, Explanations
+from nkform.model import Attached, Device, Explanation, Hook, Node
+from nkform.observe.explanations import Known
 from nkform.observe.record import Record
 from nkform.report.status_text import Applied, DeviceStatus, Drifted, ProgramStatus, render, render_json
 
@@ -26,7 +25,7 @@ def run(options: argparse.Namespace) -> int:
         applied = record.read(node)
         live = observe(namespaces, node, applied.node if applied else None)
     warn_interrupted(node, options)
-    known = explanations.read(node)
+    known = explanations.Known(explanations.read(node))
     drift = _drift(applied, live) if applied else {}
     devices = [_device(device, known, drift.pop(("device", device.name), ())) for device in live.devices.values()]
     told = Applied(applied.when, [each for some in drift.values() for each in some]) if applied else None
@@ -48,27 +47,26 @@ def _drift(applied: Record, live: Node) -> dict[tuple[str, str], Sequence[Drifte
     return dict(by_object(differences(back, problems), applied.since))
 
 
-def _device(device: Device, known: Explanations, drift: Sequence[Drifted]) -> DeviceStatus:
+def _device(device: Device, known: Known, drift: Sequence[Drifted]) -> DeviceStatus:
     peer = device.peer
     return DeviceStatus(
         device.name,
         device.kind,
         f"{peer.name} in {peer.namespace}" if peer and peer.namespace else peer.name if peer else "",
         all(bool(end.attrs.get("up", True)) for end in device.ends),
-        {name: _hook(hook, known) for name, hook in device.hooks.items()},
+        {name: _hook(device.name, name, hook, known) for name, hook in device.hooks.items()},
         drift,
     )
 
 
-def _hook(hook: Hook, known: Explanations) -> list[ProgramStatus | str]:
+def _hook(device: str, name: str, hook: Hook, known: Known) -> list[ProgramStatus | str]:
     entries = [(entry, "link") for entry in hook.linked] + [(entry, "tc") for entry in hook.filters]
-    return [_program(entry, way, known) if entry.ours else entry.name for entry, way in entries]
+    return [_program(entry, way, known.of(device, name, entry)) if entry.ours else entry.name for entry, way in entries]
 
 
-def _program(entry: Attached, way: str, known: Explanations) -> ProgramStatus:
+def _program(entry: Attached, way: str, explanation: Explanation | None) -> ProgramStatus:
     from nkform.observe.runs import read
 
-    explanation = known.get(entry.identity)
     found = read(entry, _numbers(explanation) if explanation else {})
     template = explanation.template if explanation else ""
     digest = "" if entry.strange else entry.digest
@@ -88,12 +86,11 @@ def _program(entry: Attached, way: str, known: Explanations) -> ProgramStatus:
 
 def _numbers(explanation: Explanation) -> Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]:
     """Which maps of a template hold numbers for people."""
-    from nkform.bpf.catalogue import catalogue
+    from nkform.bpf.catalogue import kept
     from nkform.problem import NkformError
 
     try:
-        folders = [] if explanation.builtin else [Path(explanation.folder).parent]
-        found = catalogue(folders).get(explanation.template)
+        found = kept(explanation)
     except NkformError:
         return {}
-    return {name: (numbers.keys, numbers.fields) for name, numbers in found.maps.items()} if found else {}
+    return {name: (numbers.keys, numbers.fields) for name, numbers in found.maps.items()}

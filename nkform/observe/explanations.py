@@ -1,62 +1,83 @@
-"""Which template and parameters a digest came from: noted at each apply, read by `show` and `status`.
+"""What programs were made of, each where it is: noted at each apply; read by `show` and `status`, and by a way back.
 
-Explanations only: a plan compares digests and never looks here. They vanish at reboot, as links do.
+Explanations only: a plan compares digests and never looks here. They vanish at reboot, as links do. What a way back
+needs of them is in its journal too, since here is only what is attached.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable
 
-from nkform.dataclass import dataclass, field, fields
+from nkform import serial
+from nkform.dataclass import replace
 from nkform.kernel import rundir
-from nkform.model import Device, Node
+from nkform.model import Attached, Explanation, Node
 
 FILE = "programs.json"
 
 
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """A program as its spec declared it; `folder` is that of its template, `builtin` if it came with nkform."""
+class Known:
+    """Explanations, to be looked up. Of two that explain the same, the first counts."""
 
-    template: str
-    params: Mapping[str, Any] = field(default_factory=dict)
-    folder: str = ""
-    builtin: bool = True
+    def __init__(self, explained: Iterable[Explanation]) -> None:
+        self._exact: dict[tuple[str, str, str, str], Explanation] = {}
+        self._by_digest: dict[str, list[Explanation]] = {}
+        for each in explained:
+            for place in each.at:
+                self._exact.setdefault((*place, each.digest), each)
+            alike = self._by_digest.setdefault(each.digest, [])
+            if not any(replace(each, at=()) == replace(other, at=()) for other in alike):
+                alike.append(each)
+
+    def get(self, device: str, hook: str, name: str, digest: str) -> Explanation | None:
+        """What a program was made of. One of which nothing is on record where it is (its device was renamed, say) is
+        made of what all others of its digest are made of, if that is one thing."""
+        if found := self._exact.get((device, hook, name, digest)):
+            return found
+        alike = self._by_digest.get(digest, ())
+        return alike[0] if len(alike) == 1 else None
+
+    def of(self, device: str, hook: str, entry: Attached) -> Explanation | None:
+        """What an attached program was made of."""
+        return self.get(device, hook, entry.name, entry.identity)
 
 
-Explanations = Mapping[str, Explanation]
-"""By digest."""
-
-
-def read(node: str) -> Explanations:
+def read(node: str) -> tuple[Explanation, ...]:
     """What is known. Raises KernelError where the folder cannot be trusted."""
     text = rundir.read(node, FILE)
     try:
-        found = json.loads(text) if text else {}
-        return {digest: Explanation(**fields) for digest, fields in found.items()}
-    except (ValueError, TypeError):
-        return {}  # written by another version
+        explained: tuple[Explanation, ...] = serial.read_any(tuple[Explanation, ...], json.loads(text)) if text else ()
+        return explained
+    except (ValueError, RecursionError):
+        return ()  # written by another version
 
 
-def note(live: Node, devices: Mapping[str, Device], templates: Mapping[str, tuple[str, bool]]) -> None:
-    """Adds the programs of devices, and forgets what is attached nowhere any more. Raises KernelError.
-
-    `templates` are the folder of each template and whether it is built in.
-    """
+def note(live: Node, explained: Iterable[Explanation]) -> None:
+    """Adds explanations, and forgets those of what is attached nowhere any more. Raises KernelError."""
     was = read(live.name)
-    known = dict(was)
-    for device in devices.values():
-        for chain in device.chains.values():
-            for program in chain.programs:
-                folder, builtin = templates.get(program.template, ("", True))
-                known[program.digest] = Explanation(program.template, program.params, folder, builtin)
-    attached = {entry.digest for d in live.devices.values() for hook in d.hooks.values() for entry in hook.ours}
-    kept = {digest: explanation for digest, explanation in known.items() if digest in attached}
+    known = Known((*explained, *was))
+    places: dict[int, list[tuple[str, str, str]]] = {}
+    found: dict[int, Explanation] = {}
+    for device in live.devices.values():
+        for hook, chain in device.hooks.items():
+            for entry in chain.ours:
+                if explanation := known.of(device.name, hook, entry):
+                    found[id(explanation)] = explanation
+                    places.setdefault(id(explanation), []).append((device.name, hook, entry.name))
+    kept = tuple(merged(replace(found[key], at=tuple(sorted(at))) for key, at in places.items()))
     if kept != was:
-        written = {digest: {f.name: getattr(each, f.name) for f in fields(each)} for digest, each in kept.items()}
-        rundir.write(live.name, FILE, json.dumps(written, indent=1))
+        rundir.write(live.name, FILE, serial.dumps(kept))
+
+
+def merged(explained: Iterable[Explanation]) -> list[Explanation]:
+    """Explanations that differ in nothing but where they are, as one."""
+    found: dict[str, Explanation] = {}
+    for each in explained:
+        key = serial.dumps(replace(each, at=()))
+        at = (*found[key].at, *each.at) if key in found else each.at
+        found[key] = replace(each, at=tuple(sorted(set(at))))
+    return [found[key] for key in sorted(found)]
 
 
 def forget(node: str) -> None:

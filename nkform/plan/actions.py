@@ -359,7 +359,12 @@ def undo(action: Action) -> tuple[Action, ...]:  # noqa: C901 - one `match` over
 
 def chain_of(hook: Hook) -> Chain:
     """What is attached, as a chain that its programs, which are held, can be put back by."""
-    return Chain(tuple(Program(entry.name, digest=entry.identity, contents=entry.contents) for entry in hook.ours))
+    return Chain(
+        tuple(
+            Program(entry.name, digest=entry.identity, contents=entry.contents, program_id=entry.program_id)
+            for entry in hook.ours
+        )
+    )
 
 
 def _swapped(values: Mapping[str, tuple[Value | None, Value]]) -> dict[str, tuple[Value | None, Value]]:

@@ -29,7 +29,7 @@ def declared(before: Node, live: Node) -> Node:
         for name, device in before.devices.items()
         if _concerns(device, live.devices.get(name), before.name)
     }
-    return Node(before.name, namespaces, devices)
+    return Node(before.name, namespaces, devices, explained=before.explained)
 
 
 def plan(before: Node, live: Node, features: Collection[str], without: Without = NOTHING) -> Plan:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from nkform.attributes import ATTRIBUTES
-from nkform.model import ROOT, Attached, Attrs, Device, Endpoint, Hook, Node, Route
+from nkform.model import ROOT, Attached, Attrs, Device, Endpoint, Explanation, Hook, Node, Route
 from nkform.problem import Problem
 
-Told = Mapping[str, tuple[str, Mapping[str, Any], str]]
-"""By digest: the template, the parameters, and the folder of a template that did not come with nkform."""
+Told = Callable[[str, str, Attached], Explanation | None]
+"""What a program at a device and a hook was made of."""
 
 GENERATED = "default"
 
@@ -20,14 +20,37 @@ _NUMBER = re.compile(r"([-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|0o[0
 
 def unexplained(node: Node, told: Told) -> list[Problem]:
     """Programs of which it is not known what they were made of: `show` cannot print them."""
-    entries = [
-        (device.name, name, entry)
-        for device in node.devices.values()
-        for name, hook in device.hooks.items()
-        for entry in hook.ours
-        if entry.strange or entry.digest not in told
-    ]
+    entries = [each for each in _ours(node) if each[2].strange or told(*each) is None]
     return [_foreign(*each) if each[2].strange else _unknown(*each) for each in entries]
+
+
+def _ours(node: Node) -> Iterator[tuple[str, str, Attached]]:
+    """Our programs, each with its device and its hook."""
+    for device in node.devices.values():
+        for name, hook in device.hooks.items():
+            for entry in hook.ours:
+                yield device.name, name, entry
+
+
+def engines(node: Node, told: Told) -> tuple[str, ...]:
+    """What compiled the programs of a node: the engine of most of them first."""
+    found = [explanation.engine for each in _ours(node) if (explanation := told(*each)) and explanation.engine]
+    return tuple(sorted(dict.fromkeys(found), key=found.count, reverse=True))
+
+
+def several(engines: tuple[str, ...]) -> list[Problem]:
+    """A spec has one engine, and the digests of programs that another one compiled differ."""
+    if len(engines) < 2:
+        return []
+    made = " and ".join(engines)
+    return [
+        Problem(
+            "NK0609",
+            f"the programs were compiled by {made}, and a spec names one engine: {engines[0]} is shown",
+            hint="`nkform apply` without --target compiles all of them by one",
+            severity="warning",
+        )
+    ]
 
 
 def _foreign(device: str, hook: str, entry: Attached) -> Problem:
@@ -49,9 +72,12 @@ def _unknown(device: str, hook: str, entry: Attached) -> Problem:
     )
 
 
-def as_spec(node: Node, told: Told) -> dict[str, Any]:
-    """The node as the data of a spec; what the kernel gives any new device is left out."""
-    spec: dict[str, Any] = {"version": 1, "node": node.name}
+def as_spec(node: Node, told: Told, engine: str = "") -> dict[str, Any]:
+    """The node as the data of a spec; what the kernel gives any new device is left out.
+
+    `engine`: the one to name, if any.
+    """
+    spec: dict[str, Any] = {"version": 1, "node": node.name, **({"engine": engine} if engine else {})}
     keys = {d.peer.namespace for d in node.devices.values() if d.peer and ":" not in d.peer.namespace} - {ROOT}
     owned = {name for name, namespace in node.namespaces.items() if namespace.owner == node.name}
     if keys or owned:
@@ -107,26 +133,30 @@ class _Programs:
         self.folders: set[str] = set()
 
     def chains(self, device: Device) -> dict[str, Any]:
-        found = {name: self._chain(hook) for name, hook in device.hooks.items() if hook.ours}
+        found = {name: self._chain(device.name, name, hook) for name, hook in device.hooks.items() if hook.ours}
         legacy = {"attach": "tc"} if device.hooks_legacy else {}
         return {**legacy, "programs": found} if found else {}
 
-    def _chain(self, hook: Hook) -> Any:
+    def _chain(self, device: str, name: str, hook: Hook) -> Any:
         known = [entry for entry in hook.ours if not entry.strange]
-        entries = [self._entry(entry) for entry in known if entry.digest in self._told and entry.name != GENERATED]
+        entries = [
+            self._entry(entry, explanation)
+            for entry in known
+            if (explanation := self._told(device, name, entry)) and entry.name != GENERATED
+        ]
         if any(entry.name == GENERATED for entry in known):
             return {"default": "drop", "chain": entries}
         return entries
 
-    def _entry(self, entry: Attached) -> Any:
-        template, params, folder = self._told[entry.digest]
-        if folder:
-            self.folders.add(folder.rpartition("/")[0])
+    def _entry(self, entry: Attached, explanation: Explanation) -> Any:
+        template = explanation.template
+        if not explanation.builtin:
+            self.folders.add(explanation.folder.rpartition("/")[0])
         name = entry.name
         number = 2
         while self.declared.setdefault(name, {"template": template})["template"] != template:
             name, number = f"{entry.name}-{number}", number + 1
-        params = {**params, **_entries(entry)}
+        params = {**explanation.params, **_entries(entry)}
         used: dict[str, Any] = {"use": name}
         if name != entry.name:
             used["as"] = entry.name
