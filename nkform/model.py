@@ -389,7 +389,7 @@ class Device:
     `optional`: an external device may be absent. `index` is the primary's ifindex when observed. `framing` is what
     packets begin with, which only external devices may have otherwise: ethernet, ip (no header before that of IP) or
     other; it is observed, and a declared device takes it from the observed one. `ingress`, observed: somebody's ingress
-    qdisc is where legacy tc's filters of ours would need a clsact.
+    qdisc is where legacy tc's filters of ours would need a clsact. `alias`: what somebody wrote where the mark goes.
     """
 
     name: str
@@ -406,6 +406,7 @@ class Device:
     optional: bool = False
     framing: str = "ethernet"
     ingress: bool = field(default=False, compare=False)
+    alias: str = field(default="", compare=False)
 
     @property
     def hooks_legacy(self) -> bool:
@@ -427,7 +428,7 @@ class Namespace:
     `links` maps the names of all devices in it to whether they belong to that node; `own` are those of them that the
     kernel made by itself, and that keep no namespace alive. `cookie` is the kernel's number of
     it, which no other one ever gets; 0 where it is not known. `altnames` are the further names of devices in it, which
-    no other device can have, with the names of those devices.
+    no other device can have, with the names of those devices. `alias`: what somebody wrote where the mark goes.
     """
 
     name: str
@@ -439,6 +440,7 @@ class Namespace:
     cookie: int = 0
     own: tuple[str, ...] = field(default=(), compare=False)
     altnames: Mapping[str, str] = field(default_factory=dict, compare=False)
+    alias: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,9 +109,8 @@ class Visit:
 
     def _carry_out(self, action: Action) -> None:
         match action:
-            case SetMark(key, name, marked, again):
-                alias = mark(self._node) if marked else ""
-                self._send(action, link_requests.set_alias(name, alias))
+            case SetMark(key, name, marked, again, alias):
+                self._send(action, link_requests.set_alias(name, mark(self._node) if marked else alias))
                 if name == "lo" and key != ROOT and not again:
                     self._flush()  # on record is what is so: a mark that the kernel refused makes nothing ours
                     self._put_on_record(key, marked)

@@ -203,7 +203,7 @@ def programs_of(spec: Spec, options: argparse.Namespace) -> Iterator[Programs | 
 def only_node(namespaces: Namespaces, name: str | None) -> str:
     """The node that is meant: the one named, or the only one here. Raises NkformError."""
     from nkform.kernel import bpffs
-    from nkform.observe.node import nodes
+    from nkform.observe.nodes import nodes
 
     if name is not None:
         return known_node(namespaces, name)
@@ -218,7 +218,7 @@ def only_node(namespaces: Namespaces, name: str | None) -> str:
 def known_node(namespaces: Namespaces, name: str) -> str:
     """The name of a node, which has something here, be it no more than records. Raises NkformError, KernelError."""
     from nkform.kernel import bpffs, rundir
-    from nkform.observe.node import nodes
+    from nkform.observe.nodes import nodes
 
     known: set[str] = set()
     for some in (rundir.nodes, lambda: nodes(namespaces), bpffs.nodes):  # the cheapest first, which knows most

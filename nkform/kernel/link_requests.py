@@ -5,6 +5,8 @@ Layouts: include/uapi/linux/if_link.h.
 
 from __future__ import annotations
 
+import os
+
 from nkform.attributes import ATTRIBUTES, ONE_QUEUE, Attribute, Ifla, NetkitData
 from nkform.dataclass import replace
 from nkform.kernel.links import (
@@ -129,7 +131,7 @@ def change_data(name: str, own: Attrs, peer: Attrs, index: int = 0) -> Request:
 
 def set_alias(name: str, alias: str) -> Request:
     """Sets the interface alias; an empty one removes it."""
-    body = IFINFOMSG.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, name) + attribute(IFLA_IFALIAS, alias.encode())
+    body = IFINFOMSG.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, name) + attribute(IFLA_IFALIAS, os.fsencode(alias))
     return Request(RTM_NEWLINK, 0, body, f"set alias {alias or 'none'} on {name}")
 
 

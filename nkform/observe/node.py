@@ -34,7 +34,7 @@ from nkform.model import (
     mark,
     owner_of,
 )
-from nkform.observe import owned, record
+from nkform.observe import owned
 from nkform.observe.leaning import PAIRS, Leaning, note
 from nkform.observe.namespaces import Contents, read, visit
 from nkform.observe.taken import Place, Slot
@@ -355,7 +355,12 @@ def _each(interface: str, names: Iterable[str], known: Mapping[str, str]) -> Ite
 def _device(world: _World, link: links.Link, declared: Device | None, node: str) -> Device:
     """A device as it is, with its other end wherever that is."""
     root = world.contents[ROOT]
-    common = {"owner": _owner_of_pair(root, link, node), "enslaved": bool(link.master), "index": link.index}
+    common = {
+        "owner": _owner_of_pair(root, link, node),
+        "alias": link.alias if owner_of(link.alias) is None else "",
+        "enslaved": bool(link.master),
+        "index": link.index,
+    }
     if declared is not None and declared.kind == "external":
         framing = hardware.framing(link.name) if declared.chains else "ethernet"
         primary = Endpoint(link.name)
@@ -459,7 +464,10 @@ def _namespaces(world: _World, node: str, desired: Node | None, devices: Iterabl
         own = tuple(link.name for link in contents.links.values() if link.index != 1 and links.is_the_kernels(link))
         further = {alt: link.name for link in contents.links.values() if link.altnames for alt in link.altnames}
         cookie = contents.cookie
-        found[key] = Namespace(key, owner=owner, links=names, own=own, marked=marked, cookie=cookie, altnames=further)
+        alias = "" if owner_of(contents.alias) == node else contents.alias
+        found[key] = Namespace(
+            key, owner=owner, links=names, own=own, marked=marked, cookie=cookie, altnames=further, alias=alias
+        )
     return found
 
 
@@ -477,23 +485,3 @@ def _owner(world: _World, key: str, node: str, *, agreed: bool) -> str | None:
     if owner == node and world.recorded.get(key) != contents.cookie:
         return None
     return node if owner is None and agreed and owner_of(contents.alias) == node else owner
-
-
-def nodes(namespaces: Namespaces) -> list[str]:
-    """The names of all nodes that have something here: marks on devices, programs, namespaces or an apply on record.
-
-    Raises KernelError.
-    """
-    with Socket() as socket:
-        found = {owner_of(link.alias) for link in whole(links.dump, socket)} - {None}
-    found |= {name for name in rundir.nodes() if name not in found and record.read(name, only=()) is not None}
-
-    def look(key: str, _: bool) -> None:
-        with Socket() as socket:
-            if socket.cookie() == on_record[key]:
-                found.add(node)
-
-    for node in rundir.nodes():
-        on_record = {} if node in found else owned.read(node)
-        visit(namespaces, on_record, look)
-    return sorted(str(name) for name in found)

@@ -45,13 +45,14 @@ class SetMark:
     """Puts the node's mark on, or takes it off, a device's primary or a namespace's `lo` (`name` is then `lo`).
 
     A namespace comes on record with its mark, and off it, unless `again` only brings back a mark that was lost, which
-    stays when all else is undone.
+    stays when all else is undone. `alias`: what somebody else had there, or is to have there again.
     """
 
     namespace: str
     name: str
     marked: bool
     again: bool = False
+    alias: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,8 +316,8 @@ def undo(action: Action) -> tuple[Action, ...]:  # noqa: C901 - one `match` over
             return (DeleteNamespace(name),)
         case DeleteNamespace(name):
             return (CreateNamespace(name),)
-        case SetMark(namespace, name, marked, again):
-            return () if again else (SetMark(namespace, name, not marked),)
+        case SetMark(namespace, name, marked, again, alias):
+            return () if again else (SetMark(namespace, name, not marked, alias=alias),)
         case CreatePair(device):
             return (DeletePair(replace(device, index=0)),)
         case DeletePair(device):

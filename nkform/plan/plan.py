@@ -229,7 +229,8 @@ def _namespace_changes(node: str, wanted: Mapping[str, Namespace], live: Node, p
             phases.namespaces.append(CreateNamespace(name))
             yield Change("create", "namespace", name, after=namespace)
         elif namespace.create != (found.owner == node) and (namespace.create or found.owner == node):
-            phases.namespaces.append(SetMark(name, "lo", namespace.create))
+            alias = found.alias if namespace.create else namespace.alias
+            phases.namespaces.append(SetMark(name, "lo", namespace.create, alias=alias))
             before, after = (None, node) if namespace.create else (node, None)
             yield Change("update", "namespace", name, (FieldChange(("owner",), before, after),))
         elif found.owner == node and not found.marked:
@@ -455,7 +456,7 @@ def _file(action: Action, phases: Phases) -> None:
 def _update(desired: Device, live: Device, node: str, phases: Phases) -> None:
     """Changes a device in place."""
     if live.owner != node:
-        phases.outside.append(SetMark(ROOT, desired.name, True))
+        phases.outside.append(SetMark(ROOT, desired.name, True, alias=live.alias))
     _policies(desired, live, phases)
     if desired.peer and live.peer:
         there = live.peer

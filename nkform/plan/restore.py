@@ -20,7 +20,7 @@ from nkform.plan.plan import build
 def declared(before: Node, live: Node) -> Node:
     """The node as it was, as a spec would have it; what was not ours and is not ours now is left out."""
     namespaces = {
-        name: Namespace(name, create=found.owner == before.name)
+        name: Namespace(name, create=found.owner == before.name, alias=found.alias)
         for name, found in before.namespaces.items()
         if name != ROOT and (found.owner == before.name or name in live.namespaces)
     }
@@ -42,7 +42,7 @@ def plan(before: Node, live: Node, features: Collection[str], without: Without =
         for name, device in before.devices.items()
         if name in desired.devices and device.kind != "external" and device.owner is None
     ]
-    marks = tuple(SetMark(ROOT, name, False) for name in freed)
+    marks = tuple(SetMark(ROOT, name, False, alias=before.devices[name].alias) for name in freed)
     changes = tuple(_brief(change) for change in _marked(found.changes, freed, before))
     return replace(found, changes=changes, actions=(*found.actions, *marks))
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from itertools import product
 from typing import Any
 
 import pytest
 
+from nkform.apply import transaction
 from tests.live.support import Node, ip
+from tests.live.test_carried import wrong
 from tests.live.whole import differences, whole
 
 STATES = list(product((False, True), repeat=2))
@@ -56,3 +59,26 @@ def test_the_other_end_of_another_nodes_pair_is_not_taken_over(node: Node, peer:
     for words in ([], ["--adopt"]):
         assert "NK0411" in node.refused(made, "-y", *words, command="apply")
     assert differences(before, whole()) == []
+
+
+@pytest.mark.parametrize("ended", ["rolled back", "undone"])
+def test_what_somebody_wrote_where_the_mark_goes_comes_back(
+    node: Node, ended: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The interface alias of a device, and of a namespace's `lo`; also one that is no text."""
+    ip("netns", "add", "web")
+    ip("link", "add", "v0", "type", "veth", "peer", "name", "eth0", "netns", "web")
+    ip("link", "set", "v0", "alias", "uplink of corp")
+    ip("link", "set", "lo", "alias", os.fsdecode(b"corp \xff"), namespace="web")
+    before = whole()
+    device = {"kind": "veth", "up": False, "peer": {"name": "eth0", "namespace": "web"}}
+    made = {"version": 1, "node": "w", "namespaces": {"web": {"create": True}}, "devices": {"v0": device}}
+    if ended == "undone":
+        monkeypatch.setattr(transaction, "_verify", wrong)
+        assert "NK0505" in node.refused(made, "--adopt", command="apply")
+    else:
+        node.apply(made, "--adopt")
+        assert differences(before, whole()) != []
+        assert node.run("rollback", "-y").code == 0
+    assert differences(before, whole()) == []
+    assert "uplink of corp" in ip("link", "show", "dev", "v0")

@@ -10,7 +10,8 @@ import pytest
 
 from nkform.kernel.netns import Namespaces
 from nkform.kernel.place import place
-from nkform.observe.node import nodes, observe
+from nkform.observe.node import observe
+from nkform.observe.nodes import nodes
 from tests.live.support import Node, ip, kinds, link, sh
 from tests.live.test_pairs import veth
 
