@@ -40,3 +40,20 @@ def test_every_code_is_explained() -> None:
     )
     assert used - explained == set(), "explain them in docs/errors.md"
     assert explained - used == set(), "no longer used: take them out of docs/errors.md"
+
+
+@pytest.mark.parametrize("name", ["docs/architecture.md", "CONTRIBUTING.md", "README.md"])
+def test_what_a_document_names_is_there(name: str) -> None:
+    """Modules with the functions in brackets behind them, folders, and other documents."""
+    text = (TOP / name).read_text(encoding="utf-8")
+    paths = re.findall(
+        r"`((?:nkform|tests|tools|bpf_templates)/[\w./]*)`(?: \(((?:`[\w.]+`(?:, )?)+)[\),])?", text
+    )
+    assert len(paths) > 2
+    for path, functions in paths:
+        assert (TOP / path).exists(), path
+        for function in re.findall(r"`([\w.]+)`", functions):
+            last = function.rpartition(".")[2]
+            assert re.search(rf"\b(def|class) {last}\b", (TOP / path).read_text(encoding="utf-8")), (path, function)
+    for link in re.findall(r"\]\(([\w./]+)\)", text):
+        assert (TOP / name).parent.joinpath(link).exists(), link
