@@ -167,7 +167,7 @@ def revert(
 
 
 def _at_home(others: Iterable[ForeignItem], before: Node, namespaces: Namespaces) -> list[ForeignItem]:
-    """What others had at ends of ours, or at those very devices of theirs: another device may have a name by now."""
+    """What others had, but for what was at an end of a device of the node whose name another device has by now."""
     live = observe(namespaces, before.name, before)
     same = {
         (end.namespace, end.name)
@@ -175,7 +175,8 @@ def _at_home(others: Iterable[ForeignItem], before: Node, namespaces: Namespaces
         if device.owner == before.name or (name in before.devices and before.devices[name].index == device.index)
         for end in device.ends
     }
-    return [item for item in others if (item.namespace, item.name) in same]
+    strange = {(end.namespace, end.name) for device in before.devices.values() for end in device.ends} - same
+    return [item for item in others if (item.namespace, item.name) not in strange]
 
 
 def _of_the_same_run(node: str, found: Found) -> Iterator[State]:

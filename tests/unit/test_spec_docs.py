@@ -46,9 +46,7 @@ def test_every_code_is_explained() -> None:
 def test_what_a_document_names_is_there(name: str) -> None:
     """Modules with the functions in brackets behind them, folders, and other documents."""
     text = (TOP / name).read_text(encoding="utf-8")
-    paths = re.findall(
-        r"`((?:nkform|tests|tools|bpf_templates)/[\w./]*)`(?: \(((?:`[\w.]+`(?:, )?)+)[\),])?", text
-    )
+    paths = re.findall(r"`((?:nkform|tests|tools|bpf_templates)/[\w./]*)`(?: \(((?:`[\w.]+`(?:, )?)+)[\),])?", text)
     assert len(paths) > 2
     for path, functions in paths:
         assert (TOP / path).exists(), path
