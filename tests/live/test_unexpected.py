@@ -31,7 +31,7 @@ def test_a_saved_plan_that_nests_deep(node: Node) -> None:
     assert "NK0621" in expected(node.run("apply", "-y", str(kept)))
 
 
-LINES = ["[]", "{}", "null", '"x"', "[1, 2, 3, 4]", "1.5", DEEP, '{"type": "Nothing"}', "\xff"]
+LINES = ["[]", "{}", "null", '"x"', '[1, "2", 3, 4]', "1.5", DEEP, '{"type": "Nothing"}', "\xff"]
 
 
 @pytest.mark.parametrize("line", LINES, ids=[line[:20] for line in LINES])
