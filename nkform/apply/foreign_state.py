@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import zip_longest
 from socket import AF_INET6
 from typing import Literal
@@ -191,19 +192,23 @@ def still_there(
     items: Sequence[ForeignItem], actions: Collection[Action], changes: Collection[Change], namespaces: Namespaces
 ) -> list[int]:
     """The places in the list of what others have after a run, as they had it before: what of it goes later, they let
-    go themselves. What the plan has taken over is theirs no more, and not among them. Raises KernelError."""
+    go themselves. What the plan has taken over is theirs no more, and not among them."""
     by_namespace: dict[str, dict[ForeignItem, int]] = {}
     for place, item in enumerate(items):
         for now in renamed(left_alone([item], actions), changes):
             by_namespace.setdefault(now.namespace, {})[now] = place
     present: list[int] = []
     for key, places in by_namespace.items():
-        with namespaces.open(key) as fd, namespaces.entered(fd, key), Socket() as socket:
-            indexes = {link.name: link.index for link in whole(links.dump, socket)}
-            some = list(places)
-            gone = {item for lost in _lost(some, socket, indexes, beside=True) for item, _ in lost}
-            present += [places[item] for item in some if item.name in indexes and item not in gone]
+        with suppress(KernelError):  # the namespace has gone, or cannot be looked into: nothing is known to be there
+            present += _still_there(places, key, namespaces)
     return sorted(present)
+
+
+def _still_there(places: Mapping[ForeignItem, int], key: str, namespaces: Namespaces) -> list[int]:
+    with namespaces.open(key) as fd, namespaces.entered(fd, key), Socket() as socket:
+        indexes = {link.name: link.index for link in whole(links.dump, socket)}
+        gone = {item for lost in _lost(list(places), socket, indexes, beside=True) for item, _ in lost}
+    return [place for item, place in places.items() if item.name in indexes and item not in gone]
 
 
 def _lost(

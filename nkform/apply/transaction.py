@@ -184,7 +184,6 @@ def apply(
             Executor(means.namespaces, plan.node, steps, chains, means.expedited, cookies).run(complete.actions)
             kept = renamed(left_alone(journal.entry.others, complete.actions), plan.changes)
             give_again(kept, means.namespaces, beside=False)  # what can be had with the spec
-            journal.others_have(still_there(journal.entry.others, complete.actions, plan.changes, means.namespaces))
             live = observe(means.namespaces, plan.node, desired)
             _check_peers(complete.actions, cookies, live)
             shall, there = (without | _freed(plan)).trim(desired, live)
@@ -198,6 +197,8 @@ def apply(
             if run.in_parts:
                 journal.undone()
             else:
+                still_had = still_there(journal.entry.others, complete.actions, plan.changes, means.namespaces)
+                journal.others_have(still_had)  # not before all is well: a failed undoing has to give them all again
                 journal.settle(run.settles)
         except (KernelError, MemoryError, NkformError, Interrupted) as error:
             undone = _undone(steps, before, others, desired, journal, means, chains, cookies)

@@ -236,3 +236,16 @@ def test_what_others_had_is_not_given_to_a_stranger_of_the_same_name(node: Node)
     assert "NK0412" in outcome.err
     assert "192.0.2.1" not in ip("addr", "show", "dev", "to-a")
     assert "198.51.100.0" not in ip("route")
+
+
+def test_a_namespace_goes_whatever_routes_a_workload_has_there(node: Node) -> None:
+    """One through its own `lo` that names our address as its source: it is gone with the namespace."""
+    node.apply(spec())
+    ip("link", "set", "lo", "up", namespace="a")
+    (source,) = (each for each in ip("-4", "-br", "addr", "show", "dev", "eth0", namespace="a").split() if "/" in each)
+    ip("route", "add", "198.51.100.0/24", "dev", "lo", "src", source.partition("/")[0], namespace="a")
+    made = spec()
+    deleted(made)
+    del made["namespaces"]["a"]
+    node.apply(made)
+    assert "a" not in ip("netns", "list").split()
