@@ -233,8 +233,9 @@ def test_a_shell_has_a_terminal_and_its_exit_code_is_the_labs(shell: Shell) -> N
     shell.wait_for("# ")
     shell.type("tty; uname -n\r")
     shell.wait_for("/dev/ttyS3\r\nlab-uml\r\n")
-    shell.type("sleep 60\r")
-    shell.wait_for("sleep 60")
+    # What the shell starts has the terminal only after a moment, so it says when it runs. The echo has the quotes.
+    shell.type("sh -c 'echo run''ning; exec sleep 60'\r")
+    shell.wait_for("running\r\n")
     shell.type("\x03")  # Ctrl-C is for what runs in the shell, and not for the lab
     shell.wait_for("# ")
     shell.type("exit 5\r")
