@@ -38,7 +38,7 @@ State = Literal["journal", "unconfirmed", "previous"]
 """Under way or interrupted; done and waiting to be confirmed; done: the way back."""
 
 OUTCOME: Final = "reverted.json"
-"""What became of a run that nobody confirmed (apply/guardian.py)."""
+"""What became of a run that nobody confirmed (session/guardian.py)."""
 
 Loan = tuple[str, str, str, str]
 """A sysctl that is to change for a moment only: namespace, interface, key, and the value that it has otherwise."""

@@ -8,7 +8,7 @@ that depend on them.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from nkform.dataclass import dataclass
 from nkform.kernel.error import KernelError
@@ -22,73 +22,60 @@ STOPPED = "NK0507"
 """The code of a run that somebody stopped: no further part is tried then."""
 
 
-class Planned(Protocol):
-    """What was planned in one look at the kernel, and what was left alone, and why."""
-
-    @property
-    def desired(self) -> Node: ...
-
-    @property
-    def live(self) -> Node: ...
-
-    @property
-    def plan(self) -> Plan: ...
-
-    @property
-    def without(self) -> Without: ...
-
-    @property
-    def problems(self) -> tuple[Problem, ...]: ...
-
-
-L = TypeVar("L", bound=Planned)
-
-
 @dataclass(frozen=True, slots=True)
-class Look:
-    """One look at the kernel: what shall be, what is, and the plan of all that nothing stands in the way of.
+class Observation:
+    """One look at the kernel: what shall be, what is, what the kernel can do, and the plan that came of it.
 
-    `without` is what the plan leaves alone, `problems` say why.
+    `without` is what the plan leaves alone, `problems` say why. `desired` says what to look for in maps of programs.
     """
 
     desired: Node
     live: Node
+    features: frozenset[str]
     plan: Plan
-    without: Without
-    problems: tuple[Problem, ...]
+    without: Without = NOTHING
+    problems: tuple[Problem, ...] = ()
 
 
-class Work(Protocol[L]):
+class Work(Protocol):
     """What is to be done, and how."""
 
-    def look(self, without: Without) -> L:
+    def observe(self, without: Without) -> Observation:
         """Looks at the kernel, and plans. Raises NkformError where nothing can be planned, KernelError."""
 
-    def carry_out(self, look: L, *, whole: bool) -> None:
+    def carry_out(self, observation: Observation, *, whole: bool) -> None:
         """Carries a plan out. `whole`: it is all that there is to do. Raises NkformError, KernelError."""
 
 
-def planned(desired: Node, live: Node, build: Callable[[Without], Plan], without: Without = NOTHING) -> Look:
-    """What can be planned of it. Raises NkformError."""
+def observation(
+    desired: Node,
+    live: Node,
+    features: frozenset[str],
+    build: Callable[[Without], Plan],
+    without: Without | None = NOTHING,
+) -> Observation:
+    """What can be planned, but for what is to be left alone; None: all of it is planned. Raises NkformError."""
+    if without is None:
+        return Observation(desired, live, features, build(NOTHING))
     plan, alone, problems = possible(build, (desired, live), without)
-    return Look(desired, live, plan, alone, problems)
+    return Observation(desired, live, features, plan, alone, problems)
 
 
-def carry_out(work: Work[L], look: L) -> tuple[Problem, ...]:
+def carry_out(work: Work, observation: Observation) -> tuple[Problem, ...]:
     """Carries out what can be, and returns why the rest could not. Raises NkformError if somebody stopped it."""
-    problems = list(look.problems)
+    problems = list(observation.problems)
     try:
-        work.carry_out(look, whole=not look.without)
+        work.carry_out(observation, whole=not observation.without)
     except (NkformError, KernelError) as error:
         failed = _problems(error)
-        parts = parts_of(look.plan, (look.desired, look.live))
+        parts = parts_of(observation.plan, (observation.desired, observation.live))
         if len(parts) < 2:
             return tuple(dict.fromkeys([*problems, *failed]))
-        problems += _parts(work, look.without, parts)
+        problems += _parts(work, observation.without, parts)
     return tuple(dict.fromkeys(problems))
 
 
-def _parts(work: Work[L], without: Without, parts: Sequence[frozenset[Name]]) -> list[Problem]:
+def _parts(work: Work, without: Without, parts: Sequence[frozenset[Name]]) -> list[Problem]:
     """Carries out parts until none of those that are left can be; what was in the way of one may have gone by then."""
     left = list(parts)
     while True:
@@ -100,7 +87,7 @@ def _parts(work: Work[L], without: Without, parts: Sequence[frozenset[Name]]) ->
 
 
 def _halves(
-    work: Work[L],
+    work: Work,
     without: Without,
     all_parts: Collection[frozenset[Name]],
     parts: Sequence[frozenset[Name]],
@@ -112,10 +99,10 @@ def _halves(
             continue
         others = frozenset[Name]().union(*(part for part in all_parts if part not in half)).difference(*half)
         try:
-            look = work.look(without | others)
-            if look.problems:
-                raise NkformError(*look.problems)
-            work.carry_out(look, whole=False)
+            part = work.observe(without | others)
+            if part.problems:
+                raise NkformError(*part.problems)
+            work.carry_out(part, whole=False)
         except (NkformError, KernelError) as error:
             if len(half) > 1:
                 _halves(work, without, all_parts, half, failed)

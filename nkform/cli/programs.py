@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from nkform.cli.common import placed, programs_of, read_spec
+from nkform.cli.common import programs_of, read_spec
 from nkform.model import Device, Program
 from nkform.problem import fail
 
@@ -59,7 +59,7 @@ def _said(default: object) -> str:
 def render(options: argparse.Namespace) -> int:
     """The C that a chain compiles to."""
     spec = read_spec(options)
-    with placed(spec), programs_of(spec, options) as programs:
+    with programs_of(spec, options) as programs:
         device = _resolved(spec).get(options.device)
         if device is None or programs is None:
             raise fail("NK0606", f"the spec has no device {options.device} with programs")
@@ -79,7 +79,7 @@ def render(options: argparse.Namespace) -> int:
 def build(options: argparse.Namespace) -> int:
     """Compiles all that a spec needs into a folder, for nodes without a compiler."""
     spec = read_spec(options)
-    with placed(spec), programs_of(spec, options) as programs:
+    with programs_of(spec, options) as programs:
         if programs is None:
             print("The spec has no programs.")
             return 0

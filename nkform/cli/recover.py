@@ -6,117 +6,58 @@ import argparse
 import time
 from typing import TYPE_CHECKING
 
-from nkform.apply import journal
-from nkform.apply.interrupt import Stopped
-from nkform.apply.journal import Found, State
-from nkform.apply.recovery import WayBack, revert, tidy, way_back
-from nkform.cli.apply import agreed, show_plan
-from nkform.cli.common import check_node, chosen_node, interrupted, look_after, warn
-from nkform.cli.writing import locked, refuse_elsewhere, refuse_pending, stopped
-from nkform.dataclass import dataclass, replace
-from nkform.kernel import rundir
-from nkform.kernel.netns import Namespaces
+from nkform.cli.common import agreed, session, show_plan
+from nkform.dataclass import replace
 from nkform.problem import fail
 
 if TYPE_CHECKING:
-    from nkform.apply.interrupt import Interrupts
-    from nkform.kernel.rundir import Lock
-
-
-@dataclass(frozen=True, slots=True)
-class _Chosen:
-    """The run that is to be taken back, and the way."""
-
-    node: str
-    state: State
-    found: Found
-    way: WayBack
+    from nkform.session.going_back import Command, GoingBack
+    from nkform.session.session import Session
 
 
 def run(options: argparse.Namespace) -> int:
     """Takes back a run that was killed, or that nobody confirmed."""
-    return _back(options, "recover", (journal.JOURNAL, journal.UNCONFIRMED))
+    return _back(options, "recover")
 
 
 def rollback(options: argparse.Namespace) -> int:
     """Takes back the last apply, or the one that waits to be confirmed."""
-    return _back(options, "rollback", (journal.UNCONFIRMED, journal.PREVIOUS))
+    return _back(options, "rollback")
 
 
-def _back(options: argparse.Namespace, command: str, states: tuple[State, State]) -> int:
+def _back(options: argparse.Namespace, command: Command) -> int:
     """Others need not wait while somebody is asked: what was shown is compared with what is to be done after it."""
-    check_node(options.node)
-    look_after(options, but=_meant(options, states))
-    with locked(options, command) as (lock, interrupts):
-        chosen = _choose(options, command, states)
-        if chosen is None:
-            return _nothing(command)
-        if options.yes or not chosen.way.plan.actions:
-            return _go(options, chosen, lock, interrupts)
-    if not agreed(command):
-        return 1
-    with locked(options, command) as (lock, interrupts):
-        return _go(options, chosen, lock, interrupts)
+    with session(options) as nkform:
+        with nkform.lock(command, but=nkform.meant(command, options.node)):
+            going = nkform.way_back(command, options.node)
+            if going is None:
+                return _nothing(command)
+            _show(nkform, going, options)
+            if options.yes or not going.plan.actions:
+                return _go(nkform, going)
+        if not agreed(command):
+            return 1
+        return _go(nkform, going)
 
 
-def _meant(options: argparse.Namespace, states: tuple[State, State]) -> str:
-    """The node whose run is to be taken back, as far as it is clear before anybody else can be in between; or empty."""
-    nodes = [name for name in rundir.nodes() if any(journal.find(name, state) for state in states)]
-    return options.node or (nodes[0] if len(nodes) == 1 else "")
+def _show(nkform: Session, going: GoingBack, options: argparse.Namespace) -> None:
+    if not going.was_killed:
+        entry = going.found.entry
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.when))
+        print(f"Going back to before the {entry.command} of {when} on {going.node}.")
+    nkform.listener.warn([replace(problem, severity="warning") for problem in going.problems])
+    if not (going.plan.empty and going.problems):
+        show_plan(going.plan, options)
 
 
-def _choose(options: argparse.Namespace, command: str, states: tuple[State, State]) -> _Chosen | None:
-    """Finds the run and shows the way back; None where there is no such run. Raises NkformError, KernelError."""
-    nodes = [name for name in rundir.nodes() if any(journal.find(name, state) for state in states)]
-    if not nodes:
-        for name in rundir.nodes() if command == "recover" else ():
-            refuse_elsewhere(name)
-        return None
-    node = chosen_node(nodes, options.node)
-    refuse_pending(node, goes_back=True)
-    if command == "rollback" and (left := journal.find(node, journal.JOURNAL)):
-        raise fail("NK0514", f"a run on {node} {left.ended}: it comes first", hint="`nkform recover` takes it back")
-    state, found = next((state, found) for state in states if (found := journal.find(node, state)))
-    _tell(found, state, options)
-    with Namespaces() as namespaces:
-        if state == journal.JOURNAL:
-            tidy(found, namespaces)
-        way = way_back(found.entry.before, namespaces)
-    warn([replace(problem, severity="warning") for problem in way.look.problems], options)
-    if not (way.plan.empty and way.look.problems):
-        show_plan(way.plan, options)
-    return _Chosen(node, state, found, way)
-
-
-def _go(options: argparse.Namespace, chosen: _Chosen, lock: Lock, interrupts: Interrupts) -> int:
-    node, state = chosen.node, chosen.state
-    refuse_pending(node, goes_back=True)
-    found = journal.find(node, state)
-    if found is None or found.entry.token != chosen.found.entry.token:
-        raise fail("NK0517", f"the run on {node} is not on record any more: nothing was done", hint="run it again")
-    try:
-        revert(node, state, found, lock, interrupts, expedite=not options.no_expedite, shown=chosen.way)
-    except Stopped as error:
-        raise stopped(node) from error
-    if found.entry.command == "rollback":  # going back from a rollback is going forward again
-        rundir.remove(node, journal.OUTCOME)
-    elif found.entry.spec or state == journal.PREVIOUS:
-        journal.note_outcome(node, found.entry.token, (), found.entry.spec or journal.ANY_SPEC)
-    print(f"\n{node} is as it was before.")
+def _go(nkform: Session, going: GoingBack) -> int:
+    nkform.go_back(going)
+    print(f"\n{going.node} is as it was before.")
     return 0
 
 
-def _nothing(command: str) -> int:
+def _nothing(command: Command) -> int:
     if command == "recover":
         print("Nothing to recover: no run was killed, none waits to be confirmed.")
         return 0
     raise fail("NK0515", "there is no apply to go back from", hint="the way back is lost at reboot and by `destroy`")
-
-
-def _tell(found: Found, state: State, options: argparse.Namespace) -> None:
-    entry = found.entry
-    if state == journal.JOURNAL:
-        warn([interrupted(found, "it is taken back")], options)
-    else:
-        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.when))
-        print(f"Going back to before the {entry.command} of {when} on {entry.before.name}.")

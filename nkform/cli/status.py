@@ -4,93 +4,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
 
-from nkform.cli.common import only_node, warn_interrupted
-from nkform.model import Attached, Device, Explanation, Hook, Node
-from nkform.observe.explanations import Known
-from nkform.observe.record import Record
-from nkform.report.status_text import Applied, DeviceStatus, Drifted, ProgramStatus, render, render_json
+from nkform.cli.common import session
+from nkform.report.status_text import render, render_json
 
 
 def run(options: argparse.Namespace) -> int:
-    from nkform.kernel.netns import Namespaces
-    from nkform.kernel.probe import require_root
-    from nkform.observe import explanations, record
-    from nkform.observe.node import observe
-
-    require_root()
-    with Namespaces() as namespaces:
-        node = only_node(namespaces, options.node)
-        applied = record.read(node)
-        live = observe(namespaces, node, applied.node if applied else None)
-    warn_interrupted(node, options)
-    known = explanations.Known(explanations.read(node))
-    drift = _drift(applied, live) if applied else {}
-    devices = [_device(device, known, drift.pop(("device", device.name), ())) for device in live.devices.values()]
-    told = Applied(applied.when, [each for some in drift.values() for each in some]) if applied else None
+    with session(options) as nkform:
+        found = nkform.status(options.node)
     if options.json:
-        sys.stdout.write(render_json(node, devices, told))
+        sys.stdout.write(render_json(found))
     else:
         from nkform.report.colour import Paint, wanted
 
-        sys.stdout.write(render(node, devices, told, Paint(wanted(sys.stdout, options.no_color))))
+        sys.stdout.write(render(found, Paint(wanted(sys.stdout, options.no_color))))
     return 0
-
-
-def _drift(applied: Record, live: Node) -> dict[tuple[str, str], Sequence[Drifted]]:
-    """In what the node is not as it was applied, by kind and name of the object."""
-    from nkform.plan.drift import against, differences
-    from nkform.report.drift_text import by_object
-
-    back, problems = against(applied.node, applied.node.devices, live, applied.features)
-    return dict(by_object(differences(back, problems), applied.since))
-
-
-def _device(device: Device, known: Known, drift: Sequence[Drifted]) -> DeviceStatus:
-    peer = device.peer
-    return DeviceStatus(
-        device.name,
-        device.kind,
-        f"{peer.name} in {peer.namespace}" if peer and peer.namespace else peer.name if peer else "",
-        all(bool(end.attrs.get("up", True)) for end in device.ends),
-        {name: _hook(device.name, name, hook, known) for name, hook in device.hooks.items()},
-        drift,
-    )
-
-
-def _hook(device: str, name: str, hook: Hook, known: Known) -> list[ProgramStatus | str]:
-    entries = [(entry, "link") for entry in hook.linked] + [(entry, "tc") for entry in hook.filters]
-    return [_program(entry, way, known.of(device, name, entry)) if entry.ours else entry.name for entry, way in entries]
-
-
-def _program(entry: Attached, way: str, explanation: Explanation | None) -> ProgramStatus:
-    from nkform.observe.runs import read
-
-    found = read(entry, _numbers(explanation) if explanation else {})
-    template = explanation.template if explanation else ""
-    digest = "" if entry.strange else entry.digest
-    return ProgramStatus(
-        entry.name,
-        template,
-        way,
-        entry.place,
-        entry.program_id,
-        digest,
-        found.name,
-        found.count,
-        found.time,
-        found.maps,
-    )
-
-
-def _numbers(explanation: Explanation) -> Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]:
-    """Which maps of a template hold numbers for people."""
-    from nkform.bpf.catalogue import kept
-    from nkform.problem import NkformError
-
-    try:
-        found = kept(explanation)
-    except NkformError:
-        return {}
-    return {name: (numbers.keys, numbers.fields) for name, numbers in found.maps.items()}

@@ -25,7 +25,7 @@ FILE_MODE = 0o600
 JOURNAL = "journal"
 """The file of a run under way, or of one that was killed (apply/journal.py)."""
 GUARDIAN = "guardian"
-"""The file that the guardian of a run that waits to be confirmed has the lock of (apply/guardian.py)."""
+"""The file that the guardian of a run that waits to be confirmed has the lock of (session/guardian.py)."""
 GOING_BACK = "going-back"
 """The file that a guardian has the lock of, in the machine's folder, while it goes back or waits for its turn."""
 LOCK = "@lock"

@@ -114,6 +114,14 @@ def applied_since(difference: Difference, since: Since) -> float | None:
     return known.get(_key(difference.field) if difference.field else WHOLE, known.get(WHOLE))
 
 
+def by_object(found: list[Difference], since: Since) -> dict[tuple[str, str], list[tuple[Difference, float | None]]]:
+    """Differences with their times, by kind and name of their object."""
+    grouped: dict[tuple[str, str], list[tuple[Difference, float | None]]] = {}
+    for each in found:
+        grouped.setdefault((each.kind, each.name), []).append((each, applied_since(each, since)))
+    return grouped
+
+
 def _key(field: FieldChange) -> str:
     """What a field is called in a `Since`; addresses and routes are many under one path."""
     key = ".".join(field.path)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from nkform.plan.compare import FieldChange
-from nkform.plan.drift import Difference, Since, applied_since
+from nkform.plan.drift import Difference
 
 
 def moment(when: float) -> str:
@@ -77,11 +76,3 @@ def as_dict(difference: Difference, since: float | None) -> dict[str, object]:
         "since": iso(since) if since is not None else None,
         "text": said(difference, since),
     }
-
-
-def by_object(found: list[Difference], since: Since) -> Mapping[tuple[str, str], list[tuple[Difference, float | None]]]:
-    """Differences with their times, by kind and name of their object."""
-    grouped: dict[tuple[str, str], list[tuple[Difference, float | None]]] = {}
-    for each in found:
-        grouped.setdefault((each.kind, each.name), []).append((each, applied_since(each, since)))
-    return grouped

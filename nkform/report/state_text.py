@@ -5,23 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Literal
 
-from nkform.dataclass import dataclass
 from nkform.report.colour import Paint
-
-State = Literal["ok", "missing", "unknown"]
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at: whether it is there, and what to do if it is not."""
-
-    name: str
-    state: State
-    detail: str
-    hint: str = ""
-
+from nkform.results import Finding
 
 TONE = {"ok": "green", "missing": "yellow", "unknown": "yellow"}
 

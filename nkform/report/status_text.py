@@ -3,64 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 
-from nkform.dataclass import dataclass, replace
-from nkform.plan.drift import Difference
+from nkform.dataclass import replace
 from nkform.report.colour import Paint
 from nkform.report.drift_text import as_dict, iso, said
-
-Numbers = Mapping[str, Mapping[str, Mapping[str, int]]]
-"""By map, key and field."""
-
-Drifted = tuple[Difference, float | None]
-"""A difference, and since when what it lacks is applied."""
+from nkform.results import DeviceStatus, ProgramStatus, Status
 
 
-@dataclass(frozen=True, slots=True)
-class ProgramStatus:
-    """A program at a hook; `place` is its link's id, or with `way` tc its filter's priority. `time` in ns.
-
-    `digest` is empty where somebody put another program in its place; `kernel_name` is what the kernel calls what runs.
-    """
-
-    name: str
-    template: str
-    way: str
-    place: int
-    program_id: int
-    digest: str
-    kernel_name: str
-    count: int
-    time: int
-    numbers: Numbers
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceStatus:
-    """A device: its kind, whether both ends are up, and the programs of its hooks, foreign ones by name.
-
-    `drift`: in what it is not as it was applied.
-    """
-
-    name: str
-    kind: str
-    peer: str
-    up: bool
-    hooks: Mapping[str, Sequence[ProgramStatus | str]]
-    drift: Sequence[Drifted] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Applied:
-    """What is on record: when the last apply was (seconds since 1970), and drift of what is no device here now."""
-
-    when: float
-    elsewhere: Sequence[Drifted] = ()
-
-
-def render(node: str, devices: Sequence[DeviceStatus], applied: Applied | None, paint: Paint) -> str:
+def render(status: Status, paint: Paint) -> str:
+    node, devices, applied = status.node, status.devices, status.applied
     lines = [f"node {node}: {len(devices)} devices", *(line for d in devices for line in _device(d, paint))]
     if applied is None:
         lines.append("drift: not known, nothing is on record here; `nkform apply` puts it there")
@@ -98,9 +51,10 @@ def _program(program: ProgramStatus) -> Iterator[str]:
                 yield f"        {key}: " + ", ".join(f"{number} {name}" for name, number in fields.items())
 
 
-def render_json(node: str, devices: Sequence[DeviceStatus], applied: Applied | None) -> str:
+def render_json(status: Status) -> str:
+    devices, applied = status.devices, status.applied
     document = {
-        "node": node,
+        "node": status.node,
         "applied": iso(applied.when) if applied else None,
         "devices": [{**_plain(device), "drift": [as_dict(*each) for each in device.drift]} for device in devices],
         "drift": [as_dict(*each) for each in applied.elsewhere] if applied else [],

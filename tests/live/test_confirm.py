@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from nkform.apply import guardian
 from nkform.kernel.netns import Namespaces
+from nkform.session import guardian
 from tests.live.processes import PATIENCE, alone, until
 from tests.live.support import Node, ip, link, pings, reaches
 from tests.live.test_pairs import veth

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from nkform.apply import guardian as guardians
 from nkform.apply import journal, recovery
 from nkform.kernel import rundir
 from nkform.kernel.error import KernelError
+from nkform.session import guardian as guardians
 from tests.live.processes import Asked, Process, end_all, until
 from tests.live.support import Node, Outcome, ip, link, links, sh
 from tests.live.test_confirm import guardians as alive
@@ -221,7 +221,7 @@ def test_the_run_that_waits_goes_back_itself_where_no_guardian_can_be_had(
                 raise OSError(11, "Resource temporarily unavailable")
             return genuine(*words)
 
-        monkeypatch.setattr("nkform.cli.confirm.start", start)
+        monkeypatch.setattr("nkform.session.trial.start", start)
 
     run = Process("apply", "-y", "--confirm", "3s", str(node.path), prepare=nowhere)
     run.hears("otherwise")

@@ -137,7 +137,7 @@ def test_a_plan_of_another_place_is_refused(node: Node, plan: Path) -> None:
 
 
 def test_a_plan_of_another_version_is_refused(node: Node, plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nkform.cli.saved.__version__", "999")
+    monkeypatch.setattr("nkform.session.saved_plans.__version__", "999")
     error = refused(node, plan)
     assert "NK0622" in error
     assert "999" in error

@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 
-from nkform.apply import guardian, journal
+from nkform.apply import journal
 from nkform.apply.lock import take
 from nkform.kernel import bpffs, rundir
 from nkform.model import Node as Declared
+from nkform.session import guardian
 from tests.live.chain_sites import Others, Site, sites
 from tests.live.processes import until
 from tests.live.support import Node, ip, kinds, link, needs, sh

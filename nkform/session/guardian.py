@@ -32,11 +32,11 @@ from nkform.apply.journal import (
     read_outcome,
 )
 from nkform.apply.lock import take
-from nkform.apply.recovery import revert
 from nkform.dataclass import dataclass
 from nkform.kernel import rundir
 from nkform.kernel.rundir import GUARDIAN, Lock
 from nkform.problem import NkformError, Problem, fail, unexpected
+from nkform.session.recovery import revert
 
 PAUSE = 0.2
 """Seconds between two looks."""

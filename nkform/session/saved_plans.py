@@ -1,56 +1,55 @@
-"""`nkform plan -o FILE` and `nkform apply FILE`: plans that are looked at now and carried out later."""
+"""Plans in files, which are looked at now and carried out later: `nkform plan -o FILE` and `nkform apply FILE`."""
 
 from __future__ import annotations
 
-import argparse
 import errno
 import os
 import stat
-import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nkform import __version__, files
 from nkform.files import writable_by_others
 from nkform.plan import saved
 from nkform.plan.saved import Basis, Saved
 from nkform.problem import fail
+from nkform.session.prepared import PlanOptions
 from nkform.spec import Spec
 
 if TYPE_CHECKING:
-    from nkform.cli.common import Look
-    from nkform.plan.drift import Notes
+    from nkform.session.session import Planned
 
 FILE_MODE = 0o600
-STDOUT = Path("-")
 
 
-def save(path: Path, found: Look, drift: Notes, spec: Spec, options: argparse.Namespace, given: str) -> None:
-    """Writes a plan for `apply`, readable by its owner alone. Raises NkformError."""
+def text(planned: Planned, document: Mapping[str, Any]) -> str:
+    """The text of a file that `apply` carries out. `document`: the plan's JSON."""
     from nkform.kernel.place import place
-    from nkform.report.plan_json import document
 
+    spec, options, programs = planned.prepared.spec, planned.prepared.options, planned.prepared.programs
     basis = Basis(
         nkform=__version__,
         place=place(),
         when=time.time(),
-        files=tuple(str(file) for file in options.spec),
+        files=tuple(source.name for source in spec.sources),
         spec=spec.digest,
         desired=spec.node,
         templates=tuple(str(Path(folder).resolve()) for folder in spec.templates),
         engine=options.engine or spec.engine,
         objects=str(options.objects.resolve()) if options.objects else "",
         adopt=options.adopt,
-        targets=tuple(options.target),
-        live=saved.relevant(found.live),
+        targets=tuple(options.targets),
+        live=saved.relevant(planned.live),
         expedite=spec.expedite,
-        given=given,
+        given=programs.given() if programs else "",
     )
-    text = saved.write(document(found.plan, drift), basis)
-    if path == STDOUT:
-        sys.stdout.write(text)
-        return
+    return saved.write(document, basis)
+
+
+def write(path: Path, text: str) -> None:
+    """Writes a file, readable by its owner alone, whole or not at all. Raises NkformError."""
     try:
         if _is_device(path):
             _write_into(path, text)
@@ -100,13 +99,12 @@ def _replace(path: Path, text: str) -> None:
         raise
 
 
-def load(options: argparse.Namespace) -> Saved | None:
-    """The plan that the command line names in place of a spec, if it does. Raises NkformError."""
+def load(path: Path) -> Saved | None:
+    """The plan that a file holds; None where it holds something else, or is no file. Raises NkformError."""
     from nkform.kernel.place import place
 
-    if len(options.spec) != 1 or not options.spec[0].is_file():
+    if not path.is_file():
         return None
-    path: Path = options.spec[0]
     try:
         with os.fdopen(files.opened(path), encoding="utf-8", errors="surrogateescape") as file:
             if not saved.is_plan(file.read(200)):
@@ -116,10 +114,6 @@ def load(options: argparse.Namespace) -> Saved | None:
             found = saved.read(file.read(), str(path))
     except OSError as error:
         raise fail("NK0101", f"{path} cannot be read: {error.strerror}") from error
-    given = [name for name in ("target", "var", "var_file", "adopt", "engine", "objects") if getattr(options, name)]
-    if given:
-        said = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise fail("NK0602", f"{said}: a saved plan has its own", hint="give options to `nkform plan -o`")
     saved.check_origin(found.basis, __version__, place())
     return found
 
@@ -136,3 +130,9 @@ def _check_owner(path: Path, state: os.stat_result) -> None:
 def as_spec(basis: Basis) -> Spec:
     """The spec that a plan was made from, without its text."""
     return Spec(basis.desired, templates=basis.templates, engine=basis.engine, expedite=basis.expedite)
+
+
+def options_of(basis: Basis) -> PlanOptions:
+    """How it was planned."""
+    objects = Path(basis.objects) if basis.objects else None
+    return PlanOptions(adopt=basis.adopt, targets=basis.targets, objects=objects)

@@ -12,13 +12,15 @@ import select
 import signal
 import time
 from collections.abc import Callable, Collection, Mapping
+from contextlib import ExitStack
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from nkform.dataclass import dataclass
+from nkform.dataclass import dataclass, replace
 from nkform.kernel.error import KernelError
 from nkform.kernel.monitor import Monitor
 from nkform.kernel.netns import Namespaces
+from nkform.kernel.probe import probe
 from nkform.kernel.service import Signals
 from nkform.model import Device, Node, RoomFor
 from nkform.observe.fingerprint import Fingerprint, Scope, matters, scope, take
@@ -26,8 +28,16 @@ from nkform.observe.node import observe
 from nkform.plan.drift import WHOLE, Difference, against, differences
 from nkform.plan.parts import Without, concerned
 from nkform.plan.plan import ProgramResolver, meaning
+from nkform.plan.resolve import needed_features
 from nkform.plan.watch import Drifted, Event, Failed, Healed, Recovered, Reread, Settled, Stopped, Trouble, Watching
 from nkform.problem import NkformError, Problem
+from nkform.session.prepared import placed
+from nkform.session.running import Applied
+
+if TYPE_CHECKING:
+    from nkform.session.prepared import PlanOptions
+    from nkform.session.session import Session
+    from nkform.spec import Spec
 
 T = TypeVar("T")
 
@@ -48,14 +58,14 @@ Tell = Callable[[Event], None]
 class Subject:
     """What is watched: a spec's node, what the kernel can do for it, and its programs.
 
-    `heal` makes the node as the spec says, as `nkform apply --keep-going` does, and returns how many actions that took,
-    and what was in the way of the rest; None: the watch only tells. It raises NkformError or KernelError.
+    `heal` makes the node as the spec says, as far as that can be (Session.heal); None: the watch only tells. It raises
+    NkformError or KernelError.
     """
 
     node: Node
     features: Collection[str]
     programs: ProgramResolver | None = None
-    heal: Callable[[], tuple[int, tuple[Problem, ...]]] | None = None
+    heal: Callable[[], Applied] | None = None
 
 
 class Watch:
@@ -162,7 +172,7 @@ class Watch:
                 self._tell(Settled(each))
         self._told = self._found
 
-    def _mend(self, subject: Subject, heal: Callable[[], tuple[int, tuple[Problem, ...]]]) -> None:
+    def _mend(self, subject: Subject, heal: Callable[[], Applied]) -> None:
         """Brings the node back to the spec, unless it is too early to try that again, and looks what came of it."""
         now = time.monotonic()
         if self._trouble.early(self._found, now):
@@ -174,11 +184,10 @@ class Watch:
         done = self._try(heal)
         if done is None:
             return
-        actions, problems = done
-        if actions:
-            self._tell(Healed(actions))
-        if problems:
-            self._fail(problems)
+        if done.changed:
+            self._tell(Healed(done.actions))
+        if done.problems:
+            self._fail(done.problems)
         else:
             self._trouble.mended(asked, time.monotonic())
         self._hear(0)  # our own changes, which the look is about to see
@@ -252,3 +261,39 @@ class Watch:
                 self._stop = self._stop or bool(caught & {signal.SIGTERM, signal.SIGINT})
                 self._again = self._again or signal.SIGHUP in caught
         return sum(matters(notice, self._scope, self._pulse) for notice in self._monitor.notices()) > 0
+
+
+def follow(
+    session: Session,
+    read: Callable[[], Spec],
+    tell: Tell,
+    options: PlanOptions,
+    *,
+    heal: bool,
+    interval: float,
+    ready: Callable[[], None],
+) -> None:
+    """Watches what a spec says, as `Session.watch` describes. Raises NkformError, KernelError."""
+    with Monitor() as monitor, Signals() as signals, ExitStack() as held:
+
+        def subject() -> Subject:
+            """The spec as it is now. What the old one holds is let go of once the new one has proved fit."""
+            with ExitStack() as stack:
+                made = _subject(session, read(), options, stack, heal=heal)
+                held.close()
+                held.push(stack.pop_all())
+            return made
+
+        Watch(session.namespaces, monitor, signals, tell, interval=interval).run(subject(), subject, ready)
+
+
+def _subject(session: Session, spec: Spec, options: PlanOptions, stack: ExitStack, *, heal: bool) -> Subject:
+    """What is to be watched. Raises NkformError, KernelError."""
+    prepared = session.prepare(spec, replace(options, keep_going=True), stack)
+    programs, node = prepared.programs, spec.node
+    with placed(spec):
+        features = probe(
+            session.namespaces, needed_features(node) | (programs.needs(node) if programs else set())
+        )  # fmt: skip
+        node = programs.declared(node) if programs else node  # says which maps to look into
+    return Subject(node, features, programs, partial(session.heal, prepared) if heal else None)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from nkform.apply import parts
 from nkform.apply.foreign_state import ForeignItem, give_again
 from nkform.apply.interrupt import Interrupts
 from nkform.apply.journal import JOURNAL, PREVIOUS, UNCONFIRMED, Entry, Found, State, find, forget, new_token
-from nkform.apply.parts import Look
+from nkform.apply.parts import Observation
 from nkform.apply.transaction import Means, Run, apply, release
 from nkform.apply.visit import give_back
 from nkform.dataclass import dataclass, replace
@@ -37,12 +38,11 @@ class WayBack:
     """What the node shall be again, and the look at it with the plan that leads there."""
 
     before: Node
-    features: frozenset[str]
-    look: Look
+    observation: Observation
 
     @property
     def plan(self) -> Plan:
-        return self.look.plan
+        return self.observation.plan
 
 
 def tidy(found: Found, namespaces: Namespaces) -> None:
@@ -103,8 +103,8 @@ def way_back(before: Node, namespaces: Namespaces, without: Without = NOTHING) -
     features = probe(namespaces, {"tcx"})
     live = observe(namespaces, before.name, before)
     desired = restore.declared(before, live)
-    look = parts.planned(desired, live, lambda left: restore.plan(before, live, features, left), without)
-    return WayBack(before, features, look)
+    build = partial(restore.plan, before, live, features)
+    return WayBack(before, parts.observation(desired, live, features, build, without))
 
 
 class _Return:
@@ -115,14 +115,15 @@ class _Return:
         self._run = run
         self._means = means
 
-    def look(self, without: Without) -> Look:
+    def observe(self, without: Without) -> Observation:
         self._way = way_back(self._way.before, self._means.namespaces, without)
-        return self._way.look
+        return self._way.observation
 
-    def carry_out(self, look: Look, *, whole: bool) -> None:
-        if look.plan.actions:
+    def carry_out(self, observation: Observation, *, whole: bool) -> None:
+        if observation.plan.actions:
             run = self._run if whole else replace(self._run, in_parts=True)
-            apply(look.plan, look.desired, look.live, run, self._means, without=look.without)
+            plan, desired, live = observation.plan, observation.desired, observation.live
+            apply(plan, desired, live, run, self._means, without=observation.without)
 
 
 def revert(
@@ -147,10 +148,10 @@ def revert(
             tidy(half, namespaces)
         way = way_back(before, namespaces)
         if shown is not None:
-            check_agreed(shown.look.live, way.look.live, shown.plan, way.plan)
+            check_agreed(shown.observation.live, way.observation.live, shown.plan, way.plan)
         expedite = expedite and found.entry.expedite
-        means = Means(lock, namespaces, way.features, interrupts, expedite=expedite)
-        problems = parts.carry_out(_Return(way, _returning(state, found), means), way.look)
+        means = Means(lock, namespaces, way.observation.features, interrupts, expedite=expedite)
+        problems = parts.carry_out(_Return(way, _returning(state, found), means), way.observation)
         if found.entry.others:
             give_again(_at_home(found.entry.others, before, namespaces), namespaces, beside=False)
         if problems:
@@ -163,7 +164,7 @@ def revert(
             rundir.remove(node, rundir.GUARDIAN)
         if state != JOURNAL:
             record.forget(node)  # what was applied last is gone; before it, there was something else
-        release(node, way.look.live)
+        release(node, way.observation.live)
 
 
 def _at_home(others: Iterable[ForeignItem], before: Node, namespaces: Namespaces) -> list[ForeignItem]:

@@ -1,82 +1,70 @@
-"""What commands that change the node share: the machine's lock, and what an earlier run left behind."""
+"""The right to change the machine, which one run has at a time; and what keeps a run from beginning."""
 
 from __future__ import annotations
 
-import argparse
-import re
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from nkform.cli.common import interrupted, look_after, warn
 from nkform.dataclass import dataclass
 from nkform.problem import NkformError, fail
+from nkform.session.node import killed_run
 
 if TYPE_CHECKING:
     from nkform.apply.interrupt import Interrupts
     from nkform.apply.journal import Found
     from nkform.kernel.netns import Namespaces
     from nkform.kernel.rundir import Lock
+    from nkform.session.listener import Listener
 
 ELSEWHERE = "see to it there; if that namespace is gone, remove /run/nkform/{}/{}"
-UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
 @dataclass(frozen=True, slots=True)
-class Writer:
-    """The right to change the node, for a command line; `earlier` is the run that was killed before, if one was."""
+class RunLock:
+    """The right to change the machine. `earlier` is the run on the node that was killed before, if one was."""
 
-    options: argparse.Namespace
     lock: Lock
     interrupts: Interrupts
-    earlier: Found | None
-
-
-def seconds(text: str, option: str) -> float:
-    """A duration as `90`, `90s`, `5m` or `1h`, in seconds. Raises NkformError."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
-    if found is None:
-        raise fail("NK0602", f"{option} {text}: expected a number of seconds, or 90s, 5m, 1h")
-    return float(found[1]) * UNITS[found[2]]
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    earlier: Found | None = None
 
 
 @contextmanager
-def locked(options: argparse.Namespace, command: str) -> Iterator[tuple[Lock, Interrupts]]:
-    """The lock, and signals that stop a run between its steps. Raises NkformError, KernelError."""
+def locked(command: str, listener: Listener, timeout: float) -> Iterator[RunLock]:
+    """The lock, for which it waits at most `timeout` seconds, and signals that stop a run between its steps.
+
+    Raises NkformError, KernelError.
+    """
     from nkform.apply.interrupt import Interrupts
     from nkform.apply.lock import take
     from nkform.kernel.probe import require_root
 
+    def asked(signal: str) -> None:
+        listener.say(f"{signal}: stopping after this step, and undoing; once more stops at once")
+
     require_root()
-    wait = seconds(options.lock_timeout, "--lock-timeout")
-    with take(command, wait, say) as lock, Interrupts(_asked) as interrupts:
-        yield lock, interrupts
+    with take(command, timeout, listener.say) as lock, Interrupts(asked) as interrupts:
+        yield RunLock(lock, interrupts)
 
 
-@contextmanager
-def writing(options: argparse.Namespace, command: str, node: str, namespaces: Namespaces) -> Iterator[Writer]:
-    """The right to change a node, once what an earlier run left is fit to be planned against.
+def earlier_run(
+    node: str, command: str, namespaces: Namespaces, listener: Listener, *, heals: bool = False, in_part: bool = False
+) -> Found | None:
+    """What a run on the node that was killed left, made fit to be planned against; the lock is held.
 
-    Nobody is to be asked anything within the block: others wait. Raises NkformError (NK0611: an earlier run waits to be
-    confirmed), KernelError.
+    `heals`, `in_part`: see `refuse_pending`. Raises NkformError (NK0611: an earlier run waits to be confirmed),
+    KernelError.
     """
     from nkform.apply import journal
-    from nkform.apply.recovery import tidy
+    from nkform.session.recovery import tidy
 
-    look_after(options)
-    with locked(options, command) as (lock, interrupts):
-        refuse_pending(node, heals=command == "watch", in_part=bool(getattr(options, "target", None)))
-        refuse_elsewhere(node)
-        earlier = journal.find(node, journal.JOURNAL)
-        if earlier:
-            warn([interrupted(earlier, f"this {command} goes on from there")], options)
-            tidy(earlier, namespaces)
-        yield Writer(options, lock, interrupts, earlier)
+    refuse_pending(node, heals=heals, in_part=in_part)
+    refuse_elsewhere(node)
+    earlier = journal.find(node, journal.JOURNAL)
+    if earlier:
+        listener.warn([killed_run(earlier, f"this {command} goes on from there")])
+        tidy(earlier, namespaces)
+    return earlier
 
 
 def refuse_elsewhere(node: str) -> None:
@@ -100,8 +88,9 @@ def refuse_pending(node: str, *, heals: bool = False, goes_back: bool = False, i
     or is about some devices alone (`in_part`), which would end it for the others. `goes_back`: the run is to take back
     what was done to the node.
     """
-    from nkform.apply import guardian, journal
+    from nkform.apply import journal
     from nkform.kernel import rundir
+    from nkform.session import guardian
 
     for name in rundir.nodes():
         if not journal.find(name, journal.UNCONFIRMED) and not guardian.is_alive(name):
@@ -115,10 +104,6 @@ def refuse_pending(node: str, *, heals: bool = False, goes_back: bool = False, i
         if name == node and in_part:
             hint = "apply the whole spec, which takes its place; or see `nkform recover` for what is in the way"
             raise fail("NK0611", f"an apply of {name} goes back, as far as it can", hint=hint)
-
-
-def _asked(name: str) -> None:
-    say(f"{name}: stopping after this step, and undoing; once more stops at once")
 
 
 def stopped(node: str) -> NkformError:

@@ -1,0 +1,103 @@
+"""Which run is to be taken back, the way that leads there, and taking it: `nkform recover` and `nkform rollback`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from nkform.apply import journal
+from nkform.apply.interrupt import Stopped
+from nkform.apply.journal import Found, State
+from nkform.dataclass import dataclass
+from nkform.kernel import rundir
+from nkform.kernel.netns import Namespaces
+from nkform.problem import Problem, fail
+from nkform.session.node import chosen, killed_run
+from nkform.session.recovery import WayBack, revert, tidy, way_back
+from nkform.session.run_lock import refuse_elsewhere, refuse_pending, stopped
+
+if TYPE_CHECKING:
+    from nkform.plan.changes import Plan
+    from nkform.session.listener import Listener
+    from nkform.session.run_lock import RunLock
+
+Command = Literal["recover", "rollback"]
+STATES: dict[Command, tuple[State, State]] = {
+    "recover": (journal.JOURNAL, journal.UNCONFIRMED),
+    "rollback": (journal.UNCONFIRMED, journal.PREVIOUS),
+}
+"""Which runs each takes back, in the order of preference: `recover` one that was killed, or that nobody confirmed;
+`rollback` one on trial, or the last apply."""
+
+
+@dataclass(frozen=True, slots=True)
+class GoingBack:
+    """The run that is to be taken back (`found`, which is in `state`), and the way."""
+
+    node: str
+    command: Command
+    state: State
+    found: Found
+    way: WayBack
+
+    @property
+    def plan(self) -> Plan:
+        return self.way.plan
+
+    @property
+    def was_killed(self) -> bool:
+        """Whether the run did not come to its end."""
+        return self.state == journal.JOURNAL
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What keeps some of the node from going back."""
+        return self.way.observation.problems
+
+
+def meant(command: Command, node: str | None) -> str:
+    """The node whose run is to be taken back, as far as it is clear before anybody else can be in between; or empty."""
+    nodes = _nodes(command)
+    return node or (nodes[0] if len(nodes) == 1 else "")
+
+
+def _nodes(command: Command) -> list[str]:
+    return [name for name in rundir.nodes() if any(journal.find(name, state) for state in STATES[command])]
+
+
+def choose(command: Command, name: str | None, listener: Listener) -> GoingBack | None:
+    """Finds the run and the way back; None where there is no such run. The lock is held.
+
+    Raises NkformError, KernelError.
+    """
+    nodes = _nodes(command)
+    if not nodes:
+        for node in rundir.nodes() if command == "recover" else ():
+            refuse_elsewhere(node)
+        return None
+    node = chosen(nodes, name)
+    refuse_pending(node, goes_back=True)
+    if command == "rollback" and (left := journal.find(node, journal.JOURNAL)):
+        raise fail("NK0514", f"a run on {node} {left.ended}: it comes first", hint="`nkform recover` takes it back")
+    state, found = next((state, found) for state in STATES[command] if (found := journal.find(node, state)))
+    with Namespaces() as namespaces:
+        if state == journal.JOURNAL:
+            listener.warn([killed_run(found, "it is taken back")])
+            tidy(found, namespaces)
+        return GoingBack(node, command, state, found, way_back(found.entry.before, namespaces))
+
+
+def take(going: GoingBack, run_lock: RunLock, *, expedite: bool) -> None:
+    """Goes the way that was shown; another one is not taken. Raises NkformError, KernelError."""
+    node, state = going.node, going.state
+    refuse_pending(node, goes_back=True)
+    found = journal.find(node, state)
+    if found is None or found.entry.token != going.found.entry.token:
+        raise fail("NK0517", f"the run on {node} is not on record any more: nothing was done", hint="run it again")
+    try:
+        revert(node, state, found, run_lock.lock, run_lock.interrupts, expedite=expedite, shown=going.way)
+    except Stopped as error:
+        raise stopped(node) from error
+    if found.entry.command == "rollback":  # going back from a rollback is going forward again
+        rundir.remove(node, journal.OUTCOME)
+    elif found.entry.spec or state == journal.PREVIOUS:
+        journal.note_outcome(node, found.entry.token, (), found.entry.spec or journal.ANY_SPEC)

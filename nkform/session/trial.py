@@ -1,0 +1,116 @@
+"""An apply that goes back unless somebody confirms it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nkform.apply import journal
+from nkform.apply.lock import take
+from nkform.kernel import rundir
+from nkform.problem import NkformError, Problem, fail
+from nkform.session.guardian import IN_THE_WAY, go_back, has_tried, is_alive, is_overdue, now, outcome, start
+from nkform.session.node import chosen
+
+if TYPE_CHECKING:
+    from nkform.session.guardian import Guardian, Outcome
+    from nkform.session.listener import Listener
+
+LOCK_SECONDS = 60.0
+"""How long a confirmation waits for other runs to end."""
+
+
+class Trial:
+    """A run that waits to be confirmed. Whoever has it sees to it that its guardian lives, by `is_waiting`."""
+
+    def __init__(self, node: str, guardian: Guardian, seconds: float, listener: Listener) -> None:
+        self.node = node
+        self.seconds = seconds
+        self._guardian = guardian
+        self._listener = listener
+        self._record = rundir.stamp(node, journal.UNCONFIRMED)
+        self._until = now() + seconds
+
+    def is_waiting(self) -> bool:
+        """Whether it still waits; a guardian that was killed is replaced.
+
+        Raises NkformError (NK0513) where it goes back and not all could, KernelError.
+        """
+        if rundir.stamp(self.node, journal.UNCONFIRMED) != self._record:
+            return False
+        if (found := outcome(self.node, self._guardian.token)) is not None:
+            raise _stuck(found)
+        self._guardian = self._guarded()
+        return True
+
+    def is_confirmed(self) -> bool:
+        """Whether somebody confirmed it, once it waits no more. Raises KernelError."""
+        return rundir.stamp(self.node, journal.PREVIOUS) == self._record
+
+    def revert(self) -> None:
+        """Nobody will confirm it: it goes back now."""
+        self._guardian.revert()
+
+    def confirm(self) -> None:
+        """The node stays as it is. Raises NkformError (NK0509: too late), KernelError."""
+        with take("confirm", LOCK_SECONDS, self._listener.say):
+            if rundir.stamp(self.node, journal.UNCONFIRMED) == self._record:
+                refuse_late(self.node)
+                journal.confirm(self.node)
+                return
+        raise fail("NK0509", f"too late: {self.node} is as it was before")
+
+    def _guarded(self) -> Guardian:
+        """The guardian, or another one in its place if it was killed, or this process itself where none can be had."""
+        node, guardian = self.node, self._guardian
+        if rundir.stamp(node, journal.UNCONFIRMED) is None:
+            return guardian
+        if is_alive(node):
+            if is_overdue(node, guardian.token, self._until):
+                go_back(node, guardian.token)
+            return guardian
+        try:
+            again = start(node, guardian.token, self.seconds, lambda: None, self._until)
+        except OSError:
+            if now() >= self._until:
+                go_back(node, guardian.token)
+            return guardian
+        except NkformError:  # somebody else has just done so
+            return guardian
+        self._listener.say(f"the guardian of {node} was killed: another one waits for the confirmation now")
+        return again
+
+
+def confirm(name: str | None) -> str:
+    """Confirms what waits on a node, or the only one that waits; returns the node's name. The lock is held.
+
+    Raises NkformError, KernelError.
+    """
+    waiting = [node for node in rundir.nodes() if journal.find(node, journal.UNCONFIRMED)]
+    if not waiting:
+        raise fail("NK0612", "nothing waits to be confirmed", hint="it may have gone back already: `nkform plan`")
+    in_time = [node for node in waiting if not has_tried(node)]
+    node = chosen(waiting if name else in_time or waiting, name)
+    refuse_late(node)
+    if left := journal.find(node, journal.JOURNAL):
+        what = f"nkform {left.entry.command} (process {left.entry.pid}) {left.ended} on {node}: it comes first"
+        raise fail("NK0514", what, hint="`nkform recover` takes the node back to what it was before")
+    journal.confirm(node)
+    return node
+
+
+def refuse_late(node: str) -> None:
+    """Raises NkformError where the run that waits to be confirmed has begun to go back."""
+    found = journal.find(node, journal.UNCONFIRMED)
+    if found and outcome(node, found.entry.token) is not None:
+        raise fail("NK0509", f"too late: {node} goes back to what it was, as far as it can", hint=IN_THE_WAY)
+
+
+def _stuck(found: Outcome) -> NkformError:
+    return NkformError(
+        Problem(
+            "NK0513",
+            "nobody confirmed, and not all of the node could go back",
+            hint="it is tried again for as long as it takes; `nkform recover` tries at once",
+        ),
+        *(Problem("NK0503", text) for text in found.problems),
+    )

@@ -1,0 +1,238 @@
+"""The Python API: what the command line does, without a terminal (docs/api.md)."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from nkform import NkformError, PlanOptions, Session, Spec, loads
+from nkform.kernel import rundir
+from nkform.session.listener import Quiet
+from tests.live.support import dump, ip, link, links
+
+DOCUMENT = Path(__file__).parents[2] / "docs/api.md"
+
+SPEC = """
+version: 1
+node: box
+vars: {mtu: 1500}
+namespaces:
+  web: {create: true}
+devices:
+  v0:
+    kind: veth
+    mtu: ${mtu}
+    peer: {name: eth0, namespace: web}
+"""
+
+GONE = """
+  gone: {}
+devices:
+"""
+
+PATIENCE = 20.0
+"""Seconds in which what was not confirmed has gone back."""
+
+
+def spec(mtu: int = 1500) -> Spec:
+    return loads(SPEC, variables={"mtu": str(mtu)})
+
+
+@pytest.fixture
+def session() -> Iterator[Session]:
+    """One that tells nothing on its own: all that it prints would be seen here."""
+    out, err = io.StringIO(), io.StringIO()
+    with Session() as session, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        yield session
+    assert (out.getvalue(), err.getvalue()) == ("", "")
+
+
+def codes(error: pytest.ExceptionInfo[NkformError]) -> list[str]:
+    return [problem.code for problem in error.value.problems]
+
+
+def test_all_the_way_from_nothing_to_nothing(session: Session) -> None:
+    before = dump()
+    planned = session.plan(spec())
+    assert [(change.operation, change.name) for change in planned.plan.changes] == [("create", "web"), ("create", "v0")]
+    assert dump() == before
+    applied = session.apply(planned)
+    assert (applied.changed, applied.added, applied.updated, applied.destroyed) == (True, 2, 0, 0)
+    assert (applied.problems, applied.trial) == ((), None)
+    assert link("eth0", "web")["mtu"] == 1500
+
+    again = session.apply(session.plan(spec()))
+    assert (again.changed, again.actions) == (False, 0)
+    assert session.apply(session.plan(spec(1400))).updated == 1
+    assert session.observe().node.devices["v0"].primary.attrs["mtu"] == 1400
+    assert [device.name for device in session.status("box").devices] == ["v0"]
+
+    way = session.way_back()
+    assert way is not None
+    assert [change.name for change in way.plan.changes] == ["v0"]
+    session.go_back(way)
+    assert link("v0")["mtu"] == 1500
+    assert session.destroy("box").destroyed == 2
+    assert links() == set()
+    assert session.way_back("recover") is None
+
+
+def test_a_plan_that_holds_no_more_is_not_carried_out(session: Session) -> None:
+    session.apply(session.plan(spec()))
+    planned = session.plan(spec(1400))
+    ip("link", "set", "v0", "mtu", "1300")
+    ip("link", "set", "eth0", "mtu", "1400", namespace="web")
+    before = dump()
+    with pytest.raises(NkformError) as refused:
+        session.apply(planned)
+    assert set(codes(refused)) == {"NK0517"}
+    assert dump() == before
+    session.apply(session.plan(spec(1400)))
+    assert link("v0")["mtu"] == 1400
+
+
+def test_problems_have_their_place_in_the_spec(session: Session) -> None:
+    ip("link", "add", "v0", "type", "veth", "peer", "name", "x9")
+    with pytest.raises(NkformError) as refused:
+        session.plan(loads(SPEC, "node.yaml"))
+    assert refused.value.problems[0].position is not None
+    assert refused.value.problems[0].position.line == SPEC.splitlines().index("  v0:") + 1
+
+
+def test_what_can_be_is_applied_and_the_rest_named(session: Session) -> None:
+    two = loads(f"{SPEC}  v1: {{kind: veth, peer: {{name: eth0, namespace: gone}}}}\n".replace("devices:", GONE))
+    with pytest.raises(NkformError):
+        session.plan(two)
+    applied = session.apply(session.plan(two, PlanOptions(keep_going=True)))
+    assert applied.added == 2
+    assert [problem.path for problem in applied.problems] == [("namespaces", "gone")]
+    assert links() == {"v0"}
+
+
+def test_a_trial_is_kept_or_goes_back(session: Session) -> None:
+    session.apply(session.plan(spec()))
+    trial = session.apply(session.plan(spec(1400)), confirm=30).trial
+    assert trial is not None
+    assert trial.is_waiting()
+    with pytest.raises(NkformError) as pending:
+        session.apply(session.plan(spec(1300)))
+    assert codes(pending) == ["NK0611"]
+    trial.confirm()
+    assert (trial.is_waiting(), trial.is_confirmed()) == (False, True)
+
+    trial = session.apply(session.plan(spec(1300)), confirm=30).trial
+    assert trial is not None
+    trial.revert()
+    end = time.monotonic() + PATIENCE
+    while trial.is_waiting():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert not trial.is_confirmed()
+    assert link("v0")["mtu"] == 1400
+
+    session.apply(session.plan(spec(1300)), confirm=30)
+    assert session.confirm() == "box"
+
+
+def test_a_saved_plan_is_a_source_of_plans(session: Session, tmp_path: Path) -> None:
+    session.save(session.plan(spec()), tmp_path / "a.plan")
+    saved = session.read_saved(tmp_path / "a.plan")
+    assert saved is not None
+    assert session.apply(session.plan(saved)).added == 2
+    with pytest.raises(NkformError) as stale:
+        session.plan(saved)
+    assert set(codes(stale)) == {"NK0620"}
+    (tmp_path / "b.plan").write_text(SPEC)
+    assert session.read_saved(tmp_path / "b.plan") is None
+
+
+def test_within_the_lock_others_wait(session: Session) -> None:
+    with session.lock("apply", "box"):
+        planned = session.plan(spec())
+        with Session(lock_timeout=0.2) as other, pytest.raises(NkformError) as busy:
+            other.apply(other.plan(spec()))
+        assert codes(busy) == ["NK0610"]
+        assert session.apply(planned).added == 2
+    with Session(lock_timeout=0.2) as other:
+        assert not other.apply(other.plan(spec())).changed
+    assert not rundir.is_locked()
+
+
+class AfterOneAction:
+    """Does something once an action is done."""
+
+    def __init__(self, then: Callable[[], None]) -> None:
+        self._then = then
+        self.said = ""
+
+    def warn(self, problems: object) -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        self.said = text
+
+    def progress(self, done: int, total: int) -> None:
+        if done == 1:
+            self._then()
+
+    def phase(self, name: str, seconds: float) -> None:
+        pass
+
+
+def test_a_signal_stops_and_undoes() -> None:
+    before = dump()
+    impatient = AfterOneAction(lambda: os.kill(os.getpid(), signal.SIGINT))
+    with Session(impatient) as session, pytest.raises(NkformError) as stopped:
+        session.apply(session.plan(spec()))
+    assert codes(stopped)[0] == "NK0507"
+    assert "SIGINT" in impatient.said
+    assert dump() == before
+
+
+def test_a_killed_run_is_told_of_and_taken_back(session: Session) -> None:
+    before = dump()
+    child = os.fork()
+    if not child:
+        with Session(AfterOneAction(lambda: os._exit(9))) as killed:
+            killed.apply(killed.plan(spec()))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    session.plan(spec())
+    assert isinstance(session.listener, Quiet)
+    assert [problem.code for problem in session.listener.warnings] == ["NK0511"]
+    way = session.way_back("recover")
+    assert way is not None
+    assert way.was_killed
+    session.go_back(way)
+    assert dump() == before
+
+
+def test_the_examples_of_the_document_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("node.yaml").write_text(SPEC)
+    first, second = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    out = io.StringIO()
+    names: dict[str, object] = {}
+    with contextlib.redirect_stdout(out):
+        exec(first, names)
+    assert out.getvalue().splitlines() == [
+        "create namespace web",
+        "create device v0",
+        "2 added, 0 updated, 0 destroyed",
+    ]
+    assert link("v0")["mtu"] == 1400
+    exec(second, names)
+    assert not names["applied"].changed  # type: ignore[attr-defined]
+
+
+def test_the_calls_of_the_document_are_there() -> None:
+    calls = re.findall(r"`session\.(\w+)\(", DOCUMENT.read_text())
+    assert len(calls) > 10
+    assert [call for call in calls if not callable(getattr(Session, call, None))] == []
