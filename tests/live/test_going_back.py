@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 
-from nkform.apply import journal, recovery
+from nkform.apply import journal
 from nkform.kernel import rundir
 from nkform.kernel.error import KernelError
 from nkform.session import guardian as guardians
+from nkform.session import recovery
 from tests.live.processes import Asked, Process, end_all, until
 from tests.live.support import Node, Outcome, ip, link, links, sh
 from tests.live.test_confirm import guardians as alive
