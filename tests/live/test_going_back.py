@@ -362,7 +362,7 @@ def test_a_guardian_that_is_killed_while_it_goes_back_is_followed_by_another_one
 
 
 def test_a_run_on_trial_that_is_stopped_between_its_parts_goes_back(node: Node) -> None:
-    from nkform.cli import apply as command
+    from nkform.session import running
     from nkform.problem import fail
 
     node.apply(veth())
@@ -372,13 +372,13 @@ def test_a_run_on_trial_that_is_stopped_between_its_parts_goes_back(node: Node) 
     node.write(spec)
 
     def stopped_after_a_part() -> None:
-        genuine = command._Carrier.carry_out
+        genuine = running._Runner.carry_out
 
         def carry_out(self: Any, look: Any, *, whole: bool) -> None:
             genuine(self, look, whole=whole)
             raise fail("NK0507", "stopped by SIGINT")
 
-        command._Carrier.carry_out = carry_out  # type: ignore[method-assign]
+        running._Runner.carry_out = carry_out  # type: ignore[method-assign]
 
     words = ("apply", "-y", "--keep-going", "--confirm", "600s", str(node.path))
     run = Process(*words, prepare=stopped_after_a_part)

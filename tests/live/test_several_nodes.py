@@ -78,7 +78,7 @@ def test_going_back_on_another_node_takes_the_place_of_a_guardian_that_is_killed
 
 def test_a_trial_that_was_killed_in_a_later_part_leaves_nothing_pending(node: Node, other: Node) -> None:
     """Its first part was done, and its record waited to be confirmed."""
-    from nkform.cli import apply as command
+    from nkform.session import running
 
     node.apply(veth())
     before = whole()
@@ -89,7 +89,7 @@ def test_a_trial_that_was_killed_in_a_later_part_leaves_nothing_pending(node: No
     def killed_in_the_second() -> None:
         from tests.live.attack import die
 
-        genuine = command._Carrier.carry_out
+        genuine = running._Runner.carry_out
         done = []
 
         def carry_out(self: Any, look: Any, *, whole: bool) -> None:
@@ -101,7 +101,7 @@ def test_a_trial_that_was_killed_in_a_later_part_leaves_nothing_pending(node: No
             genuine(self, look, whole=whole)
             done.append(look)
 
-        command._Carrier.carry_out = carry_out  # type: ignore[method-assign]
+        running._Runner.carry_out = carry_out  # type: ignore[method-assign]
 
     run = Process(
         "apply", "-y", "--keep-going", "--confirm", "2s", "--detach", str(node.path), prepare=killed_in_the_second
