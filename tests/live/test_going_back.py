@@ -362,8 +362,8 @@ def test_a_guardian_that_is_killed_while_it_goes_back_is_followed_by_another_one
 
 
 def test_a_run_on_trial_that_is_stopped_between_its_parts_goes_back(node: Node) -> None:
-    from nkform.session import running
     from nkform.problem import fail
+    from nkform.session import running
 
     node.apply(veth())
     before = whole()
