@@ -21,8 +21,8 @@ from nkform.observe import explanations
 from nkform.plan.changes import Plan
 
 
-def noted(plan: Plan, live: Node, namespaces: Namespaces) -> tuple[Plan, Node, tuple[ForeignItem, ...]]:
-    """The plan and the live node with all sysctls of what the plan takes away, and what others may lose by it.
+def noted(plan: Plan, live: Node, namespaces: Namespaces) -> tuple[Node, tuple[ForeignItem, ...]]:
+    """The live node with all sysctls of what the plan takes away, and what others may lose by it.
 
     The node has with it what is on record of its programs. Raises KernelError.
     """
@@ -43,7 +43,7 @@ def noted(plan: Plan, live: Node, namespaces: Namespaces) -> tuple[Plan, Node, t
                 if names := shaken.get(key):
                     known = {index: name for index, name, _ in interfaces}
                     others += foreign_state.read(socket, key, names, known)
-    return *sysctl_snapshot.noted(plan, live, going, values), tuple(others)
+    return sysctl_snapshot.noted(plan, live, going, values), tuple(others)
 
 
 def _forced(name: str, sysctls: Mapping[str, str]) -> Mapping[str, str]:

@@ -27,7 +27,7 @@ from nkform.kernel.bpf_links import AttachType
 from nkform.kernel.bpf_programs import load_drop, prog_info
 from nkform.kernel.clsact import Tc
 from nkform.kernel.error import KernelError
-from nkform.model import STRANGER, Attached, Chain, Device, Explanation, First, Hook, Last, Node, Program
+from nkform.model import STRANGER, Attached, Chain, Device, Explanation, Hook, Last, Node, Program
 from nkform.observe import contents
 from nkform.observe.chains import DIRECTIONS, TYPES, Pinned, held_name, pin_name, read_filters, read_links, read_pins
 from nkform.plan import chains as plan
@@ -85,7 +85,7 @@ class Chains:
         self._held: dict[tuple[str, str, str, str], list[int]] = {}
         self._by_id: dict[int, int] = {}
         self._gone: set[str] = set()
-        self._originals: dict[tuple[int, str], Hook] = {}
+        self._returning = False
         self._ahead: Ahead[Coming, int] | None = None
         self._loading = threading.Lock()
         """Programs are compiled and loaded by one thread at a time."""
@@ -104,14 +104,21 @@ class Chains:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def recall(self, anew: Iterable[str]) -> None:
-        """Takes up the programs that earlier runs held. The devices `anew` come back with other ifindexes."""
-        self._gone |= set(anew)
+    def recall(self) -> None:
+        """Takes up the programs that earlier runs held."""
         for pin in bpffs.pins(self._node, self._base, bpffs.HELD):
             name, digest, number = _parts(pin.entry)
             if number not in self._by_id:
                 self._by_id[number] = bpf.get(pin.path(self._base))
             self._keep((pin.device, pin.hook, name, digest), self._by_id[number])
+
+    def turn_back(self) -> None:
+        """What comes from now on is the way back."""
+        self._returning = True
+
+    def made_anew(self, devices: Iterable[str]) -> None:
+        """These devices come back, with other ifindexes."""
+        self._gone |= set(devices)
 
     def release(self, kept: Iterable[Device]) -> None:
         """Lets go of held programs but those that these devices, as observed, ran."""
@@ -136,7 +143,7 @@ class Chains:
     def loading(self, actions: Iterable[SetChain]) -> Iterator[None]:
         """Within the block, programs of hooks that ran none of ours are loaded ahead of their turn."""
         coming: dict[Coming, Callable[[], int | None]] = {}
-        for action in actions if self._programs and not self._originals else ():
+        for action in actions if self._programs and not self._returning else ():
             device, hook = action.device, action.hook
             if not (action.before.ours or action.heir_of.ours or device.name in self._gone):
                 for program in action.after.programs:
@@ -205,7 +212,7 @@ class Chains:
                     bpffs.remove(bpffs.Pin(self._node, device, hook, pin_name(entry)), self._base)
 
     def set(self, action: SetChain, indexes: tuple[int, int]) -> None:
-        """Makes a hook run exactly the chain; the second time, what it ran before: that is undoing.
+        """Makes a hook run exactly the chain.
 
         Raises KernelError (ESTALE: it is not as planned for), NkformError. From one way of attachment to the other the
         new chain is complete before the old one goes: never a gap. A clsact qdisc of ours stays as long as a pair
@@ -217,7 +224,6 @@ class Chains:
         direction = DIRECTIONS.get(attach_type)
         now = self._read(device.name, hook, action.before, index, attach_type)
         links = Links(bpffs.Pin(self._node, device.name, hook, ""), index, attach_type, self._base)
-        original = self._originals.pop((index, hook), None)
         with ExitStack() as stack:
             filters: Filters | None = None
             if direction is not None and (action.legacy or action.filters):
@@ -230,28 +236,21 @@ class Chains:
                 asked = f"change the chain {hook} of {device.name}"
                 raise KernelError(errno.ESTALE, asked, "somebody changed it since the plan was made")
             self._check_pins(action, now)
-            was = original or Hook()
-            closing = self._close(action, links, now, was.linked if original else action.after.programs)
-            staying = {entry.place for entry in was.linked}
-            shown = [entry for entry in now.linked if entry.name != plan.CLOSING or entry.place in staying]
-            turns: list[tuple[Way, Sequence[Attached], Sequence[Attached], Chain]] = [
-                (links, shown, was.linked, Chain() if action.legacy else action.after)
+            closing = self._close(action, links, now, action.after.programs)
+            shown = [entry for entry in now.linked if entry.name != plan.CLOSING]
+            turns: list[tuple[Way, Sequence[Attached], Chain]] = [
+                (links, shown, Chain() if action.legacy else action.after)
             ]
             if filters is not None:
-                turns.append((filters, now.filters, was.filters, action.after if action.legacy else Chain()))
+                turns.append((filters, now.filters, action.after if action.legacy else Chain()))
                 if action.legacy:
                     filters.ensure()
                     turns.reverse()
-            if original is None:
-                self._originals[index, hook] = now
-            for way, present, before, chain in turns:
-                if original is None:
-                    self._change(action, way, present, chain, indexes, closing)
-                else:
-                    self._restore(way, present, before)
+            for way, present, chain in turns:
+                self._change(action, way, present, chain, indexes, closing)
             if closing is not None:
                 for entry in links.present():
-                    if entry.name == plan.CLOSING and entry.ours and entry.place not in staying:
+                    if entry.name == plan.CLOSING and entry.ours:
                         links.detach(entry)
             if filters is not None and device.kind == "external":
                 filters.release()
@@ -378,32 +377,6 @@ class Chains:
                     _unshared(load(program, entry), partial(way.update, entry=entry, digest=program.digest))
                 case plan.Detach(entry):
                     way.detach(entry)
-
-    def _restore(self, way: Way, present: Sequence[Attached], original: Sequence[Attached]) -> None:
-        """Puts back what was attached one way, each program with its own link or filter where that is still there."""
-        there = {entry.place: entry for entry in present}
-        ahead: int | None = None
-        for number, entry in enumerate(original):
-            if entry.ours and entry.place not in there:
-                following = next((other.place for other in original[number:] if other.place in there), None)
-                if ahead is not None:
-                    position: bpf_links.Position = bpf_links.After(link_id=ahead)
-                elif following is not None:
-                    position = bpf_links.Before(link_id=following)
-                else:
-                    position = First()
-                place = Place(position, entry.name, entry.digest, entry.loaded)
-                ahead = way.attach(self._by_id[entry.program_id], place)
-            elif entry.place in there:
-                ahead = entry.place
-        for entry in original:
-            now = there.get(entry.place)
-            if entry.ours and now is not None and now.program_id != entry.program_id:
-                way.update(self._by_id[entry.program_id], now, entry.digest, entry.loaded)
-        staying = {entry.place for entry in original}
-        for entry in reversed(present):
-            if entry.ours and entry.place not in staying:
-                way.detach(entry)
 
     def _hold(self, device: str, hook: str, entry: Attached) -> None:
         if entry.program_id not in self._by_id:

@@ -8,7 +8,6 @@ reports them, and given again after it.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import zip_longest
@@ -31,7 +30,6 @@ from nkform.plan.actions import (
     SetLink,
     SetSysctl,
     SetUp,
-    undo,
 )
 from nkform.plan.changes import Change
 
@@ -73,13 +71,12 @@ Lost = tuple[ForeignItem, Request]
 
 
 def shaken(actions: Iterable[Action], live: Node) -> dict[str, set[str]]:
-    """By namespace, the ends that the actions, or undoing them, may take something of others from, as they are called
-    before them."""
+    """By namespace, the ends that the actions, or going back from them, may take something of others from, as they are
+    called before them."""
     if not live.devices:
         return {}
     names = {device.index: device.name for device in live.devices.values() if device.index}
-    steps = itertools.chain.from_iterable((action, *_undone(action)) for action in actions)
-    devices = {name for step in steps for name in _shaken(step, names)}
+    devices = {name for action in actions for name in _shaken(action, names)}
     ends: dict[str, set[str]] = {}
     for name in devices & live.devices.keys():
         for end in live.devices[name].ends:
@@ -87,29 +84,21 @@ def shaken(actions: Iterable[Action], live: Node) -> dict[str, set[str]]:
     return ends
 
 
-def _undone(action: Action) -> Iterator[Action]:
-    """What undoing an action may do to an end that was there before: to one that is new it does not matter."""
-    match action:
-        case SetUp() | AddAddress() | SetLink() | SetSysctl():
-            yield from undo(action)
-        case _:
-            return
-
-
 def _shaken(action: Action, names: Mapping[int, str]) -> Iterator[str]:
-    """The devices that an action may take addresses or routes from, as they are called before the run."""
+    """The devices that an action, or going back from it, may take addresses or routes from, as they are called before
+    the run. To an end that is new it does not matter."""
     match action:
         case DeletePair(device):
             yield names.get(device.index, device.name)
         case MoveEnd(_, _, device):
             yield device
-        case SetUp(end, False) | DeleteAddress(end) | AddAddress(end, again=True):
+        case SetUp(end) | DeleteAddress(end) | AddAddress(end):
             yield end.device
         case DeleteRoute(end, route) if route.message:
             yield end.device
-        case SetLink(end, _, after) if _small(after.get("mtu")):
+        case SetLink(end, before, after) if _small(before.get("mtu")) or _small(after.get("mtu")):
             yield end.device
-        case SetSysctl(end, key, _, after) if key == "ipv6.disable_ipv6" and after != "0":
+        case SetSysctl(end, "ipv6.disable_ipv6", before, after) if after != "0" or before not in (None, "0"):
             yield end.device
         case _:
             return

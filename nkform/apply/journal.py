@@ -112,6 +112,8 @@ class Journal:
     def __init__(self, entry: Entry, earlier: Found | None) -> None:
         self.entry = entry
         self.lent: list[Loan] = []
+        self.reached = 0
+        """How many of the actions may have been carried out."""
         self._earlier = earlier
         self._fd = -1
 
@@ -124,6 +126,7 @@ class Journal:
     def reach(self, count: int) -> None:
         """Notes that the first `count` actions may be carried out from now on. Raises KernelError."""
         self._add(count)
+        self.reached = count
 
     def lend(self, namespace: str, interface: str, key: str, value: str) -> None:
         """Notes the value of a sysctl that changes for a moment. Raises KernelError."""

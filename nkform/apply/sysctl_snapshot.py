@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from nkform.dataclass import replace
 from nkform.kernel.inet_foreign import is_bound, is_passing
 from nkform.model import Device, Endpoint, Node, Route
-from nkform.plan.actions import Action, DeletePair, DeleteRoute, MoveEnd, SetSysctl
+from nkform.plan.actions import Action, DeletePair, DeleteRoute, MoveEnd
 from nkform.plan.changes import Plan
 
 Interfaces = Mapping[str, Mapping[str, str]]
@@ -28,20 +28,12 @@ def going(plan: Plan, live: Node) -> dict[str, set[str]]:
     return ends
 
 
-def noted(plan: Plan, live: Node, ends: Mapping[str, Collection[str]], values: Values) -> tuple[Plan, Node]:
-    """The plan and the live node, with all sysctls of those ends."""
+def noted(plan: Plan, live: Node, ends: Mapping[str, Collection[str]], values: Values) -> Node:
+    """The live node, with all sysctls of those ends."""
     live = _with_doubtful(plan, live)
     if not ends:
-        return plan, live
-    devices = {name: _with_sysctls(device, values, ends) for name, device in live.devices.items()}
-    now, complete = _by_index(live.devices), _by_index(devices)
-    renamed = {
-        (action.device, action.after.namespace, action.after.name): action.before
-        for action in plan.actions
-        if isinstance(action, MoveEnd) and action.before.namespace == action.after.namespace
-    }
-    actions = tuple(_completed(action, now, complete, values, renamed) for action in plan.actions)
-    return replace(plan, actions=actions), live.with_devices(devices)
+        return live
+    return live.with_devices({name: _with_sysctls(device, values, ends) for name, device in live.devices.items()})
 
 
 def _with_doubtful(plan: Plan, live: Node) -> Node:
@@ -108,25 +100,3 @@ def _known(end: Endpoint, values: Values) -> Endpoint:
     if any(sysctls.get(key) != value for key, value in end.sysctl.items()):
         sysctls = {**sysctls, **end.sysctl}
     return replace(end, sysctl=sysctls)
-
-
-def _completed(
-    action: Action,
-    now: Mapping[int, Device],
-    complete: Mapping[int, Device],
-    values: Values,
-    renamed: Mapping[tuple[str, str, str], Endpoint],
-) -> Action:
-    match action:
-        case DeletePair(device) if device is now.get(device.index):
-            return DeletePair(complete[device.index])
-        case DeletePair(device) if known := complete.get(device.index):  # by then it is called otherwise
-            primary = replace(device.primary, sysctl=known.primary.sysctl)
-            peer = replace(device.peer, sysctl=known.peer.sysctl) if device.peer and known.peer else device.peer
-            return DeletePair(replace(device, primary=primary, peer=peer))
-        case MoveEnd(before, after, name) if before.namespace != after.namespace:
-            return MoveEnd(_known(before, values), after, name)
-        case SetSysctl(end, key, None, after) if old := renamed.get((end.device, end.namespace, end.name)):
-            return SetSysctl(end, key, values.get(old.namespace, {}).get(old.name, {}).get(key), after)
-        case _:
-            return action

@@ -3,58 +3,31 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
-from itertools import groupby
 from typing import TYPE_CHECKING
 
 from nkform.apply.before import noted
+from nkform.apply.context import RunContext
 from nkform.apply.executor import Executor
-from nkform.apply.expedite import Expedited
 from nkform.apply.foreign_state import ForeignItem, give_again, left_alone, renamed, still_there
-from nkform.apply.interrupt import Interrupted, Interrupts, Stopped
-from nkform.apply.journal import STATES, Found, Journal, State, begin, find
-from nkform.apply.lines import STOPPED, STUCK
-from nkform.apply.visit import give_back
+from nkform.apply.interrupt import Interrupted, Stopped
+from nkform.apply.journal import Found, Journal, State, begin
+from nkform.apply.lines import STOPPED
+from nkform.apply.undoing import Undoing, reasons
 from nkform.dataclass import dataclass
-from nkform.kernel import bpffs
 from nkform.kernel.error import KernelError
-from nkform.kernel.netns import Namespaces
-from nkform.kernel.rundir import Lock
-from nkform.model import ROOT, Explanation, Node
+from nkform.model import ROOT, Node
 from nkform.observe.node import observe
-from nkform.plan import restore
-from nkform.plan.actions import Action, CreatePair, DeletePair, SetChain, SetMap, SetMark, device_of, undo
+from nkform.plan.actions import Action, CreatePair, SetMark
 from nkform.plan.changes import Change, Plan
-from nkform.plan.grace import are_worth_it
 from nkform.plan.parts import NOTHING, Without
 from nkform.plan.plan import build
-from nkform.plan.state_diff import state_diff
 from nkform.problem import NkformError, Problem, unexpected
 
 if TYPE_CHECKING:
     from nkform.apply.chains import Chains
-    from nkform.bpf.programs import Programs
-
-Progress = Callable[[int, int], None]
-"""Called with how many actions are done and how many there are."""
-
-HINTS: Mapping[int, str] = {
-    errno.EPERM: "nkform needs root, or CAP_NET_ADMIN and CAP_SYS_ADMIN",
-    errno.EEXIST: "something of that name came up since the plan was made, or a route like it exists: plan again",
-    errno.ENODEV: "the device has gone since the plan was made: plan again",
-    errno.ENOENT: "it has gone since the plan was made: plan again",
-    errno.ENOTEMPTY: "move or delete what is in the namespace, then plan again",
-    errno.ESTALE: "plan again",
-    errno.ENETUNREACH: "the gateway is not reachable through this device: add a route to it, or `onlink: true`",
-    errno.ENOBUFS: "the kernel ran out of memory for it",
-    errno.ENOMEM: "the kernel, or the limit on this process's memory (`ulimit -a`), has no more memory for it",
-    errno.EMFILE: "this process may not open more files: raise `ulimit -n`",
-    errno.ENOSPC: "make room where it says, then run nkform again",
-}
-CLEAR_UP = "mend the cause; `nkform recover`, or the next apply, clears up what is left"
-RECOVER = "run `nkform recover` once the cause is mended; `nkform plan` shows what differs from the spec"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,63 +54,26 @@ class Run:
     spec: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Means:
-    """What a run works with. The lock is there so that no run can be without it.
-
-    `expedite`: whether the kernel's grace periods may be expedited while programs come and go (apply/expedite.py).
-    """
-
-    lock: Lock
-    namespaces: Namespaces
-    features: Collection[str]
-    interrupts: Interrupts
-    programs: Programs | None = None
-    progress: Progress | None = None
-    expedite: bool = True
-
-    @property
-    def expedited(self) -> Expedited:
-        return Expedited(self.lock if self.expedite else None)
-
-
 class _Steps:
-    """Writes each step into the journal before it is taken, stops between steps, and remembers what was done."""
+    """Writes each step into the journal before it is taken, stops between steps, and counts what was done."""
 
-    def __init__(self, means: Means, journal: Journal, total: int) -> None:
-        self._means = means
+    def __init__(self, context: RunContext, journal: Journal, total: int) -> None:
+        self._context = context
         self._journal = journal
         self._total = total
         self._ahead = 0
-        self.actions: list[Action] = []
+        self.count = 0
         self.group = journal.entry.group
 
     def ahead(self, count: int) -> None:
-        self._means.interrupts.check()
+        self._context.interrupts.check()
         self._ahead += count
         self._journal.reach(self._ahead)
 
-    def done(self, action: Action) -> None:
-        self.actions.append(action)
-        if self._means.progress is not None:
-            self._means.progress(len(self.actions), self._total)
-
-    def lent(self, namespace: str, interface: str, key: str, value: str) -> None:
-        self._journal.lend(namespace, interface, key, value)
-
-
-class _Back:
-    """The steps of an undoing: nothing stops them, and nothing undoes them."""
-
-    def __init__(self, journal: Journal) -> None:
-        self._journal = journal
-        self.group = journal.entry.group
-
-    def ahead(self, count: int) -> None:
-        pass
-
-    def done(self, action: Action) -> None:
-        pass
+    def done(self, action: Action) -> None:  # noqa: ARG002
+        self.count += 1
+        if self._context.progress is not None:
+            self._context.progress(self.count, self._total)
 
     def lent(self, namespace: str, interface: str, key: str, value: str) -> None:
         self._journal.lend(namespace, interface, key, value)
@@ -148,7 +84,7 @@ def apply(
     desired: Node,
     before: Node,
     run: Run,
-    means: Means,
+    context: RunContext,
     targets: Collection[str] = (),
     without: Without = NOTHING,
 ) -> Node:
@@ -159,53 +95,56 @@ def apply(
     stop; the node is then as before, or the error says what is not and the journal stays. Stopped when somebody
     asked again: the node is then in between, and the journal stays.
     """
-    complete, now, others = noted(plan, before, means.namespaces)
+    now, others = noted(plan, before, context.namespaces)
     others = tuple(dict.fromkeys((*run.others, *others)))
     journal = begin(
         run.command,
         run.origin or now,
-        complete.actions,
+        plan.actions,
         others,
         run.token,
         run.earlier,
-        expedite=means.expedite,
+        expedite=context.expedite,
         confirm=run.confirm,
         spec=run.spec,
     )
     journal.write()
-    steps = _Steps(means, journal, len(plan.actions))
+    steps = _Steps(context, journal, len(plan.actions))
     cookies = {key: space.cookie for key, space in before.namespaces.items()}
     with ExitStack() as stack:
         stack.callback(journal.close)
         stack.push(partial(_note_stop, journal))
         chains: Chains | None = None
+
+        def undone() -> list[Problem]:
+            undoing = Undoing(before, now, others, desired, journal, context, chains, cookies)
+            return undoing.run(steps.count)
+
         try:
-            chains = _chains(complete, run, means, stack, (*desired.explained, *now.explained))
-            Executor(means.namespaces, plan.node, steps, chains, means.expedited, cookies).run(complete.actions)
-            kept = renamed(left_alone(journal.entry.others, complete.actions), plan.changes)
-            give_again(kept, means.namespaces, beside=False)  # what can be had with the spec
-            live = observe(means.namespaces, plan.node, desired)
-            _check_peers(complete.actions, cookies, live)
+            chains = context.chains(plan, stack, explained=(*desired.explained, *now.explained), returns=run.returns)
+            Executor(context.namespaces, plan.node, steps, chains, context.expedited, cookies).run(plan.actions)
+            kept = renamed(left_alone(journal.entry.others, plan.actions), plan.changes)
+            give_again(kept, context.namespaces, beside=False)  # what can be had with the spec
+            live = observe(context.namespaces, plan.node, desired)
+            _check_peers(plan.actions, cookies, live)
             shall, there = (without | _freed(plan)).trim(desired, live)
             resolved = {name: device for name, device in plan.devices.items() if name in shall.devices}
             present = [name for name in targets if name in shall.devices or name in there.devices]
             if present or not targets:  # a target that was to go has gone
-                _verify(build(shall, there, features=means.features, targets=present, resolved=resolved))
-            means.interrupts.check()
+                _verify(build(shall, there, features=context.features, targets=present, resolved=resolved))
+            context.interrupts.check()
             if chains is not None:
                 chains.sweep(live)
             if run.in_parts:
                 journal.undone()
             else:
-                still_had = still_there(journal.entry.others, complete.actions, plan.changes, means.namespaces)
+                still_had = still_there(journal.entry.others, plan.actions, plan.changes, context.namespaces)
                 journal.others_have(still_had)  # not before all is well: a failed undoing has to give them all again
                 journal.settle(run.settles)
         except (KernelError, MemoryError, NkformError, Interrupted) as error:
-            undone = _undone(steps, before, others, desired, journal, means, chains, cookies)
-            raise NkformError(*_told(error), *undone) from error
+            raise NkformError(*reasons(error), *undone()) from error
         except Exception as error:
-            undone = _undone(steps, before, others, desired, journal, means, chains, cookies)
-            raise NkformError(unexpected(error), *undone) from error
+            raise NkformError(unexpected(error), *undone()) from error
     return live
 
 
@@ -233,55 +172,6 @@ def _freed(plan: Plan) -> Iterator[tuple[str, str]]:
                 yield "device", name
 
 
-def _told(error: BaseException) -> Sequence[Problem]:
-    """Why a run failed."""
-    match error:
-        case NkformError():
-            return error.problems
-        case Interrupted():
-            return [Problem("NK0507", f"stopped by {error}")]
-        case MemoryError():
-            return [Problem("NK0501", "this process ran out of memory", hint=HINTS[errno.ENOMEM])]
-        case KernelError():
-            return [Problem("NK0501", f"could not {error}", hint=HINTS.get(error.errno or 0, ""))]
-    raise AssertionError(error)
-
-
-def _chains(plan: Plan, run: Run, means: Means, stack: ExitStack, explained: Iterable[Explanation]) -> Chains | None:
-    """What attaches programs, where the plan has any. `explained`: what those that are or were attached are made of."""
-    for action in plan.actions:
-        if isinstance(action, SetChain | SetMap) or (isinstance(action, DeletePair) and action.device.hooks):
-            from nkform.apply.chains import Chains
-
-            chains = stack.enter_context(Chains(plan.node, means.programs, explained=explained))
-            if run.returns:
-                chains.recall([a.device.name for a in plan.actions if isinstance(a, CreatePair)])
-            return chains
-    return None
-
-
-def release(node: str, live: Node | None = None, *, away: bool = False) -> list[str]:
-    """Lets go of the programs that chains lost, but for those that a way back needs. Raises KernelError.
-
-    With the node as it is, also of the pins of links whose devices are gone, which hold nothing. `away`: and of the
-    programs at devices that are in another namespace by now. Returns them in words.
-    """
-    held = bpffs.has_node(node, top=bpffs.HELD)
-    astray = live is not None and live.astray > 0
-    if not held and not astray:
-        return []
-    from nkform.apply.chains import Chains
-
-    detached = []
-    with Chains(node, None) as chains:
-        if astray:
-            detached = chains.sweep(live, away=away)
-        if held:
-            ways = [found.entry.before for state in STATES if (found := find(node, state))]
-            chains.release([device for before in ways for device in before.devices.values()])
-    return [f"{pin.entry.partition('@')[0]} ({pin.device} {pin.hook})" for pin in detached]
-
-
 def _verify(again: Plan) -> None:
     """Raises NkformError for all that is not as declared after all was done: what the kernel silently ignored."""
     if not again.empty:
@@ -301,84 +191,3 @@ def _differences(change: Change) -> list[Problem]:
         )
         for field in change.fields
     ]
-
-
-def _undone(
-    steps: _Steps,
-    before: Node,
-    others: Sequence[ForeignItem],
-    desired: Node,
-    journal: Journal,
-    means: Means,
-    chains: Chains | None,
-    cookies: dict[str, int],
-) -> list[Problem]:
-    """Undoes what was done, last first, and compares with the state before; returns what to tell.
-
-    Goes on past what cannot be undone, so that as much as possible is; what is left then is gone about by comparison.
-    The journal goes if the node is as before, and stays if it is not, or if this raises.
-    """
-    failed: list[Problem] = []
-    if not give_back(journal.lent, means.namespaces):  # now, while interfaces have the names that it was lent under
-        journal.lent.clear()
-    done = list(steps.actions)
-    executor = Executor(means.namespaces, before.name, _Back(journal), chains, means.expedited, cookies)
-    # What undoes a change of a chain does not say what it will find there: the change does.
-    with means.expedited.during(are_worth_it(done)):
-        missing: set[str] = set()
-        for actions in _runs(step for action in reversed(done) for step in undo(action)):
-            some = [action for action in actions if device_of(action) not in missing]
-            try:
-                executor.run(some)
-            except (KernelError, NkformError, MemoryError) as error:
-                failed += (_while_undoing(problem.message) for problem in _told(error))
-                # What has the name of an end that could not be had again is somebody else's.
-                missing |= {action.device.name for action in some if isinstance(action, CreatePair)}
-    if chains is not None:
-        with suppress(KernelError):  # what holds no program any more is only clutter: the next run clears it up
-            chains.sweep()
-    doubtful = bool(failed)  # where all went well, what came meanwhile is not ours
-    left = _left(before, others, desired, means, doubtful) if done else []
-    if left:
-        _compare(before, executor, means)
-        left = _left(before, others, desired, means, doubtful)
-    if kept := give_back(journal.lent, means.namespaces):
-        failed += (_while_undoing(f"could not {error}") for error in kept)
-        left.append("a sysctl that was to change for a moment only")
-    if left:
-        journal.left(STUCK)
-        failed.append(Problem("NK0504", f"not as before: {', '.join(left)}", hint=RECOVER))
-        return failed
-    told = [Problem("NK0505", f"all {len(done)} actions were undone: the node is as before", severity="note")]
-    try:
-        journal.undone()
-        release(before.name)
-    except KernelError as error:
-        said = f"the node is as before, but nkform could not {error}"
-        return [Problem("NK0516", said, hint=CLEAR_UP, severity="warning")]
-    return told if done else []
-
-
-def _while_undoing(message: str) -> Problem:
-    return Problem("NK0503", f"while undoing, {message}")
-
-
-def _left(before: Node, others: Sequence[ForeignItem], desired: Node, means: Means, doubtful: bool) -> list[str]:
-    """What is not as before, once others have again what they had."""
-    lost = give_again(others, means.namespaces, beside=True)
-    try:
-        return lost + state_diff(before, observe(means.namespaces, before.name, desired), newcomers=doubtful)
-    except KernelError as error:
-        return [f"what cannot be seen, could not {error}"]
-
-
-def _compare(before: Node, executor: Executor, means: Means) -> None:
-    """A second way back: by what differs, whatever was done."""
-    with suppress(KernelError, NkformError):  # what is left then says more than why
-        live = observe(means.namespaces, before.name, before)
-        executor.run(restore.plan(before, live, means.features).actions)
-
-
-def _runs(actions: Iterable[Action]) -> Iterator[list[Action]]:
-    """Actions of one type in a row: few batches where all goes well, little lost where one fails."""
-    return (list(run) for _, run in groupby(actions, type))

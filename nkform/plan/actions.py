@@ -1,14 +1,14 @@
-"""What a plan does to the kernel, as data. Each action stands beside what undoes it.
+"""What a plan does to the kernel, as data.
 
-Actions know nothing of how they are carried out (apply/ does) and carry all that their undo needs: what was there
-before.
+Actions know nothing of how they are carried out (apply/ does), nor of how they are taken back: what leads back is the
+difference to the node as it was (plan/restore.py). What was there before is said for people.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from nkform.dataclass import dataclass, field, replace
+from nkform.dataclass import dataclass, field
 from nkform.model import Address, Attrs, Chain, Device, Endpoint, Filled, Hook, Master, Program, Route, RouteKey, Value
 
 
@@ -309,55 +309,6 @@ def create(device: Device) -> Iterator[Action]:
     yield from configure(device.name, device.primary)
 
 
-def undo(action: Action) -> tuple[Action, ...]:  # noqa: C901 - one `match` over a closed vocabulary
-    """The actions that take an action back, in order."""
-    match action:
-        case CreateNamespace(name):
-            return (DeleteNamespace(name),)
-        case DeleteNamespace(name):
-            return (CreateNamespace(name),)
-        case SetMark(namespace, name, marked, again, alias):
-            return () if again else (SetMark(namespace, name, not marked, alias=alias),)
-        case CreatePair(device):
-            return (DeletePair(replace(device, index=0)),)
-        case DeletePair(device):
-            return tuple(create(device))
-        case SetLink(end, before, after):
-            return (SetLink(end, after, before),)
-        case SetPolicy(end, own, peer):
-            return (SetPolicy(end, _swapped(own), _swapped(peer)),)
-        case SetUp(end, up, lost):
-            return (SetUp(end, not up), *(AddAddress(end, address, again=True) for address in lost))
-        case SetMaster(end, before, after):
-            return (SetMaster(end, after, before),)
-        case MoveEnd(before, after, device):
-            # What it has to carry back is what it had, not what it was to get.
-            back = MoveEnd(replace(before, name=after.name, namespace=after.namespace), before, device)
-            return (back, *configure(device, before)) if before.namespace != after.namespace else (back,)
-        case AddAddress(end, address):
-            return (DeleteAddress(end, address),)
-        case DeleteAddress(end, address, behind):
-            in_order = (step for one in behind for step in (DeleteAddress(end, one), AddAddress(end, one)))
-            return (AddAddress(end, address), *in_order)
-        case AddRoute(end, route, beside):
-            return (DeleteRoute(end, route, beside),)
-        case DeleteRoute(end, route):  # others may have come meanwhile, and next hops of ours are still there
-            return (AddRoute(end, route, beside=True),)
-        case CarryRoutes(before, after):
-            return (CarryRoutes(after, before),)
-        case Settle() | SetSysctls() | CarryNeighbours():  # what is new goes, and all that it has with it
-            return ()
-        case SetChain(device, hook, was, legacy=legacy, closed=closed):
-            filters = legacy or was.legacy
-            chain = chain_of(was)
-            return (SetChain(device, hook, Hook(), chain, legacy=was.legacy, filters=filters, closed=closed),)
-        case SetMap(device, hook, program, was, _):
-            # Half a change leaves what is neither of the two.
-            return () if was is None else (SetMap(device, hook, program, None, was),)
-        case SetSysctl(end, key, before, after):
-            return (SetSysctl(end, key, after, before),) if before else ()
-
-
 def chain_of(hook: Hook) -> Chain:
     """What is attached, as a chain that its programs, which are held, can be put back by."""
     return Chain(
@@ -366,10 +317,6 @@ def chain_of(hook: Hook) -> Chain:
             for entry in hook.ours
         )
     )
-
-
-def _swapped(values: Mapping[str, tuple[Value | None, Value]]) -> dict[str, tuple[Value | None, Value]]:
-    return {name: (after, before) for name, (before, after) in values.items() if before is not None}
 
 
 def device_of(action: Action) -> str | None:

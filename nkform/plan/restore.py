@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from nkform.dataclass import replace
+from nkform.dataclass import dataclass, replace
 from nkform.model import ROOT, After, Device, Endpoint, First, Hook, Last, Namespace, Node, Position
-from nkform.plan.actions import SetMark, chain_of
-from nkform.plan.changes import Change, Plan
+from nkform.plan.actions import Action, AddRoute, DeletePair, MoveEnd, SetMark, chain_of
+from nkform.plan.changes import Change, Operation, Plan
 from nkform.plan.compare import FieldChange
 from nkform.plan.parts import NOTHING, Name, Without
 from nkform.plan.plan import build
+from nkform.plan.replacement import Names
+
+OLD_PAIR = "the old pair is still there, and takes over again"
 
 
 def declared(before: Node, live: Node) -> Node:
@@ -35,6 +38,8 @@ def declared(before: Node, live: Node) -> Node:
 def plan(before: Node, live: Node, features: Collection[str], without: Without = NOTHING) -> Plan:
     """What leads back, but for what is to be left alone. Raises NkformError where something of others is in the way."""
     desired, live = without.trim(declared(before, live), live)
+    aside = [each for name in desired.devices if (each := _set_aside(before.devices[name], live))]
+    live = _with_names_back(aside, live)
     readopt = [*_devices_unmarked(desired, before, live), *_namespaces_let_go(desired, before, live)]
     found = build(desired, live, features=features, resolved=desired.devices, retake=True, readopt=readopt)
     freed = [
@@ -44,7 +49,82 @@ def plan(before: Node, live: Node, features: Collection[str], without: Without =
     ]
     marks = tuple(SetMark(ROOT, name, False, alias=before.devices[name].alias) for name in freed)
     changes = tuple(_brief(change) for change in _marked(found.changes, freed, before))
-    return replace(found, changes=changes, actions=(*found.actions, *marks))
+    found = replace(found, changes=changes, actions=(*found.actions, *marks))
+    return _taking_over(found, aside, Names(desired.devices, live)) if aside else found
+
+
+@dataclass(frozen=True, slots=True)
+class _Aside:
+    """A pair that a replacement has set aside, and that is still there: as it was (`before`), as it is (`live`), and
+    the new pair, which has its names (None: nothing has them)."""
+
+    before: Device
+    live: Device
+    new: Device | None
+
+
+def _set_aside(device: Device, live: Node) -> _Aside | None:
+    """Only a pair that is there under its own name, or is gone for good, has nothing that waits beside it."""
+    there = live.devices.get(device.name)
+    if device.peer is None or not device.index or (there is not None and there.index == device.index):
+        return None
+    if there is not None and there.owner != live.name:
+        return None  # somebody else's has the name
+    for other in live.devices.values():
+        if other.index == device.index and other.owner == live.name and other.peer is not None:
+            return _Aside(device, other, there)
+    return None
+
+
+def _with_names_back(aside: Collection[_Aside], live: Node) -> Node:
+    """The node as it is once these pairs have their names again, and the new ones are gone."""
+    devices, spaces = dict(live.devices), dict(live.namespaces)
+    for each in aside:
+        del devices[each.live.name]
+        devices.pop(each.before.name, None)
+    for each in aside:
+        ends = [replace(now, name=was.name) for now, was in zip(each.live.ends, each.before.ends, strict=True)]
+        devices[each.before.name] = replace(each.live, name=each.before.name, primary=ends[0], peer=ends[1])
+        for now, end in zip(each.live.ends, ends, strict=True):
+            if end.namespace in spaces:
+                links = {name: ours for name, ours in spaces[end.namespace].links.items() if name != now.name}
+                spaces[end.namespace] = replace(spaces[end.namespace], links={**links, end.name: True})
+    return replace(live, devices=devices, namespaces=spaces)
+
+
+def _taking_over(plan: Plan, aside: Collection[_Aside], names: Names) -> Plan:
+    """The plan in which these pairs take over again from the new ones, which go once the old ones are complete: both
+    have every address and route for a moment, as when the new ones took over (replacement.py). In a bridge there must
+    be no two of them: there the new ones go first."""
+    first: list[Action] = []
+    last: list[Action] = []
+    changes = list(plan.changes)
+    for each in aside:
+        name, new = each.before.name, each.new
+        if new is not None and any(end.master for end in (*new.ends, *each.before.ends)):
+            first.append(DeletePair(new))
+        elif new is not None:
+            ends = [names.spare(end, "n") for end in new.ends]
+            first += [_renamed(end, spare, name) for end, spare in zip(new.ends, ends, strict=True)]
+            last.append(DeletePair(replace(new, primary=ends[0], peer=ends[1])))
+        pairs = zip(each.live.ends, each.before.ends, strict=True)
+        first += [_renamed(now, was, name) for now, was in pairs if now.name != was.name]
+        differing = [change for change in changes if (change.kind, change.name) == ("device", name)]
+        changes = [change for change in changes if change not in differing]
+        fields = tuple(field for change in differing for field in change.fields)
+        operation: Operation = "replace" if new else "update"
+        changes.append(Change(operation, "device", name, fields, OLD_PAIR, new or each.live, each.before))
+    both = {each.before.name for each in aside}
+    actions = (
+        replace(action, beside=True) if isinstance(action, AddRoute) and action.end.device in both else action
+        for action in plan.actions
+    )
+    return replace(plan, changes=tuple(changes), actions=(*first, *actions, *last))
+
+
+def _renamed(end: Endpoint, to: Endpoint, device: str) -> MoveEnd:
+    """A new name leaves all the rest as it is."""
+    return MoveEnd(Endpoint(end.name, end.namespace), Endpoint(to.name, end.namespace), device)
 
 
 def _concerns(device: Device, live: Device | None, node: str) -> bool:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Literal
 from nkform.apply import journal
 from nkform.apply.interrupt import Stopped
 from nkform.apply.journal import Found, State
+from nkform.apply.tidy import tidy
 from nkform.dataclass import dataclass
 from nkform.kernel import rundir
 from nkform.kernel.netns import Namespaces
 from nkform.problem import Problem, fail
 from nkform.session.node import chosen, killed_run
-from nkform.session.recovery import WayBack, revert, tidy, way_back
+from nkform.session.recovery import WayBack, revert, way_back
 from nkform.session.run_lock import refuse_elsewhere, refuse_pending, stopped
 
 if TYPE_CHECKING:

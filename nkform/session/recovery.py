@@ -5,25 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 
 from nkform.apply import parts
+from nkform.apply.context import RunContext
 from nkform.apply.foreign_state import ForeignItem, give_again
 from nkform.apply.interrupt import Interrupts
-from nkform.apply.journal import JOURNAL, PREVIOUS, UNCONFIRMED, Entry, Found, State, find, forget, new_token
+from nkform.apply.journal import JOURNAL, PREVIOUS, UNCONFIRMED, Found, State, find, forget, new_token
 from nkform.apply.parts import Observation
-from nkform.apply.transaction import Means, Run, apply, release
-from nkform.apply.visit import give_back
+from nkform.apply.tidy import release, tidy
+from nkform.apply.transaction import Run, apply
 from nkform.dataclass import dataclass, replace
-from nkform.kernel import bpffs, link_requests, links, rundir
+from nkform.kernel import rundir
 from nkform.kernel.error import KernelError
-from nkform.kernel.netlink import Socket, whole
 from nkform.kernel.netns import Namespaces
 from nkform.kernel.probe import probe
 from nkform.kernel.rundir import Lock
-from nkform.model import Node, owner_of
+from nkform.model import Node
 from nkform.observe import explanations, record
-from nkform.observe.namespaces import identify
 from nkform.observe.node import observe
 from nkform.plan import restore
 from nkform.plan.changes import Plan
@@ -45,59 +43,6 @@ class WayBack:
         return self.observation.plan
 
 
-def tidy(found: Found, namespaces: Namespaces) -> None:
-    """Makes what a killed run left fit to be planned against: what it made is marked, what it lent is given back.
-
-    Changes nothing else. Raises KernelError.
-    """
-    if failed := give_back(found.lent, namespaces):
-        raise failed[0]
-    _claim(found.entry)
-    for name in found.entry.namespaces:
-        _unname(name, namespaces)
-    node = found.entry.before.name
-    _release_qdiscs(found.entry)
-    if bpffs.has_node(node):
-        from nkform.apply.chains import Chains
-
-        with Chains(node, None) as chains:
-            chains.sweep()
-        for top in (bpffs.FOLDER, bpffs.HELD):
-            bpffs.tidy_node(node, top=top)
-
-
-def _claim(entry: Entry) -> None:
-    """Devices in the run's group are those that it made and had not marked, or was about to delete."""
-    node = entry.before.name
-    with Socket() as socket:
-        in_group = [link for link in whole(links.dump, socket) if link.group == entry.group]
-        ours = [
-            link for link in in_group if owner_of(link.alias) == node or (not link.alias and link.name in entry.made)
-        ]
-        socket.ask([link_requests.claim(link.name, node) for link in ours])
-
-
-def _unname(name: str, namespaces: Namespaces) -> None:
-    """Removes the name of a namespace that did not come to be, or is gone: a plain file."""
-    path = Path(namespaces.path(name))
-    if path.exists() and not path.is_mount() and name not in identify(namespaces, [name]):
-        with suppress(OSError):
-            path.unlink()
-
-
-def _release_qdiscs(entry: Entry) -> None:
-    """A clsact qdisc that the run made for programs on a device of others, and that has none."""
-    devices = frozenset(entry.filtered)
-    if not devices:
-        return
-    from nkform.kernel.clsact import Tc
-
-    with Socket() as socket, Tc() as tc:
-        for link in whole(links.dump, socket):
-            if link.name in devices:
-                tc.release(link.index)
-
-
 def way_back(before: Node, namespaces: Namespaces, without: Without = NOTHING) -> WayBack:
     """The way back, as far as nothing of others is in the way. Raises KernelError, NkformError."""
     features = probe(namespaces, {"tcx"})
@@ -110,20 +55,20 @@ def way_back(before: Node, namespaces: Namespaces, without: Without = NOTHING) -
 class _Return:
     """Going back, as work that can be done in parts (apply/parts.py)."""
 
-    def __init__(self, way: WayBack, run: Run, means: Means) -> None:
+    def __init__(self, way: WayBack, run: Run, context: RunContext) -> None:
         self._way = way
         self._run = run
-        self._means = means
+        self._context = context
 
     def observe(self, without: Without) -> Observation:
-        self._way = way_back(self._way.before, self._means.namespaces, without)
+        self._way = way_back(self._way.before, self._context.namespaces, without)
         return self._way.observation
 
     def carry_out(self, observation: Observation, *, whole: bool) -> None:
         if observation.plan.actions:
             run = self._run if whole else replace(self._run, in_parts=True)
             plan, desired, live = observation.plan, observation.desired, observation.live
-            apply(plan, desired, live, run, self._means, without=observation.without)
+            apply(plan, desired, live, run, self._context, without=observation.without)
 
 
 def revert(
@@ -150,8 +95,8 @@ def revert(
         if shown is not None:
             check_agreed(shown.observation.live, way.observation.live, shown.plan, way.plan)
         expedite = expedite and found.entry.expedite
-        means = Means(lock, namespaces, way.observation.features, interrupts, expedite=expedite)
-        problems = parts.carry_out(_Return(way, _returning(state, found), means), way.observation)
+        context = RunContext(lock, namespaces, way.observation.features, interrupts, expedite=expedite)
+        problems = parts.carry_out(_Return(way, _returning(state, found), context), way.observation)
         if found.entry.others:
             give_again(_at_home(found.entry.others, before, namespaces), namespaces, beside=False)
         if problems:

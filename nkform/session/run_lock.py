@@ -56,7 +56,7 @@ def earlier_run(
     KernelError.
     """
     from nkform.apply import journal
-    from nkform.session.recovery import tidy
+    from nkform.apply.tidy import tidy
 
     refuse_pending(node, heals=heals, in_part=in_part)
     refuse_elsewhere(node)

@@ -92,7 +92,7 @@ class _Runner:
 
     def __init__(self, order: Order, observation: Observation) -> None:
         from nkform.apply import journal
-        from nkform.apply.transaction import Means
+        from nkform.apply.context import RunContext
 
         earlier = order.run_lock.earlier
         self.token = journal.new_token()
@@ -106,7 +106,7 @@ class _Runner:
         self._earlier = earlier
         self._origin = earlier.entry.before if earlier else None
         self._others: tuple[ForeignItem, ...] = ()
-        self._means = Means(
+        self._context = RunContext(
             order.run_lock.lock, order.namespaces, observation.features, order.run_lock.interrupts,
             order.prepared.programs, order.listener.progress, order.expedite,
         )  # fmt: skip
@@ -126,7 +126,7 @@ class _Runner:
 
         order = self._order
         if self._origin is None:
-            _, self._origin, self._others = noted(self._first.plan, self._first.live, order.namespaces)
+            self._origin, self._others = noted(self._first.plan, self._first.live, order.namespaces)
         return order.prepared.observe(order.namespaces, order.listener, without=without)
 
     def carry_out(self, observation: Observation, *, whole: bool) -> None:  # noqa: ARG002 - all parts are one run's
@@ -142,7 +142,7 @@ class _Runner:
         )  # fmt: skip
         if plan.actions or not order.prepared.options.keep_going:
             self.live = apply(
-                plan, observation.desired, observation.live, run, self._means,
+                plan, observation.desired, observation.live, run, self._context,
                 order.prepared.options.targets, observation.without,
             )  # fmt: skip
             self._earlier = None
@@ -156,7 +156,7 @@ def _guarded(order: Order, runner: _Runner) -> Guardian | None:
     """Runs, watched by a guardian if it is to be confirmed, who is returned while it waits."""
     from nkform.apply import journal
     from nkform.apply.interrupt import Stopped
-    from nkform.apply.transaction import release
+    from nkform.apply.tidy import release
     from nkform.kernel import rundir
 
     node = order.node
@@ -203,7 +203,7 @@ def _guardian(order: Order, token: str) -> Guardian:
 def _nothing_to_do(order: Order, observation: Observation) -> None:
     """The node is as it shall be, or what is not cannot be. If a run that was killed got that far, it is done now."""
     from nkform.apply import journal
-    from nkform.apply.transaction import release
+    from nkform.apply.tidy import release
 
     live = observation.live
     if order.prepared.destroys:
@@ -250,7 +250,7 @@ def _remember(order: Order, observation: Observation, live: Node) -> None:
 def _forget(live: Node, listener: Listener) -> None:
     """Nothing of a node is left, nor a way back; what says so goes."""
     from nkform.apply import journal, owned
-    from nkform.apply.transaction import release
+    from nkform.apply.tidy import release
     from nkform.observe import explanations, record
 
     owned.tidy(live.name, live.namespaces.values())

@@ -287,6 +287,26 @@ def test_after_a_stop_at_any_action_one_apply_converges(node: Node, monkeypatch:
         assert whole().splitlines() == (whole_full if back else whole_other).splitlines(), f"after action {place}"
 
 
+def test_after_a_stop_at_any_action_recovering_brings_the_old_pair_back(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The very pair, as long as it is there, whichever of the two has its names by then."""
+    node.apply(full())
+    before, pinned = whole(), pins()
+    types = [action["type"] for action in node.plan(other(), "--json").json()["actions"]]
+    for place in range(1, len(types) + 1, 3):
+        index = link("to-a")["ifindex"]
+        with failing(monkeypatch, place, _Stopped()), pytest.raises(_Stopped):
+            node.run("apply", "-y", str(node.write(other())))
+        outcome = node.run("recover", "-y")
+        assert outcome.code == 0, outcome.err
+        assert whole().splitlines() == before.splitlines(), f"after action {place}"
+        assert pins() == pinned
+        assert (link("to-a")["ifindex"] == index) == (place <= types.index("DeletePair")), f"after action {place}"
+        node.apply(full())
+        tidy()
+
+
 def two() -> dict[str, Any]:
     spec = pair("routed")
     spec["devices"]["to-b"] = {"kind": "netkit", "peer": {"name": "eth1", "namespace": "a"}}

@@ -11,7 +11,7 @@ import pytest
 from nkform import serial
 from nkform.model import Attached, Chain, Contents, Device, Endpoint, Filled, First, Hook, Node, Program
 from nkform.plan import chains
-from nkform.plan.actions import Action, SetChain, SetMap, undo
+from nkform.plan.actions import Action, SetChain, SetMap
 from nkform.plan.chains import Attach, Detach, Update
 from nkform.plan.changes import Plan
 from nkform.plan.plan import build
@@ -59,9 +59,6 @@ def test_entries_that_come_and_go_are_told_one_by_one_and_set_in_place() -> None
     document = json.loads(as_json(made))
     assert document["actions"][0]["type"] == "SetMap"
     assert document["actions"][0]["after"]["entries"] == [80, 443]
-    back = SetMap(action.device, "ingress", "set", None, Filled("ports", "u16", (53, 80)))
-    assert undo(action) == (back,)
-    assert undo(back) == ()
     assert serial.read_any(tuple[Action, ...], json.loads(serial.dumps(made.actions))) == made.actions
 
 
