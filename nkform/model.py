@@ -390,6 +390,7 @@ class Device:
     packets begin with, which only external devices may have otherwise: ethernet, ip (no header before that of IP) or
     other; it is observed, and a declared device takes it from the observed one. `ingress`, observed: somebody's ingress
     qdisc is where legacy tc's filters of ours would need a clsact. `alias`: what somebody wrote where the mark goes.
+    `mac`, observed: that of an external device.
     """
 
     name: str
@@ -407,6 +408,7 @@ class Device:
     framing: str = "ethernet"
     ingress: bool = field(default=False, compare=False)
     alias: str = field(default="", compare=False)
+    mac: str = field(default="", compare=False)
 
     @property
     def hooks_legacy(self) -> bool:

@@ -363,8 +363,8 @@ def _device(world: _World, link: links.Link, declared: Device | None, node: str)
     }
     if declared is not None and declared.kind == "external":
         framing = hardware.framing(link.name) if declared.chains else "ethernet"
-        primary = Endpoint(link.name)
-        return Device(link.name, "external", {}, primary, None, framing=framing, **common)  # type: ignore[arg-type]
+        primary, mac = Endpoint(link.name), str(link.values.get("mac", ""))
+        return Device(link.name, "external", {}, primary, framing=framing, mac=mac, **common)  # type: ignore[arg-type]
     device_wide = {name: value for name, value in link.own.items() if name in _DEVICE_WIDE}
     own = {name: value for name, value in link.own.items() if name not in _DEVICE_WIDE}
     primary = _end(world, root, link, ROOT, {**link.values, **own}, (link.name, 0))

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from nkform.dataclass import replace
+from nkform.macs import Macs, macs
 from nkform.model import HOOKS, ROOT, Chain, Device, Endpoint, Hook, Namespace, Node, Value
 from nkform.plan import chains, replacement
 from nkform.plan.actions import (
@@ -57,6 +58,7 @@ class ProgramResolver(Protocol):
         device: Device,
         features: Collection[str] | None = None,
         indexes: Mapping[str, int | None] | None = None,
+        macs: Macs = (None, None),
     ) -> tuple[Device, list[Problem]]: ...
 
     def named(self, node: Node) -> set[str]:
@@ -184,15 +186,17 @@ def meaning(
     targets: Collection[str] = (),
 ) -> tuple[dict[str, Device], list[Problem]]:
     """The devices of a spec as this node shall have them, and what is wrong with that or worth saying."""
-    found = resolve(desired, features, live.rooms)
-    problems = list(found.problems)
-    devices = {name: d for name, d in found.devices.items() if not targets or name in targets}
+    meant = resolve(desired, features, live.rooms)
+    problems = list(meant.problems)
+    devices = {name: d for name, d in meant.devices.items() if not targets or name in targets}
     indexes = _indexes(desired, live) if programs is not None else {}
     for name, device in devices.items():
         if device.chains and programs is not None:
-            framing = live.devices[name].framing if name in live.devices else device.framing
+            found = live.devices.get(name)
+            framing = found.framing if found else device.framing
             framed = device if framing == device.framing else replace(device, framing=framing)
-            devices[name], notes = programs.resolve(framed, features, indexes)
+            known = macs(desired.name, framed, found, features)
+            devices[name], notes = programs.resolve(framed, features, indexes, known)
             problems += notes
     return devices, [problem for problem in problems if not chains.is_void(problem, devices)]
 
