@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from nkform.dataclass import replace
-from nkform.model import ROOT, After, Device, Endpoint, First, Hook, Last, Namespace, Node, Position
+from nkform.model import ROOT, After, Attrs, Device, Endpoint, First, Hook, Last, Namespace, Node, Position, Value
 from nkform.plan.actions import SetMark, chain_of
 from nkform.plan.changes import Change, Plan
 from nkform.plan.compare import FieldChange
@@ -83,12 +83,23 @@ def _declared(device: Device, live: Device | None) -> Device:
     }
     return replace(
         device,
+        attrs=_lowered(device, live) if device.enslaved and live else device.attrs,
         primary=_own(device.primary) if live else device.primary,
         peer=_own(device.peer) if live and device.peer else device.peer,
         chains=chains,
         attach="tc" if device.hooks_legacy else "auto",
         hooks={},
     )
+
+
+def _lowered(device: Device, live: Device) -> Attrs:
+    """Without the headroom that a bridge gave its port, and has taken away since: the pair need not be made anew."""
+    now = live.attrs.get("headroom")
+    return {name: v for name, v in device.attrs.items() if name != "headroom" or not _is_less(now, v)}
+
+
+def _is_less(now: Value | None, before: Value) -> bool:
+    return isinstance(now, int) and isinstance(before, int) and now < before
 
 
 def _own(end: Endpoint) -> Endpoint:
