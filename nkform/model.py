@@ -68,14 +68,14 @@ Attrs = Mapping[str, Value]
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """An address with its prefix length, in canonical text (`10.0.0.2/32`, `fd00::2/128`).
-
-    `message`: of one of others, the kernel's own message in hexadecimal digits, with all that the text does not say.
-    """
+    """An address with its prefix length, in canonical text (`10.0.0.2/32`, `fd00::2/128`). Of one of others also
+    `message`, the kernel's own in hexadecimal digits, with all that the text does not say; `apart`: the kernel cannot
+    make it of one of ours of the same text."""
 
     text: str
     ours: bool = field(default=True, compare=False)
     message: str = field(default="", compare=False)
+    apart: bool = field(default=False, compare=False)
 
 
 def host(address: Address) -> str:

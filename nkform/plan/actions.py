@@ -123,11 +123,13 @@ class MoveEnd:
 
 @dataclass(frozen=True, slots=True)
 class AddAddress:
-    """`again`: the address may still be there (IPv6 addresses may or may not survive `down`)."""
+    """`again`: the address may still be there (IPv6 addresses may or may not survive `down`). `instead`: the one of the
+    same text that it takes the place of, among the others of the end too."""
 
     end: End
     address: Address
     again: bool = False
+    instead: Address | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,6 +336,8 @@ def undo(action: Action) -> tuple[Action, ...]:  # noqa: C901 - one `match` over
             # What it has to carry back is what it had, not what it was to get.
             back = MoveEnd(replace(before, name=after.name, namespace=after.namespace), before, device)
             return (back, *configure(device, before)) if before.namespace != after.namespace else (back,)
+        case AddAddress(end, _, True, Address() as before):
+            return (AddAddress(end, before, again=True),)
         case AddAddress(end, address):
             return (DeleteAddress(end, address),)
         case DeleteAddress(end, address, behind):

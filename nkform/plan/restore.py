@@ -9,7 +9,21 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from nkform.dataclass import replace
-from nkform.model import ROOT, After, Attrs, Device, Endpoint, First, Hook, Last, Namespace, Node, Position, Value
+from nkform.model import (
+    ROOT,
+    Address,
+    After,
+    Attrs,
+    Device,
+    Endpoint,
+    First,
+    Hook,
+    Last,
+    Namespace,
+    Node,
+    Position,
+    Value,
+)
 from nkform.plan.actions import SetMark, chain_of
 from nkform.plan.changes import Change, Plan
 from nkform.plan.compare import FieldChange
@@ -84,8 +98,8 @@ def _declared(device: Device, live: Device | None) -> Device:
     return replace(
         device,
         attrs=_lowered(device, live) if device.enslaved and live else device.attrs,
-        primary=_own(device.primary) if live else device.primary,
-        peer=_own(device.peer) if live and device.peer else device.peer,
+        primary=_own(device.primary, live.primary) if live else device.primary,
+        peer=_own(device.peer, live.peer) if live and device.peer else device.peer,
         chains=chains,
         attach="tc" if device.hooks_legacy else "auto",
         hooks={},
@@ -102,9 +116,12 @@ def _is_less(now: Value | None, before: Value) -> bool:
     return isinstance(now, int) and isinstance(before, int) and now < before
 
 
-def _own(end: Endpoint) -> Endpoint:
-    """Without the addresses of others, which stay where their device does."""
-    return replace(end, addresses=tuple(address for address in end.addresses if address.ours))
+def _own(end: Endpoint, live: Endpoint | None) -> Endpoint:
+    """Without the addresses of others, which stay where their device does, but for those that are ours by now."""
+    over = {address.text for address in live.addresses if address.ours} if live else set()
+    taken = [each.gone for each in end.taken if isinstance(each.gone, Address) and each.gone not in end.addresses]
+    back = [each for each in (*end.addresses, *taken) if each.ours or (each.text in over and not each.apart)]
+    return replace(end, addresses=tuple(back))
 
 
 def _position(before: Hook, live: Hook) -> Position | None:

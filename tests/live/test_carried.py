@@ -378,7 +378,7 @@ ADDRESSES = {
     "two with one local address": "192.0.5.9 peer 192.0.5.10/32;192.0.5.9 peer 192.0.5.11/32",
     "ipv6 point to point": "2001:db8:4::1 peer 2001:db8:4::2/128 nodad",
     "ipv6 point to point, metric": "2001:db8:5::1 peer 2001:db8:6::2/128 nodad metric 70",
-    "two ipv6 with one far end": "2001:db8:4::1 peer 2001:db8:4::2/128 nodad;2001:db8:4::3 peer 2001:db8:4::2/128 nodad",
+    "two ipv6 with one far end": "2001:db8:4::1 peer 2001:db8:4::2 nodad;2001:db8:4::3 peer 2001:db8:4::2 nodad",
     "metric": "192.0.7.1/24 brd + metric 77",
     "scope": "192.0.8.1/24 brd 192.0.8.77 scope link",
     "label": "192.0.9.1/24 label v0:vip",
