@@ -65,7 +65,8 @@ class Run:
     one follows, which a failure leaves as it was. `settles` is what the journal becomes once the run is done; None: it
     goes, and the way back stays what it was. `returns`: the run goes back, to programs that earlier runs held.
     `confirm`: within how many seconds it is to be confirmed, 0 if it is for good. `in_parts`: it is a part of what is
-    to be done, so the record of the interrupted run stays. `others`: what others had before the parts that came first.
+    to be done, so the record of the interrupted run stays. `goes_on`: more parts follow, so its journal stays as that
+    of a run under way (journal.end_parts). `others`: what others had before the parts that came first.
     `spec`: what tells the spec of a run that is to be confirmed from others (journal.spec_key).
     """
 
@@ -77,6 +78,7 @@ class Run:
     returns: bool = False
     confirm: float = 0
     in_parts: bool = False
+    goes_on: bool = False
     others: tuple[ForeignItem, ...] = ()
     spec: str = ""
 
@@ -199,7 +201,8 @@ def apply(
             else:
                 still_had = still_there(journal.entry.others, complete.actions, plan.changes, means.namespaces)
                 journal.others_have(still_had)  # not before all is well: a failed undoing has to give them all again
-                journal.settle(run.settles)
+                if not run.goes_on:
+                    journal.settle(run.settles)
         except (KernelError, MemoryError, NkformError, Interrupted) as error:
             undone = _undone(steps, before, others, desired, journal, means, chains, cookies)
             raise NkformError(*_told(error), *undone) from error

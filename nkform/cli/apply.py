@@ -288,7 +288,15 @@ class _Carrier:
             _, self._origin, self._others = noted(self._first.plan, self._first.live, self._order.namespaces)
         return self._see(without)
 
-    def carry_out(self, look: Look, *, whole: bool) -> None:  # noqa: ARG002 - all parts are one run's
+    def end(self) -> None:
+        """All parts are done that can be: they are one run, with one way back."""
+        from nkform.apply import journal
+
+        order = self._order
+        if self.done.live is not None or (self._earlier and order.settles == journal.PREVIOUS and not order.trial):
+            journal.end_parts(self.node, journal.UNCONFIRMED if order.trial else order.settles)
+
+    def carry_out(self, look: Look, *, whole: bool) -> None:
         from nkform.apply import journal
         from nkform.apply.transaction import Run, apply
 
@@ -297,13 +305,13 @@ class _Carrier:
         spec = journal.spec_key(self._first.desired) if order.trial else ""
         run = Run(
             "apply", self.token, self._origin, self._earlier, settles,
-            confirm=order.trial, others=self._others, spec=spec,
+            confirm=order.trial, others=self._others, spec=spec, goes_on=not whole,
         )  # fmt: skip
         if look.plan.actions or self._see is None:
             self.done.live = apply(
                 look.plan, look.desired, look.live, run, self._means, order.targets, look.without
             )  # fmt: skip
-            self._earlier = None
+            self._earlier = None if whole else journal.find(self.node, journal.JOURNAL)
         self.done.actions += len(look.plan.actions)
         counts = zip(self.done.counts, look.plan.count(), strict=True)
         self.done.counts = tuple(map(sum, counts))  # type: ignore[assignment]  # three of them
@@ -321,9 +329,12 @@ def _guarded(order: Order, carrier: _Carrier, work: Callable[[_Carrier], tuple[P
     try:
         with timed("apply"):
             done.problems = work(carrier)
+        carrier.end()
     except Stopped as error:
         raise stopped(node) from error
     except NkformError:
+        if done.live is not None:
+            carrier.end()
         if guardian and done.live is not None:  # some parts are done, and nobody will confirm them
             guardian.revert()
         elif guardian and not journal.find(node, journal.JOURNAL):
