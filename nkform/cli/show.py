@@ -18,19 +18,20 @@ def run(options: argparse.Namespace) -> int:
     from nkform.kernel.netns import Namespaces
     from nkform.kernel.probe import require_root
     from nkform.observe import explanations
+    from nkform.observe.nameless import by_processes
     from nkform.observe.sysctls import with_sysctls
-    from nkform.report.spec_text import as_spec, render, several, unexplained, unwritable
+    from nkform.report.spec_text import as_spec, out_of_reach, render, several, unexplained, unwritable
     from nkform.report.spec_text import engines as engines_of
 
     require_root()
     with Namespaces() as namespaces:
-        live = with_sysctls(namespaces, observe_meant(namespaces, options.node))
+        live = with_sysctls(namespaces, by_processes(namespaces, observe_meant(namespaces, options.node)))
     name = live.name
     warn_interrupted(name, options)
     known = explanations.Known(explanations.read(name))
     live = _with_contents(live, known)
     engines = engines_of(live, known.of)
-    warn([*unexplained(live, known.of), *several(engines), *unwritable(live)], options)
+    warn([*unexplained(live, known.of), *several(engines), *unwritable(live), *out_of_reach(live)], options)
     shown = engines[0] if engines and (len(engines) > 1 or engines[0] != resolve(AUTO)) else ""
     spec = as_spec(live, known.of, shown)
     sys.stdout.write(json.dumps(spec, indent=2) + "\n" if options.json else render(spec))
