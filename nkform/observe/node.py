@@ -133,6 +133,11 @@ def _look(
             device = _device(world, link, declared.get(link.name), node)
             devices[link.name] = _with_sysctls(device, values)
     devices, astray = _with_hooks(devices, root, node, declared)
+    covered = any(device.chains for device in declared.values()) and bpffs.is_covered()
+    if covered:
+        from nkform.observe import other_nodes
+
+        devices = other_nodes.known(devices, node)
     devices = _with_contents(devices, declared)
     devices = {name: devices[name] for name in (*declared, *sorted(devices)) if name in devices}
     known = _namespaces(world, node, desired, devices.values())
@@ -144,7 +149,7 @@ def _look(
         namespaces=known,
         devices=devices,
         rooms={link.name: Room(link.headroom, link.tailroom, link.index) for link in root.links.values()},
-        covered=any(device.chains for device in declared.values()) and bpffs.is_covered(),
+        covered=covered,
         taken=_taken(world, devices),
         astray=astray,
         occupied={key: namespaces.path(key) for key in namespaces.names() if key in lacking} if lacking else {},
