@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from nkform.apply import journal
 from nkform.apply.guardian import IN_THE_WAY, go_back, has_tried, is_alive, is_overdue, now, outcome, start
 from nkform.cli.common import check_node, chosen_node, look_after
-from nkform.cli.writing import locked, say
+from nkform.cli.writing import locked, refuse_all_elsewhere, say
 from nkform.kernel import rundir
 from nkform.problem import NkformError, Problem, fail
 
@@ -29,6 +29,8 @@ def run(options: argparse.Namespace) -> int:
     look_after(options)
     with locked(options, "confirm"):
         waiting = [name for name in rundir.nodes() if journal.find(name, journal.UNCONFIRMED)]
+        if not waiting or (options.node and options.node not in waiting):
+            refuse_all_elsewhere(options.node)
         if not waiting:
             raise fail("NK0612", "nothing waits to be confirmed", hint="it may have gone back already: `nkform plan`")
         in_time = [name for name in waiting if not has_tried(name)]

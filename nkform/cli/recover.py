@@ -12,7 +12,7 @@ from nkform.apply.journal import Found, State
 from nkform.apply.recovery import WayBack, revert, tidy, way_back
 from nkform.cli.apply import agreed, show_plan
 from nkform.cli.common import check_node, chosen_node, interrupted, look_after, warn
-from nkform.cli.writing import locked, refuse_elsewhere, refuse_pending, stopped
+from nkform.cli.writing import locked, refuse_all_elsewhere, refuse_pending, stopped
 from nkform.dataclass import dataclass, replace
 from nkform.kernel import rundir
 from nkform.kernel.netns import Namespaces
@@ -50,7 +50,7 @@ def _back(options: argparse.Namespace, command: str, states: tuple[State, State]
     with locked(options, command) as (lock, interrupts):
         chosen = _choose(options, command, states)
         if chosen is None:
-            return _nothing(command)
+            return _nothing(command, options.node)
         if options.yes or not chosen.way.plan.actions:
             return _go(options, chosen, lock, interrupts)
     if not agreed(command):
@@ -68,9 +68,9 @@ def _meant(options: argparse.Namespace, states: tuple[State, State]) -> str:
 def _choose(options: argparse.Namespace, command: str, states: tuple[State, State]) -> _Chosen | None:
     """Finds the run and shows the way back; None where there is no such run. Raises NkformError, KernelError."""
     nodes = [name for name in rundir.nodes() if any(journal.find(name, state) for state in states)]
+    if not nodes or (options.node and options.node not in nodes):
+        refuse_all_elsewhere(options.node)
     if not nodes:
-        for name in rundir.nodes() if command == "recover" else ():
-            refuse_elsewhere(name)
         return None
     node = chosen_node(nodes, options.node)
     refuse_pending(node, goes_back=True)
@@ -106,10 +106,14 @@ def _go(options: argparse.Namespace, chosen: _Chosen, lock: Lock, interrupts: In
     return 0
 
 
-def _nothing(command: str) -> int:
+def _nothing(command: str, node: str | None) -> int:
     if command == "recover":
         print("Nothing to recover: no run was killed, none waits to be confirmed.")
         return 0
+    away = [name for name in rundir.nodes() if node in (None, name) and journal.is_elsewhere(name, journal.PREVIOUS)]
+    if away:
+        what = f"the last apply of {', '.join(away)} was in another network namespace"
+        raise fail("NK0515", what, hint="go back from it there")
     raise fail("NK0515", "there is no apply to go back from", hint="the way back is lost at reboot and by `destroy`")
 
 
