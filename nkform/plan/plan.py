@@ -102,7 +102,7 @@ def build(
     warnings = [*notes, *(p for p in problems if p.severity != "error")]
     errors += _unknown_targets(targets, desired, live)
     wanted = _wanted_namespaces(desired, devices, bool(targets))
-    errors += preconditions(desired.name, wanted, devices, live, adopt, readopt)
+    errors += preconditions(desired.name, wanted, devices, live, adopt, readopt, goes_back=retake)
     gone = [d for d in live.devices.values() if d.owner == desired.name and d.name not in desired.devices]
     gone = [d for d in gone if not targets or d.name in targets]
     errors += collisions(wanted, devices, live, gone)
