@@ -32,6 +32,7 @@ from nkform.plan.actions import (
     Settle,
     SetUp,
     create,
+    device_of,
     end_of,
     namespace_of,
 )
@@ -39,6 +40,7 @@ from nkform.plan.changes import Change, Plan
 from nkform.plan.collisions import collisions, described
 from nkform.plan.compare import FieldChange, device_fields, end_actions, end_fields
 from nkform.plan.contradictions import IPV6_MTU
+from nkform.plan.moves import blocked_moves, in_order
 from nkform.plan.parts import Name, absent
 from nkform.plan.phases import Phases
 from nkform.plan.preconditions import in_place, preconditions
@@ -272,9 +274,12 @@ def _device_changes(
         if name in live.devices
     }
     anew = {name for name, differing in compared.items() if any(f.forces_replacement for f in differing)}
-    blocked = _blocked_moves(devices, live, anew)
+    blocked = blocked_moves(devices, live, anew)
     names = replacement.Names(devices, live)
     going = {action.device.name for action in phases.delete if isinstance(action, DeletePair)}
+    obstacles = replacement.obstacles(
+        [name for name in devices if name in anew or name in blocked], devices, live, going
+    )
     for name, device in devices.items():
         found = live.devices.get(name)
         legacy = is_legacy(device, features)
@@ -284,10 +289,9 @@ def _device_changes(
             _hold(device, phases)
             yield Change("create", "device", name, after=device)
         elif name in anew or name in blocked:
-            obstacle = blocked.get(name) or replacement.obstacle(device, found, devices, live, going)
+            obstacle = blocked.get(name) or obstacles.get(name, "")
             if obstacle:
                 phases.delete.append(DeletePair(found))
-                going.add(name)
                 _schedule(create(replacement.with_masters(_keeping(device, found), found)), phases)
                 _attach(device, None, phases, legacy=legacy)
             else:
@@ -305,6 +309,8 @@ def _device_changes(
             _hold(device, phases)
             marked = () if found.owner == node else (FieldChange(("owner",), found.owner, node),)
             yield Change("update", "device", name, (*marked, *compared[name]), before=found, after=device)
+    turns = {name: turn for turn, name in enumerate(in_order(devices, live, anew))} if phases.move else {}
+    phases.move.sort(key=lambda action: turns.get(device_of(action) or "", 0))
 
 
 def _hold(device: Device, phases: Phases) -> None:
@@ -414,24 +420,6 @@ def _moved(live: Endpoint, desired: Endpoint) -> Endpoint:
         index=0,
         master=None,
     )
-
-
-def _blocked_moves(devices: Mapping[str, Device], live: Node, anew: Collection[str]) -> dict[str, str]:
-    """Devices whose peer cannot take its new name yet because a device that stays has it now; and what to say of it."""
-    blocked: dict[str, str] = {}
-    held = {
-        (d.peer.namespace, d.peer.name): d.name
-        for d in live.devices.values()
-        if d.peer and d.name in devices and d.name not in anew
-    }
-    for name, device in devices.items():
-        found = live.devices.get(name)
-        if device.peer is None or found is None or found.peer is None or name in anew:
-            continue
-        holder = held.get((device.peer.namespace, device.peer.name))
-        if holder is not None and holder != name and holder not in blocked:
-            blocked[name] = f"the peer's new name is still in use by {holder}"
-    return blocked
 
 
 def _schedule(actions: Iterator[Action], phases: Phases) -> None:
