@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from nkform.apply.before import noted
 from nkform.apply.executor import Executor
 from nkform.apply.expedite import Expedited
-from nkform.apply.foreign_state import ForeignItem, give_again, left_alone, renamed, still_there
+from nkform.apply.foreign_state import ForeignItem, give_again, left_alone, lost, renamed, still_there
 from nkform.apply.interrupt import Interrupted, Interrupts, Stopped
 from nkform.apply.journal import STATES, Found, Journal, State, begin, find
 from nkform.apply.lines import STOPPED, STUCK
@@ -88,6 +88,7 @@ class Means:
     """What a run works with. The lock is there so that no run can be without it.
 
     `expedite`: whether the kernel's grace periods may be expedited while programs come and go (apply/expedite.py).
+    `warn` is told what is worth a word of a run that is done.
     """
 
     lock: Lock
@@ -97,6 +98,7 @@ class Means:
     programs: Programs | None = None
     progress: Progress | None = None
     expedite: bool = True
+    warn: Callable[[Problem], None] | None = None
 
     @property
     def expedited(self) -> Expedited:
@@ -200,6 +202,7 @@ def apply(
                 journal.undone()
             else:
                 still_had = still_there(journal.entry.others, complete.actions, plan.changes, means.namespaces)
+                _tell_losses(lost(journal.entry.others, still_had, complete.actions, plan.changes), means)
                 journal.others_have(still_had)  # not before all is well: a failed undoing has to give them all again
                 if not run.goes_on:
                     journal.settle(run.settles)
@@ -210,6 +213,12 @@ def apply(
             undone = _undone(steps, before, others, desired, journal, means, chains, cookies)
             raise NkformError(unexpected(error), *undone) from error
     return live
+
+
+def _tell_losses(texts: Sequence[str], means: Means) -> None:
+    if texts and means.warn is not None:
+        said = f"what others had could not be had again: {', '.join(texts)}"
+        means.warn(Problem("NK0521", said, hint="put it back if it is needed; `rollback` does", severity="warning"))
 
 
 def _note_stop(journal: Journal, _: object, error: BaseException | None, __: object) -> None:

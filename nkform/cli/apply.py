@@ -27,7 +27,7 @@ from nkform.cli.common import (
     warn_interrupted,
 )
 from nkform.cli.writing import Writer, refuse_pending, seconds, stopped, writing
-from nkform.dataclass import dataclass, replace
+from nkform.dataclass import dataclass, field, replace
 from nkform.model import Node
 from nkform.plan.parts import NOTHING, Without
 from nkform.plan.saved import check_agreed, check_given, check_live, check_plan
@@ -100,6 +100,7 @@ def run(options: argparse.Namespace) -> int:
                 return 0
             order = Order(namespaces, writer, programs, options.target, spec.expedite, trial=trial)
             done = carry_out_parts(found, see, order) if options.keep_going else carry_out(found, order)
+            warn(list(dict.fromkeys(done.warnings)), options)
             if done.live is not None:
                 remember(_converged(see(found.without)) if done.problems else found, done.live, spec, options, programs)
             added, changed, destroyed = done.counts
@@ -237,6 +238,7 @@ class Done:
     counts: tuple[int, int, int] = (0, 0, 0)
     problems: tuple[Problem, ...] = ()
     guardian: Guardian | None = None
+    warnings: list[Problem] = field(default_factory=list)
 
 
 def carry_out(found: Look, order: Order) -> Done:
@@ -276,7 +278,14 @@ class _Carrier:
         self._others: tuple[ForeignItem, ...] = ()
         self._first = found
         self._means = Means(
-            writer.lock, order.namespaces, found.features, writer.interrupts, order.programs, Progress(), expedite
+            writer.lock,
+            order.namespaces,
+            found.features,
+            writer.interrupts,
+            order.programs,
+            Progress(),
+            expedite,
+            self.done.warnings.append,
         )
 
     def look(self, without: Without) -> Look:

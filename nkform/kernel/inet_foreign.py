@@ -281,9 +281,14 @@ def add_foreign_route(route: bytes, index: int, name: str, *, instead: bool = Fa
     flags = NLM_F_CREATE | (NLM_F_REPLACE if instead else NLM_F_APPEND)
     body = through(route, index)
     if onlink:
-        *head, flagged = RTMSG.unpack_from(body)
-        body = RTMSG.pack(*head, flagged | RTNH_F_ONLINK) + body[RTMSG.size :]
+        body = with_onlink(body)
     return Request(RTM_NEWROUTE, flags, body, f"have a route of others lead through {name}")
+
+
+def with_onlink(route: bytes) -> bytes:
+    """A route whose gateway is taken for reachable."""
+    *head, flagged = RTMSG.unpack_from(route)
+    return RTMSG.pack(*head, flagged | RTNH_F_ONLINK) + route[RTMSG.size :]
 
 
 def delete_foreign_route(route: bytes, index: int, name: str) -> Request:
