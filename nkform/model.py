@@ -68,14 +68,14 @@ Attrs = Mapping[str, Value]
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """An address with its prefix length, in canonical text (`10.0.0.2/32`, `fd00::2/128`).
-
-    `message`: of one of others, the kernel's own message in hexadecimal digits, with all that the text does not say.
-    """
+    """An address with its prefix length, in canonical text (`10.0.0.2/32`, `fd00::2/128`). Of one of others also
+    `message`, the kernel's own in hexadecimal digits, with all that the text does not say; `apart`: the kernel cannot
+    make it of one of ours of the same text."""
 
     text: str
     ours: bool = field(default=True, compare=False)
     message: str = field(default="", compare=False)
+    apart: bool = field(default=False, compare=False)
 
 
 def host(address: Address) -> str:
@@ -390,6 +390,7 @@ class Device:
     packets begin with, which only external devices may have otherwise: ethernet, ip (no header before that of IP) or
     other; it is observed, and a declared device takes it from the observed one. `ingress`, observed: somebody's ingress
     qdisc is where legacy tc's filters of ours would need a clsact. `alias`: what somebody wrote where the mark goes.
+    `mac`, observed: that of an external device.
     """
 
     name: str
@@ -407,6 +408,7 @@ class Device:
     framing: str = "ethernet"
     ingress: bool = field(default=False, compare=False)
     alias: str = field(default="", compare=False)
+    mac: str = field(default="", compare=False)
 
     @property
     def hooks_legacy(self) -> bool:

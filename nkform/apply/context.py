@@ -14,6 +14,7 @@ from nkform.kernel.rundir import Lock
 from nkform.model import Explanation
 from nkform.plan.actions import CreatePair, DeletePair, SetChain, SetMap
 from nkform.plan.changes import Plan
+from nkform.problem import Problem
 
 if TYPE_CHECKING:
     from nkform.apply.chains import Chains
@@ -28,6 +29,7 @@ class RunContext:
     """What a run works with. The lock is there so that no run can be without it.
 
     `expedite`: whether the kernel's grace periods may be expedited while programs come and go (apply/expedite.py).
+    `warn` is told what is worth a word of a run that is done.
     """
 
     lock: Lock
@@ -37,6 +39,7 @@ class RunContext:
     programs: Programs | None = None
     progress: Progress | None = None
     expedite: bool = True
+    warn: Callable[[Problem], None] | None = None
 
     @property
     def expedited(self) -> Expedited:

@@ -19,7 +19,7 @@ from nkform.kernel import inet, inet_foreign, links, neighbours, qdiscs
 from nkform.kernel.error import KernelError
 from nkform.kernel.netlink import Request, Socket, whole
 from nkform.kernel.netns import Namespaces
-from nkform.model import Device, Node
+from nkform.model import Device, Node, host
 from nkform.plan.actions import (
     Action,
     AddAddress,
@@ -60,6 +60,20 @@ class ForeignItem:
                 return f"the qdisc of others at {where}"
             case "address":
                 return f"an address of others on {where}"
+
+    @property
+    def text(self) -> str:
+        """What it is, by its name, and where, as a message shows it."""
+        where = f"{self.name} in {self.namespace}" if self.namespace else self.name
+        match self.kind:
+            case "route":
+                return f"route {inet_foreign.route_text(self.body)} through {where}"
+            case "neighbour":
+                return f"neighbour {neighbours.text(self.body)} of {where}"
+            case "address":
+                return f"address {inet_foreign.decode_address(self.body)[0]} of {where}"
+            case "qdisc":
+                return f"the root qdisc of {where}"
 
     @property
     def body(self) -> bytes:
@@ -193,21 +207,49 @@ def still_there(
     return sorted(present)
 
 
+def lost(
+    items: Sequence[ForeignItem], kept: Collection[int], actions: Collection[Action], changes: Collection[Change]
+) -> list[str]:
+    """What others had before a run on ends that stay, and have no more, by its name; `kept` are the places of what they
+    have. What the plan has taken over is none of it."""
+    over = set(_taken_over(actions))
+    found: dict[str, None] = {}
+    for place, item in enumerate(items):
+        if place not in kept:
+            for now in renamed(left_alone([item], actions), changes):
+                taken = now.kind == "address" and (now.namespace, _host(now)) in over
+                found.update({} if taken else {now.text: None})
+    return list(found)
+
+
+def _taken_over(actions: Iterable[Action]) -> Iterator[tuple[str, str]]:
+    """The addresses that are ours by now, whatever their prefix length was, with their namespaces."""
+    for action in actions:
+        if isinstance(action, AddAddress) and action.address.ours:
+            yield action.end.namespace, host(action.address)
+
+
+def _host(item: ForeignItem) -> str:
+    return inet_foreign.decode_address(item.body)[0].partition("/")[0]
+
+
 def _still_there(places: Mapping[ForeignItem, int], key: str, namespaces: Namespaces) -> list[int]:
     with namespaces.open(key) as fd, namespaces.entered(fd, key), Socket() as socket:
         indexes = {link.name: link.index for link in whole(links.dump, socket)}
-        gone = {item for lost in _lost(list(places), socket, indexes, beside=True) for item, _ in lost}
+        some = _lost(list(places), socket, indexes, beside=True, onlink=True)
+        gone = {item for lost in some for item, _ in lost}
     return [place for item, place in places.items() if item.name in indexes and item not in gone]
 
 
 def _lost(
-    some: Sequence[ForeignItem], socket: Socket, indexes: Mapping[str, int], beside: bool
+    some: Sequence[ForeignItem], socket: Socket, indexes: Mapping[str, int], beside: bool, onlink: bool = False
 ) -> Iterator[Iterator[Lost]]:
-    """What is not there any more, kind by kind: each is to be had again before the next one is looked at."""
+    """What is not there any more, kind by kind: each is to be had again before the next one is looked at. `onlink`: a
+    route whose gateway is taken for reachable by now is there."""
     yield _addresses_lost(some, socket, indexes)
     yield _neighbours_lost(some, socket, indexes)
     yield _qdiscs_lost(some, socket, indexes)
-    yield _routes_lost(some, socket, indexes, beside)
+    yield _routes_lost(some, socket, indexes, beside, onlink)
 
 
 def _addresses_lost(some: Sequence[ForeignItem], socket: Socket, indexes: Mapping[str, int]) -> Iterator[Lost]:
@@ -242,7 +284,7 @@ def _qdiscs_lost(some: Sequence[ForeignItem], socket: Socket, indexes: Mapping[s
 
 
 def _routes_lost(
-    some: Sequence[ForeignItem], socket: Socket, indexes: Mapping[str, int], beside: bool
+    some: Sequence[ForeignItem], socket: Socket, indexes: Mapping[str, int], beside: bool, onlink: bool
 ) -> Iterator[Lost]:
     routes = whole(inet_foreign.dump_foreign_routes, socket)
     there = {inet.through(route, inet_foreign.leads(route)[0]) for route in routes}
@@ -253,7 +295,7 @@ def _routes_lost(
         if not index:
             continue
         route = inet.through(each.body, index)
-        if route in there:
+        if route in there or (onlink and inet_foreign.with_onlink(route) in there):
             continue
         there.add(route)
         # An IPv6 route loses its source address alone, and cannot stand beside what is left of it.

@@ -325,6 +325,21 @@ def confirm(node: str) -> None:
     rundir.remove(node, SPARE, rundir.GUARDIAN)
 
 
+def end_parts(node: str, state: State | None) -> None:
+    """The last part of a run is done: its journal becomes the way back, as `Journal.settle` has it, unless a part of it
+    failed and could not be undone. Raises KernelError."""
+    found = find(node, JOURNAL)
+    if found is None or found.ended == lines.STUCK:
+        return
+    if state is None:
+        rundir.remove(node, JOURNAL)
+        return
+    rundir.rename(node, JOURNAL, state)
+    if state == UNCONFIRMED:
+        with suppress(KernelError):
+            rundir.reserve(node, SPARE, UNCONFIRMED, MORE)
+
+
 def complete(node: str) -> None:
     """A run that was killed has done all that it was to do: its journal becomes the way back. Raises KernelError."""
     rundir.rename(node, JOURNAL, PREVIOUS)

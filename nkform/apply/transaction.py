@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from nkform.apply.before import noted
 from nkform.apply.context import RunContext
 from nkform.apply.executor import Executor
-from nkform.apply.foreign_state import ForeignItem, give_again, left_alone, renamed, still_there
+from nkform.apply.foreign_state import ForeignItem, give_again, left_alone, lost, renamed, still_there
 from nkform.apply.interrupt import Interrupted, Stopped
 from nkform.apply.journal import Found, Journal, State, begin
 from nkform.apply.lines import STOPPED
@@ -38,7 +38,8 @@ class Run:
     one follows, which a failure leaves as it was. `settles` is what the journal becomes once the run is done; None: it
     goes, and the way back stays what it was. `returns`: the run goes back, to programs that earlier runs held.
     `confirm`: within how many seconds it is to be confirmed, 0 if it is for good. `in_parts`: it is a part of what is
-    to be done, so the record of the interrupted run stays. `others`: what others had before the parts that came first.
+    to be done, so the record of the interrupted run stays. `goes_on`: more parts follow, so its journal stays as that
+    of a run under way (journal.end_parts). `others`: what others had before the parts that came first.
     `spec`: what tells the spec of a run that is to be confirmed from others (journal.spec_key).
     """
 
@@ -50,6 +51,7 @@ class Run:
     returns: bool = False
     confirm: float = 0
     in_parts: bool = False
+    goes_on: bool = False
     others: tuple[ForeignItem, ...] = ()
     spec: str = ""
 
@@ -139,13 +141,21 @@ def apply(
                 journal.undone()
             else:
                 still_had = still_there(journal.entry.others, plan.actions, plan.changes, context.namespaces)
+                _tell_losses(lost(journal.entry.others, still_had, plan.actions, plan.changes), context)
                 journal.others_have(still_had)  # not before all is well: a failed undoing has to give them all again
-                journal.settle(run.settles)
+                if not run.goes_on:
+                    journal.settle(run.settles)
         except (KernelError, MemoryError, NkformError, Interrupted) as error:
             raise NkformError(*reasons(error), *undone()) from error
         except Exception as error:
             raise NkformError(unexpected(error), *undone()) from error
     return live
+
+
+def _tell_losses(texts: Sequence[str], context: RunContext) -> None:
+    if texts and context.warn is not None:
+        said = f"what others had could not be had again: {', '.join(texts)}"
+        context.warn(Problem("NK0521", said, hint="put it back if it is needed; `rollback` does", severity="warning"))
 
 
 def _note_stop(journal: Journal, _: object, error: BaseException | None, __: object) -> None:

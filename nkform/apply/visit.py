@@ -192,9 +192,10 @@ class Visit:
         """
         old, new = self._index(before), self._index(after)
         addresses = whole(partial(inet_foreign.dump_foreign_addresses, index=old), self._socket)
-        self._socket.ask(
-            [inet_foreign.add_foreign_address(body, new, after.name, relabelled=True) for _, body in addresses]
-        )
+        bodies = [body for _, body in addresses]
+        self._socket.ask([inet_foreign.add_foreign_address(body, new, after.name, relabelled=True) for body in bodies])
+        far = whole(partial(inet_foreign.dump_far_end_routes, index=old, addresses=bodies), self._socket)
+        self._socket.ask([inet_foreign.add_foreign_route(route, new, after.name) for route in far])
         routes = whole(partial(inet_foreign.dump_foreign_routes, index=old), self._socket)
         waiting = sorted(routes, key=inet_foreign.has_gateway)
         carried: list[bytes] = []

@@ -21,6 +21,7 @@ from nkform.dataclass import dataclass, replace
 from nkform.features import FEATURES
 from nkform.kernel.error import KernelError
 from nkform.kernel.hardware import index_of
+from nkform.macs import Macs, with_macs
 from nkform.model import Chain, Contents, Device, Explanation, Node, Program
 from nkform.problem import NkformError, Problem, fail
 from nkform.problem import Path as SpecPath
@@ -171,14 +172,16 @@ class Programs:
         device: Device,
         features: Collection[str] | None = None,
         indexes: Mapping[str, int | None] | None = None,
+        macs: Macs = (None, None),
     ) -> tuple[Device, list[Problem]]:
         """The device with the digests of its programs, without those that have no work in its mode, which are told.
 
         `features` are those that the kernel has, `indexes` the devices that programs can name, with their ifindexes as
-        far as they stay. None: nothing is known of the node.
+        far as they stay. None: nothing is known of the node. `macs`: the device gets those that programs want to know.
         """
         chains: dict[str, Chain] = {}
         notes: list[Problem] = []
+        wanted: set[str] = set()
         for hook, chain in device.chains.items():
             common = facts_of(device, hook)
             kept = []
@@ -192,6 +195,7 @@ class Programs:
                     notes.append(_unframed(device.name, program, facts.framing))
                 if why is None:
                     rendered = self._render(program, facts)
+                    wanted |= facts_used(rendered, program.params)
                     self._structures.add(rendered.structure)
                     kept.append(replace(program, digest=digest(rendered), contents=rendered.contents))
                     place = (device.name, hook, program.name)
@@ -207,6 +211,8 @@ class Programs:
             chains[hook] = replace(chain, programs=tuple(kept))
             if chain.default == "drop":
                 notes += self._shut(device.name, hook, kept)
+        if (complete := with_macs(device, macs, wanted)) is not device:
+            return self.resolve(complete, features, indexes)
         return replace(device, chains=chains), notes
 
     def _shut(self, device: str, hook: str, programs: Sequence[Program]) -> Iterator[Problem]:

@@ -31,7 +31,7 @@ def _back(options: argparse.Namespace, command: Command) -> int:
         with nkform.lock(command, but=nkform.meant(command, options.node)):
             going = nkform.way_back(command, options.node)
             if going is None:
-                return _nothing(command)
+                return _nothing(nkform, command, options.node)
             _show(nkform, going, options)
             if options.yes or not going.plan.actions:
                 return _go(nkform, going)
@@ -56,8 +56,11 @@ def _go(nkform: Session, going: GoingBack) -> int:
     return 0
 
 
-def _nothing(command: Command) -> int:
+def _nothing(nkform: Session, command: Command, node: str | None) -> int:
     if command == "recover":
         print("Nothing to recover: no run was killed, none waits to be confirmed.")
         return 0
+    if away := nkform.applied_elsewhere(node):
+        what = f"the last apply of {', '.join(away)} was in another network namespace"
+        raise fail("NK0515", what, hint="go back from it there")
     raise fail("NK0515", "there is no apply to go back from", hint="the way back is lost at reboot and by `destroy`")

@@ -11,14 +11,14 @@ from nkform.cli.common import session
 
 def run(options: argparse.Namespace) -> int:
     from nkform.bpf.engines import AUTO, resolve
-    from nkform.report.spec_text import as_spec, render, several, unexplained, unwritable
+    from nkform.report.spec_text import as_spec, out_of_reach, render, several, unexplained, unwritable
     from nkform.report.spec_text import engines as engines_of
 
     with session(options) as nkform:
         observed = nkform.observe(options.node)
         live, known = observed.node, observed.known
         engines = engines_of(live, known.of)
-        nkform.listener.warn([*unexplained(live, known.of), *several(engines), *unwritable(live)])
+        nkform.listener.warn([*unexplained(live, known.of), *several(engines), *unwritable(live), *out_of_reach(live)])
     shown = engines[0] if engines and (len(engines) > 1 or engines[0] != resolve(AUTO)) else ""
     spec = as_spec(live, known.of, shown)
     sys.stdout.write(json.dumps(spec, indent=2) + "\n" if options.json else render(spec))

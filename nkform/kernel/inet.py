@@ -140,8 +140,11 @@ def dump_addresses(
         protocol = found[IFA_PROTO][0] if IFA_PROTO in found else 0
         if protocol != IFAPROT_KERNEL_LL:
             ours = protocol == PROTOCOL
-            said = "" if ours else address_message(bytes(message.buffer[message.start : message.end]))
-            yield index, Address(f"{inet_ntop(family, payload)}/{length}", ours, said)
+            text = f"{inet_ntop(family, payload)}/{length}"
+            if ours:
+                yield index, Address(text)
+            else:
+                yield index, address_of_others(text, bytes(message.buffer[message.start : message.end]))
 
 
 def dump_tentative(socket: Socket, index: int) -> Iterator[int]:
@@ -171,6 +174,24 @@ def add_address(index: int, name: str, address: Address, *, replace: bool = Fals
     if family == AF_INET6:
         body += u32(IFA_FLAGS, IFA_F_NODAD)
     return Request(RTM_NEWADDR, flags, body, asked)
+
+
+def address_of_others(text: str, body: bytes) -> Address:
+    """One as it was dumped."""
+    message = address_message(body)
+    return Address(text, False, message, _is_apart(bytes.fromhex(message)))
+
+
+def _is_apart(body: bytes) -> bool:
+    """IPv4 takes two addresses for one only if their far ends are in one subnet (net/ipv4/devinet.c,
+    find_matching_ifa). IPv6 makes a route that has expired to the subnet of one that gets a lifetime later (seen on
+    Linux 6.18; net/ipv6/addrconf.c, modify_prefix_route)."""
+    family, length, _, _, _ = IFADDRMSG.unpack_from(body)
+    parts = walk(body, IFADDRMSG.size, len(body))
+    if family == AF_INET6:
+        return IFA_CACHEINFO in parts
+    own, far = (int.from_bytes(parts.get(number, b"")) >> (32 - length) for number in (IFA_LOCAL, IFA_ADDRESS))
+    return IFA_LOCAL in parts and own != far
 
 
 def address_message(address: bytes) -> str:

@@ -61,6 +61,9 @@ from nkform.kernel.netlink import (
 )
 from nkform.model import Route, RouteKey
 
+IPV6_HOST = 128
+"""The prefix length of a single IPv6 address."""
+
 
 def dump_foreign_addresses(socket: Socket, index: int = 0) -> Iterator[tuple[int, bytes]]:
     """The addresses that others gave, as they are, with the index of their link; not those that the kernel makes.
@@ -149,6 +152,22 @@ def dump_foreign_routes(socket: Socket, index: int = 0) -> Iterator[bytes]:
             continue
         found = walk(message.buffer, message.start + RTMSG.size, message.end)
         if family in (AF_INET, AF_INET6) and RTA_OIF in found and RTA_NH_ID not in found and not passing(found):
+            yield bytes(message.buffer[message.start : message.end])
+
+
+def dump_far_end_routes(socket: Socket, index: int, addresses: Iterable[bytes]) -> Iterator[bytes]:
+    """The routes that the kernel made to the far ends of a link's IPv6 addresses, as it reports them.
+
+    With an address that a link gets while it is down comes none, nor later (net/ipv6/addrconf.c, fixup_permanent_addr).
+    """
+    far = {key[3] for key in map(address_key, addresses) if key[0] == AF_INET6 and key[2] != key[3]}
+    body = RTMSG.pack(AF_INET6, 0, 0, 0, 0, 0, 0, 0, 0) + u32(RTA_OIF, index)
+    request = Request(RTM_GETROUTE, 0, body, "list the routes to far ends")
+    for message in socket.dump(request) if far else ():
+        _, length, _, _, _, protocol, _, kind, _ = RTMSG.unpack_from(message.buffer, message.start)
+        found = walk(message.buffer, message.start + RTMSG.size, message.end)
+        leads_there = length == IPV6_HOST and bytes(found.get(RTA_DST, b"")) in far
+        if leads_there and (protocol, kind) == (RTPROT_KERNEL, RTN_UNICAST) and RTA_OIF in found:
             yield bytes(message.buffer[message.start : message.end])
 
 
@@ -262,9 +281,14 @@ def add_foreign_route(route: bytes, index: int, name: str, *, instead: bool = Fa
     flags = NLM_F_CREATE | (NLM_F_REPLACE if instead else NLM_F_APPEND)
     body = through(route, index)
     if onlink:
-        *head, flagged = RTMSG.unpack_from(body)
-        body = RTMSG.pack(*head, flagged | RTNH_F_ONLINK) + body[RTMSG.size :]
+        body = with_onlink(body)
     return Request(RTM_NEWROUTE, flags, body, f"have a route of others lead through {name}")
+
+
+def with_onlink(route: bytes) -> bytes:
+    """A route whose gateway is taken for reachable."""
+    *head, flagged = RTMSG.unpack_from(route)
+    return RTMSG.pack(*head, flagged | RTNH_F_ONLINK) + route[RTMSG.size :]
 
 
 def delete_foreign_route(route: bytes, index: int, name: str) -> Request:

@@ -65,6 +65,17 @@ def nsid_of(answer: Message) -> int:
     return int(S32.unpack_from(payload)[0])
 
 
+def processes() -> list[str]:
+    """The keys of processes, one for each namespace that any is in: the oldest one. Those that this process may not
+    look into are left out."""
+    found: dict[tuple[int, int], int] = {}
+    for number in sorted(int(name) for name in os.listdir("/proc") if name.isdigit()):
+        with suppress(OSError):
+            status = os.stat(f"/proc/{number}/ns/net")
+            found.setdefault((status.st_dev, status.st_ino), number)
+    return [f"pid:{number}" for number in found.values()]
+
+
 class Namespaces:
     """The way into namespaces and back to the one that this object was made in."""
 

@@ -183,7 +183,9 @@ def _attached(each: Filter, node: str) -> Attached:
     if each.ours and len(parts) in (3, 4) and parts[0] == node:
         loaded = int(parts[3]) if len(parts) == 4 and parts[3].isdigit() else 0
         return Attached(each.prog_id, each.priority, parts[1], parts[2], True, loaded=loaded)
-    return Attached(each.prog_id, each.priority, each.name or each.kind)
+    # Another node's filter has a name that changes with what it runs: the program's is as that of a link.
+    name = _name(each.prog_id) if each.ours and each.prog_id else each.name
+    return Attached(each.prog_id, each.priority, name or each.kind)
 
 
 def _name(program: int) -> str:

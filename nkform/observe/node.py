@@ -133,6 +133,11 @@ def _look(
             device = _device(world, link, declared.get(link.name), node)
             devices[link.name] = _with_sysctls(device, values)
     devices, astray = _with_hooks(devices, root, node, declared)
+    covered = any(device.chains for device in declared.values()) and bpffs.is_covered()
+    if covered:
+        from nkform.observe import other_nodes
+
+        devices = other_nodes.known(devices, node)
     devices = _with_contents(devices, declared)
     devices = {name: devices[name] for name in (*declared, *sorted(devices)) if name in devices}
     known = _namespaces(world, node, desired, devices.values())
@@ -144,7 +149,7 @@ def _look(
         namespaces=known,
         devices=devices,
         rooms={link.name: Room(link.headroom, link.tailroom, link.index) for link in root.links.values()},
-        covered=any(device.chains for device in declared.values()) and bpffs.is_covered(),
+        covered=covered,
         taken=_taken(world, devices),
         astray=astray,
         occupied={key: namespaces.path(key) for key in namespaces.names() if key in lacking} if lacking else {},
@@ -363,8 +368,8 @@ def _device(world: _World, link: links.Link, declared: Device | None, node: str)
     }
     if declared is not None and declared.kind == "external":
         framing = hardware.framing(link.name) if declared.chains else "ethernet"
-        primary = Endpoint(link.name)
-        return Device(link.name, "external", {}, primary, None, framing=framing, **common)  # type: ignore[arg-type]
+        primary, mac = Endpoint(link.name), str(link.values.get("mac", ""))
+        return Device(link.name, "external", {}, primary, framing=framing, mac=mac, **common)  # type: ignore[arg-type]
     device_wide = {name: value for name, value in link.own.items() if name in _DEVICE_WIDE}
     own = {name: value for name, value in link.own.items() if name not in _DEVICE_WIDE}
     primary = _end(world, root, link, ROOT, {**link.values, **own}, (link.name, 0))

@@ -186,7 +186,7 @@ def _in_place(address: Address, body: bytes) -> Taken | None:
     if text != address.text and (":" not in text or text.partition("/")[0] != address.text.partition("/")[0]):
         return None
     ours = protocol == inet.PROTOCOL
-    gone = Address(text, ours, "" if ours else inet.address_message(body))
+    gone = Address(text) if ours else inet.address_of_others(text, body)
     if gone.ours:  # it has our number, and is there for some time only: nobody stands in the way
         return Taken("", address=address, gone=gone) if text == address.text else None
     limited = ", for some time only" if passing else ""

@@ -123,11 +123,13 @@ class MoveEnd:
 
 @dataclass(frozen=True, slots=True)
 class AddAddress:
-    """`again`: the address may still be there (IPv6 addresses may or may not survive `down`)."""
+    """`again`: the address may still be there (IPv6 addresses may or may not survive `down`). `instead`: the one of the
+    same text that it takes the place of, among the others of the end too."""
 
     end: End
     address: Address
     again: bool = False
+    instead: Address | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -372,7 +372,11 @@ def unpinned(device: Device, live: Device) -> Iterator[Problem]:
     for name, chain in device.chains.items():
         hook = live.hooks.get(name, Hook())
         templates = {program.template[:KERNEL_NAME] for program in chain.programs if program.template}
-        alike = [f"{entry.name} (id {entry.program_id})" for entry in hook.linked if entry.name in templates]
+        alike = [
+            f"{entry.name} (id {entry.program_id})"
+            for entry in hook.linked
+            if entry.name in templates and not entry.digest
+        ]
         if alike and not hook.ours:
             yield Problem(
                 "NK0428",

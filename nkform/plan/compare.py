@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from nkform.attributes import ATTRIBUTES, Attribute
 from nkform.dataclass import dataclass, replace
@@ -26,6 +26,11 @@ TWINS = {"gso_max_size": "gso_ipv4_max_size", "gro_max_size": "gro_ipv4_max_size
 """The kernel overwrites the second when the first is set to at most 65536 (net/core/dev.c, netif_set_gso_max_size)."""
 
 
+LEFT_BY_A_BRIDGE = 64
+"""What a netkit's headroom is after it was a port of a bridge, unless its pair was made with more: NET_SKB_PAD
+(drivers/net/netkit.c, netkit_set_headroom; include/linux/skbuff.h) on x86-64, arm64 and riscv64. Bytes."""
+
+
 @dataclass(frozen=True, slots=True)
 class FieldChange:
     """One attribute that differs: its path below the device, what is and what shall be; None is absent."""
@@ -40,12 +45,12 @@ def equal(attr: Attribute, desired: Value, live: Value | None, *, enslaved: bool
     """Whether a live value is what the spec asks for.
 
     What the kernel does not report it does not have, which is as good as the default. A bridge raises the headroom of
-    its ports to that of the neediest (ndo_set_rx_headroom), which is no drift.
+    its ports to that of the neediest (ndo_set_rx_headroom), and leaves them some when they leave it, which is no drift.
     """
     if live is None:
         return desired == attr.default or (attr.place == "device" and desired == 0)
-    if attr.name == "headroom" and enslaved and isinstance(live, int) and isinstance(desired, int):
-        return live >= desired
+    if attr.name == "headroom" and isinstance(live, int) and isinstance(desired, int):
+        return live == desired or (live > desired and (enslaved or live == LEFT_BY_A_BRIDGE))
     return desired == live
 
 
@@ -84,7 +89,8 @@ def _attrs(
 
 def end_fields(desired: Endpoint, live: Endpoint, prefix: tuple[str, ...]) -> Iterator[FieldChange]:
     """Changes of an end's addresses, routes and sysctls."""
-    if desired.addresses != live.addresses or live.taken or not all(address.ours for address in live.addresses):
+    both = (*desired.addresses, *live.addresses)
+    if desired.addresses != live.addresses or live.taken or not all(address.ours for address in both):
         path = (*prefix, "addresses")
         holders = {each.address.text: each.holder for each in live.taken if each.address and each.gone}
         for address in gone_addresses(desired, live):
@@ -117,9 +123,9 @@ def gone_addresses(desired: Endpoint, live: Endpoint) -> list[Address]:
 
 
 def new_addresses(desired: Endpoint, live: Endpoint) -> list[Address]:
-    """Declared addresses that are not there, or not as ours."""
-    ours = {address.text: address.ours for address in live.addresses}
-    return [each for each in desired.addresses if each.text not in ours or (each.ours and not ours[each.text])]
+    """Declared addresses that are not there as ours, and those that going back makes those of others again."""
+    ours = {address.text for address in live.addresses if address.ours}
+    return [each for each in desired.addresses if each.ours != (each.text in ours)]
 
 
 def moved_addresses(desired: Endpoint, live: Endpoint) -> tuple[list[Address], list[Address]]:
@@ -169,8 +175,8 @@ def end_actions(device: str, desired: Endpoint, live: Endpoint) -> Iterator[Acti
         live = replace(live, routes=tuple(route for route in live.routes if ":" in route.to))
     routes = route_changes(desired, live) if desired.routes != live.routes else []
     yield from removals(end, routes, live)
-    held = {address.text for address in live.addresses} | {each.gone.text for each in live.taken if each.gone}
-    yield from (AddAddress(end, each, again=each.text in held) for each in new if not is_ipv6(each))
+    held = {each.text: each for each in (*live.addresses, *(t.gone for t in live.taken if isinstance(t.gone, Address)))}
+    yield from (_add(end, each, held) for each in new if not is_ipv6(each))
     if gone:
         others = behind(live.addresses)
         yield from (DeleteAddress(end, address, others.get(address.text, ())) for address in gone)
@@ -195,7 +201,7 @@ def end_actions(device: str, desired: Endpoint, live: Endpoint) -> Iterator[Acti
         if live.sysctl.get(key) != value or (new_secret and key == ADDR_GEN_MODE):  # a secret changes it
             yield SetSysctl(end, key, live.sysctl.get(key), value)
     late = [each for each in desired.addresses if is_ipv6(each) and (each in new or each in lost)]
-    yield from (AddAddress(end, each, again=each in lost or each.text in held) for each in late)
+    yield from (AddAddress(end, each, again=True) if each in lost else _add(end, each, held) for each in late)
     if moved_ipv6 and not lost:
         # IPv6 routes do not go with the address that they name as their source, but lose it.
         sources = {address.text.partition("/")[0] for address in moved_ipv6}
@@ -209,6 +215,12 @@ def end_actions(device: str, desired: Endpoint, live: Endpoint) -> Iterator[Acti
     # Routes that name a moved address as their source went with it.
     hosts = {address.text.partition("/")[0] for address in moved}
     yield from (AddRoute(end, route, beside=True, again=True) for route in desired.routes if route.src in hosts)
+
+
+def _add(end: End, address: Address, held: Mapping[str, Address]) -> AddAddress:
+    """Adds an address, or makes one of it that is there: that keeps its place, as it does when that is undone."""
+    there = held.get(address.text)
+    return AddAddress(end, address, again=there is not None, instead=None if there and there.apart else there)
 
 
 def _loses_ipv4(gone: Sequence[Address], new: Sequence[Address], live: Endpoint) -> bool:

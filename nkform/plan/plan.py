@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from nkform.dataclass import replace
+from nkform.macs import Macs, macs
 from nkform.model import HOOKS, ROOT, Chain, Device, Endpoint, Hook, Namespace, Node, Value
 from nkform.plan import chains, replacement
 from nkform.plan.actions import (
@@ -31,6 +32,7 @@ from nkform.plan.actions import (
     Settle,
     SetUp,
     create,
+    device_of,
     end_of,
     namespace_of,
 )
@@ -38,6 +40,7 @@ from nkform.plan.changes import Change, Plan
 from nkform.plan.collisions import collisions, described
 from nkform.plan.compare import FieldChange, device_fields, end_actions, end_fields
 from nkform.plan.contradictions import IPV6_MTU
+from nkform.plan.moves import blocked_moves, in_order
 from nkform.plan.parts import Name, absent
 from nkform.plan.phases import Phases
 from nkform.plan.preconditions import in_place, preconditions
@@ -57,6 +60,7 @@ class ProgramResolver(Protocol):
         device: Device,
         features: Collection[str] | None = None,
         indexes: Mapping[str, int | None] | None = None,
+        macs: Macs = (None, None),
     ) -> tuple[Device, list[Problem]]: ...
 
     def named(self, node: Node) -> set[str]:
@@ -100,7 +104,7 @@ def build(
     warnings = [*notes, *(p for p in problems if p.severity != "error")]
     errors += _unknown_targets(targets, desired, live)
     wanted = _wanted_namespaces(desired, devices, bool(targets))
-    errors += preconditions(desired.name, wanted, devices, live, adopt, readopt)
+    errors += preconditions(desired.name, wanted, devices, live, adopt, readopt, goes_back=retake)
     gone = [d for d in live.devices.values() if d.owner == desired.name and d.name not in desired.devices]
     gone = [d for d in gone if not targets or d.name in targets]
     errors += collisions(wanted, devices, live, gone)
@@ -184,15 +188,17 @@ def meaning(
     targets: Collection[str] = (),
 ) -> tuple[dict[str, Device], list[Problem]]:
     """The devices of a spec as this node shall have them, and what is wrong with that or worth saying."""
-    found = resolve(desired, features, live.rooms)
-    problems = list(found.problems)
-    devices = {name: d for name, d in found.devices.items() if not targets or name in targets}
+    meant = resolve(desired, features, live.rooms)
+    problems = list(meant.problems)
+    devices = {name: d for name, d in meant.devices.items() if not targets or name in targets}
     indexes = _indexes(desired, live) if programs is not None else {}
     for name, device in devices.items():
         if device.chains and programs is not None:
-            framing = live.devices[name].framing if name in live.devices else device.framing
+            found = live.devices.get(name)
+            framing = found.framing if found else device.framing
             framed = device if framing == device.framing else replace(device, framing=framing)
-            devices[name], notes = programs.resolve(framed, features, indexes)
+            known = macs(desired.name, framed, found, features)
+            devices[name], notes = programs.resolve(framed, features, indexes, known)
             problems += notes
     return devices, [problem for problem in problems if not chains.is_void(problem, devices)]
 
@@ -268,9 +274,12 @@ def _device_changes(
         if name in live.devices
     }
     anew = {name for name, differing in compared.items() if any(f.forces_replacement for f in differing)}
-    blocked = _blocked_moves(devices, live, anew)
+    blocked = blocked_moves(devices, live, anew)
     names = replacement.Names(devices, live)
     going = {action.device.name for action in phases.delete if isinstance(action, DeletePair)}
+    obstacles = replacement.obstacles(
+        [name for name in devices if name in anew or name in blocked], devices, live, going
+    )
     for name, device in devices.items():
         found = live.devices.get(name)
         legacy = is_legacy(device, features)
@@ -280,10 +289,9 @@ def _device_changes(
             _hold(device, phases)
             yield Change("create", "device", name, after=device)
         elif name in anew or name in blocked:
-            obstacle = blocked.get(name) or replacement.obstacle(device, found, devices, live, going)
+            obstacle = blocked.get(name) or obstacles.get(name, "")
             if obstacle:
                 phases.delete.append(DeletePair(found))
-                going.add(name)
                 _schedule(create(replacement.with_masters(_keeping(device, found), found)), phases)
                 _attach(device, None, phases, legacy=legacy)
             else:
@@ -301,6 +309,8 @@ def _device_changes(
             _hold(device, phases)
             marked = () if found.owner == node else (FieldChange(("owner",), found.owner, node),)
             yield Change("update", "device", name, (*marked, *compared[name]), before=found, after=device)
+    turns = {name: turn for turn, name in enumerate(in_order(devices, live, anew))} if phases.move else {}
+    phases.move.sort(key=lambda action: turns.get(device_of(action) or "", 0))
 
 
 def _hold(device: Device, phases: Phases) -> None:
@@ -410,24 +420,6 @@ def _moved(live: Endpoint, desired: Endpoint) -> Endpoint:
         index=0,
         master=None,
     )
-
-
-def _blocked_moves(devices: Mapping[str, Device], live: Node, anew: Collection[str]) -> dict[str, str]:
-    """Devices whose peer cannot take its new name yet because a device that stays has it now; and what to say of it."""
-    blocked: dict[str, str] = {}
-    held = {
-        (d.peer.namespace, d.peer.name): d.name
-        for d in live.devices.values()
-        if d.peer and d.name in devices and d.name not in anew
-    }
-    for name, device in devices.items():
-        found = live.devices.get(name)
-        if device.peer is None or found is None or found.peer is None or name in anew:
-            continue
-        holder = held.get((device.peer.namespace, device.peer.name))
-        if holder is not None and holder != name and holder not in blocked:
-            blocked[name] = f"the peer's new name is still in use by {holder}"
-    return blocked
 
 
 def _schedule(actions: Iterator[Action], phases: Phases) -> None:

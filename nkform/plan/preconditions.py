@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 
+from nkform.dataclass import replace
 from nkform.model import ROOT, Device, Endpoint, Namespace, Node, Route, Taken, host
 from nkform.plan.collisions import described
 from nkform.plan.compare import device_fields
@@ -13,6 +14,8 @@ from nkform.problem import Path, Problem
 
 ETHERNET_MTU = 1500
 """What a new pair has (ETH_DATA_LEN, include/uapi/linux/if_ether.h). Bytes."""
+IN_ITS_PLACE = ("NK0411", "NK0412", "NK0415")
+"""What is somebody else's has the name that something of ours shall have."""
 IPV6_MIN_MTU = 1280
 """Below it the kernel has no IPv6 on a link (RFC 8200, 5; include/net/if_inet6.h). Bytes."""
 
@@ -24,8 +27,24 @@ def preconditions(
     live: Node,
     adopt: bool,
     readopt: Collection[Name],
+    *,
+    goes_back: bool = False,
 ) -> Iterator[Problem]:
-    """What stands in the way of a plan: things of others, things that are missing."""
+    """What stands in the way of a plan: things of others, things that are missing. `goes_back`: to what the node was,
+    which no spec says and nobody can say otherwise."""
+    for problem in _obstacles(node, wanted, devices, live, adopt, readopt):
+        back = goes_back and problem.code in IN_ITS_PLACE
+        yield replace(problem, hint="delete it, or give it another name, then go back again") if back else problem
+
+
+def _obstacles(
+    node: str,
+    wanted: Mapping[str, Namespace],
+    devices: Mapping[str, Device],
+    live: Node,
+    adopt: bool,
+    readopt: Collection[Name],
+) -> Iterator[Problem]:
     for name, namespace in wanted.items():
         found = live.namespaces.get(name)
         path: Path = ("namespaces", name)
@@ -85,7 +104,7 @@ def _foreign(what: str, owner: str | None, path: Path, adopt: bool) -> Iterator[
             "NK0412",
             f"{what} exists already and is not nkform's",
             path=path,
-            hint="use another name, or take it over as it is with --adopt",
+            hint="use another name, or take it over as it is with `nkform apply --adopt`",
         )
 
 
@@ -235,10 +254,10 @@ def _in_place(taken: Taken, end: Endpoint, path: Path) -> Problem:
             "NK0450",
             f"address {taken.address.text} of {where} exists already and is not nkform's: {taken.holder}",
             path=(*path, "addresses", end.addresses.index(taken.address)),
-            hint="remove it, or take it over with --adopt",
+            hint="remove it, or take it over with `nkform apply --adopt`",
         )
     assert taken.route is not None
-    remedy = "remove it, give ours another `metric`, or take its place with --adopt"
+    remedy = "remove it, give ours another `metric`, or take its place with `nkform apply --adopt`"
     return Problem(
         "NK0451",
         f"route {taken.route.text} of {where} has no place: a route that is not nkform's has its destination, table "

@@ -110,23 +110,42 @@ class Names:
         raise AssertionError("unreachable")
 
 
-def obstacle(device: Device, found: Device, devices: Mapping[str, Device], live: Node, going: Collection[str]) -> str:
-    """Why the new pair cannot be built beside the old one; empty if it can. `going` are devices that go before."""
+def obstacles(
+    names: Collection[str], devices: Mapping[str, Device], live: Node, going: Collection[str]
+) -> dict[str, str]:
+    """Why new pairs cannot be built beside the old ones, by the names of those that cannot; `going` are devices that go
+    before in any case. The same whatever the order of the devices is: what gives its peer's name up does not depend on
+    who else goes."""
+    found = {name: _gives_up(devices[name], live.devices[name], devices) for name in names}
+    away = {*going, *(name for name, why in found.items() if why)}
+    return {name: why or _must_wait(devices[name], live.devices[name], live, away) for name, why in found.items()}
+
+
+def _gives_up(device: Device, found: Device, devices: Mapping[str, Device]) -> str:
+    """What another device is to have of an old pair; or that its peer is out of reach."""
     if device.peer is None or found.peer is None or found.peer.namespace.startswith("nsid:"):
         return "its peer cannot be reached"
     new, old = _place(device.peer), _place(found.peer)
     given_up = _keys(found) - _keys(device)
-    for name, other in devices.items() if given_up or old != new else ():  # most pairs keep both: nobody can want them
+    for name in sorted(devices) if given_up or old != new else ():  # most pairs keep both: nobody can want them
+        other = devices[name]
         if name == device.name or other.peer is None:
             continue
         if _place(other.peer) == old != new:
             return f"{name} shall have its peer's name"
         if routes := given_up & _keys(other):
             return f"its route to {min(routes)[2]} shall be that of {name}"
-    if new != old:
-        for name, other in live.devices.items():
-            if name != device.name and name not in going and other.peer and _place(other.peer) == new:
-                return f"{name} has the name that its peer shall have"
+    return ""
+
+
+def _must_wait(device: Device, found: Device, live: Node, going: Collection[str]) -> str:
+    """What has the name that a new peer shall have, and does not go before."""
+    if device.peer is None or found.peer is None or _place(device.peer) == _place(found.peer):
+        return ""
+    for name in sorted(live.devices):
+        other = live.devices[name]
+        if name != device.name and name not in going and other.peer and _place(other.peer) == _place(device.peer):
+            return f"{name} has the name that its peer shall have"
     return ""
 
 

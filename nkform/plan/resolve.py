@@ -118,14 +118,15 @@ def _unsupported_kind(device: Device, kind: Kind, features: Collection[str]) -> 
 
 
 def _declared(device: Device) -> Iterator[tuple[Attribute, Value, Path]]:
-    """Every attribute that a device names, with its value and its path in the spec, once."""
+    """Every attribute that a device names, with its value and its path in the spec, once; what the peer has from the
+    primary is no other one."""
     path: Path = ("devices", device.name)
     for name, value in device.attrs.items():
         yield BY_NAME[name], value, (*path, name)
     for name, value in device.primary.attrs.items():
         yield BY_NAME[name], value, (*path, name)
     for name, value in (device.peer.attrs if device.peer else {}).items():
-        if BY_NAME[name].place == "end":
+        if BY_NAME[name].place == "end" and not (BY_NAME[name].inherit and device.primary.attrs.get(name) == value):
             yield BY_NAME[name], value, (*path, "peer", name)
 
 

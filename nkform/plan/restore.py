@@ -9,7 +9,21 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from nkform.dataclass import dataclass, replace
-from nkform.model import ROOT, After, Device, Endpoint, First, Hook, Last, Namespace, Node, Position
+from nkform.model import (
+    ROOT,
+    Address,
+    After,
+    Attrs,
+    Device,
+    Endpoint,
+    First,
+    Hook,
+    Last,
+    Namespace,
+    Node,
+    Position,
+    Value,
+)
 from nkform.plan.actions import Action, AddRoute, DeletePair, MoveEnd, SetMark, chain_of
 from nkform.plan.changes import Change, Operation, Plan
 from nkform.plan.compare import FieldChange
@@ -163,17 +177,31 @@ def _declared(device: Device, live: Device | None) -> Device:
     }
     return replace(
         device,
-        primary=_own(device.primary) if live else device.primary,
-        peer=_own(device.peer) if live and device.peer else device.peer,
+        attrs=_lowered(device, live) if device.enslaved and live else device.attrs,
+        primary=_own(device.primary, live.primary) if live else device.primary,
+        peer=_own(device.peer, live.peer) if live and device.peer else device.peer,
         chains=chains,
         attach="tc" if device.hooks_legacy else "auto",
         hooks={},
     )
 
 
-def _own(end: Endpoint) -> Endpoint:
-    """Without the addresses of others, which stay where their device does."""
-    return replace(end, addresses=tuple(address for address in end.addresses if address.ours))
+def _lowered(device: Device, live: Device) -> Attrs:
+    """Without the headroom that a bridge gave its port, and has taken away since: the pair need not be made anew."""
+    now = live.attrs.get("headroom")
+    return {name: v for name, v in device.attrs.items() if name != "headroom" or not _is_less(now, v)}
+
+
+def _is_less(now: Value | None, before: Value) -> bool:
+    return isinstance(now, int) and isinstance(before, int) and now < before
+
+
+def _own(end: Endpoint, live: Endpoint | None) -> Endpoint:
+    """Without the addresses of others, which stay where their device does, but for those that are ours by now."""
+    over = {address.text for address in live.addresses if address.ours} if live else set()
+    taken = [each.gone for each in end.taken if isinstance(each.gone, Address) and each.gone not in end.addresses]
+    back = [each for each in (*end.addresses, *taken) if each.ours or (each.text in over and not each.apart)]
+    return replace(end, addresses=tuple(back))
 
 
 def _position(before: Hook, live: Hook) -> Position | None:

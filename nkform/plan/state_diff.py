@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator
 from nkform.dataclass import replace
 from nkform.model import STABLE_SECRET, Attached, Device, Endpoint, Hook, Namespace, Node, Route
 from nkform.plan.addresses import by_subnet, of_others
+from nkform.plan.compare import LEFT_BY_A_BRIDGE
 from nkform.plan.saved import differences
 
 
@@ -49,14 +50,22 @@ def _devices(was: Device | None, now: Device | None, losses: bool) -> tuple[Devi
     """Both, without what does not count."""
     if was is None or now is None:
         return was, now
+    bridged = was.enslaved or now.enslaved
     if now.enslaved != was.enslaved and not (losses and was.enslaved):
-        was, now = _apart(was), _apart(now)  # a bridge raises the headroom of its ports
+        was, now = replace(was, enslaved=False), replace(now, enslaved=False)
+    if bridged or _is_left_by_a_bridge(was, now):
+        was, now = _without_headroom(was), _without_headroom(now)
     return _known(was, now, losses), _known(now, was, False)
 
 
-def _apart(device: Device) -> Device:
-    attrs = {name: value for name, value in device.attrs.items() if name != "headroom"}
-    return replace(device, enslaved=False, attrs=attrs)
+def _is_left_by_a_bridge(was: Device, now: Device) -> bool:
+    old, new = was.attrs.get("headroom"), now.attrs.get("headroom")
+    return isinstance(old, int) and old < LEFT_BY_A_BRIDGE == new
+
+
+def _without_headroom(device: Device) -> Device:
+    """A bridge raises the headroom of its ports."""
+    return replace(device, attrs={name: value for name, value in device.attrs.items() if name != "headroom"})
 
 
 def _known(device: Device, other: Device, losses: bool) -> Device:

@@ -78,6 +78,7 @@ def as_spec(node: Node, told: Told, engine: str = "") -> dict[str, Any]:
     `engine`: the one to name, if any.
     """
     spec: dict[str, Any] = {"version": 1, "node": node.name, **({"engine": engine} if engine else {})}
+    node = node.with_devices({name: d for name, d in node.devices.items() if not _is_out_of_reach(d)})
     keys = {d.peer.namespace for d in node.devices.values() if d.peer and ":" not in d.peer.namespace} - {ROOT}
     owned = {name for name, namespace in node.namespaces.items() if namespace.owner == node.name}
     if keys or owned:
@@ -117,6 +118,24 @@ def unwritable(node: Node) -> list[Problem]:
         for device, end in ends
         if _text(end.name) != end.name
     ]
+
+
+def out_of_reach(node: Node) -> list[Problem]:
+    """Devices whose peers are where no spec can say."""
+    return [
+        Problem(
+            "NK0616",
+            f"{device.name} is left out: its peer is in a network namespace that has no name, and no process is in it",
+            hint=f"give the namespace a name; `nkform apply` of what is shown would delete {device.name}",
+            severity="warning",
+        )
+        for device in node.devices.values()
+        if _is_out_of_reach(device)
+    ]
+
+
+def _is_out_of_reach(device: Device) -> bool:
+    return device.peer is not None and device.peer.namespace.startswith("nsid:")
 
 
 def _text(name: str) -> str:

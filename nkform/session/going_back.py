@@ -14,7 +14,7 @@ from nkform.kernel.netns import Namespaces
 from nkform.problem import Problem, fail
 from nkform.session.node import chosen, killed_run
 from nkform.session.recovery import WayBack, revert, way_back
-from nkform.session.run_lock import refuse_elsewhere, refuse_pending, stopped
+from nkform.session.run_lock import refuse_all_elsewhere, refuse_pending, stopped
 
 if TYPE_CHECKING:
     from nkform.plan.changes import Plan
@@ -65,15 +65,20 @@ def _nodes(command: Command) -> list[str]:
     return [name for name in rundir.nodes() if any(journal.find(name, state) for state in STATES[command])]
 
 
+def elsewhere(node: str | None) -> list[str]:
+    """The nodes, or the one that is named, whose last apply was in another network namespace. Raises KernelError."""
+    return [name for name in rundir.nodes() if node in (None, name) and journal.is_elsewhere(name, journal.PREVIOUS)]
+
+
 def choose(command: Command, name: str | None, listener: Listener) -> GoingBack | None:
     """Finds the run and the way back; None where there is no such run. The lock is held.
 
     Raises NkformError, KernelError.
     """
     nodes = _nodes(command)
+    if not nodes or (name and name not in nodes):
+        refuse_all_elsewhere(name)
     if not nodes:
-        for node in rundir.nodes() if command == "recover" else ():
-            refuse_elsewhere(node)
         return None
     node = chosen(nodes, name)
     refuse_pending(node, goes_back=True)

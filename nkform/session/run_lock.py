@@ -80,6 +80,15 @@ def refuse_elsewhere(node: str) -> None:
         raise fail("NK0615", f"a run on {node} in another network namespace did not end", hint=hint)
 
 
+def refuse_all_elsewhere(node: str | None) -> None:
+    """As `refuse_elsewhere`, of the node that is named, or of all."""
+    from nkform.kernel import rundir
+
+    for name in rundir.nodes():
+        if node in (None, name):
+            refuse_elsewhere(name)
+
+
 def refuse_pending(node: str, *, heals: bool = False, goes_back: bool = False, in_part: bool = False) -> None:
     """Raises NkformError (NK0611) where a run waits to be confirmed, whichever node's it is: it may yet go back.
 

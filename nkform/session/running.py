@@ -77,6 +77,7 @@ def carry_out(order: Order, observation: Observation) -> Applied:
         return Applied(order.node, problems=tuple(prepared.place(observation.problems)))
     runner = _Runner(order, observation)
     guardian = _guarded(order, runner)
+    order.listener.warn(prepared.place(dict.fromkeys(runner.warnings)))
     if prepared.destroys:
         with afterwards(order.listener):
             _forget(runner.live or observation.live, order.listener)
@@ -106,9 +107,11 @@ class _Runner:
         self._earlier = earlier
         self._origin = earlier.entry.before if earlier else None
         self._others: tuple[ForeignItem, ...] = ()
+        self.warnings: list[Problem] = []
+        """What others have lost, say."""
         self._context = RunContext(
             order.run_lock.lock, order.namespaces, observation.features, order.run_lock.interrupts,
-            order.prepared.programs, order.listener.progress, order.expedite,
+            order.prepared.programs, order.listener.progress, order.expedite, self.warnings.append,
         )  # fmt: skip
 
     def run(self) -> None:
@@ -129,7 +132,15 @@ class _Runner:
             self._origin, self._others = noted(self._first.plan, self._first.live, order.namespaces)
         return order.prepared.observe(order.namespaces, order.listener, without=without)
 
-    def carry_out(self, observation: Observation, *, whole: bool) -> None:  # noqa: ARG002 - all parts are one run's
+    def end(self) -> None:
+        """All parts are done that can be: they are one run, with one way back."""
+        from nkform.apply import journal
+
+        order = self._order
+        if self.live is not None or (self._earlier and order.settles == journal.PREVIOUS and not order.trial):
+            journal.end_parts(order.node, journal.UNCONFIRMED if order.trial else order.settles)
+
+    def carry_out(self, observation: Observation, *, whole: bool) -> None:
         from nkform.apply import journal
         from nkform.apply.transaction import Run, apply
 
@@ -138,14 +149,14 @@ class _Runner:
         spec = journal.spec_key(self._first.desired) if order.trial else ""
         run = Run(
             "apply", self.token, self._origin, self._earlier, settles,
-            confirm=order.trial, others=self._others, spec=spec,
+            confirm=order.trial, others=self._others, spec=spec, goes_on=not whole,
         )  # fmt: skip
         if plan.actions or not order.prepared.options.keep_going:
             self.live = apply(
                 plan, observation.desired, observation.live, run, self._context,
                 order.prepared.options.targets, observation.without,
             )  # fmt: skip
-            self._earlier = None
+            self._earlier = None if whole else journal.find(order.node, journal.JOURNAL)
         self.actions += len(plan.actions)
         added, updated, destroyed = self.counts
         more_added, more_updated, more_destroyed = plan.count()
@@ -170,9 +181,12 @@ def _guarded(order: Order, runner: _Runner) -> Guardian | None:
     try:
         with timed(order.listener, "apply"):
             runner.run()
+        runner.end()
     except Stopped as error:
         raise stopped(node) from error
     except NkformError:
+        if runner.live is not None:
+            runner.end()
         if guardian and runner.live is not None:  # some parts are done, and nobody will confirm them
             guardian.revert()
         elif guardian and not journal.find(node, journal.JOURNAL):

@@ -303,6 +303,12 @@ class Session:
         nodes.check_name(node)
         return meant(command, node)
 
+    def applied_elsewhere(self, node: str | None = None) -> list[str]:
+        """The nodes, or the one that is named, whose last apply was in another network namespace."""
+        from nkform.session.going_back import elsewhere
+
+        return elsewhere(node)
+
     def go_back(self, going: GoingBack) -> None:
         """Goes that way back, if it still is the way (else NK0517): as a whole, or as much of it as can be."""
         from nkform.session.going_back import take

@@ -10,6 +10,7 @@ from nkform.kernel import rundir
 from nkform.problem import NkformError, Problem, fail
 from nkform.session.guardian import IN_THE_WAY, go_back, has_tried, is_alive, is_overdue, now, outcome, start
 from nkform.session.node import chosen
+from nkform.session.run_lock import refuse_all_elsewhere
 
 if TYPE_CHECKING:
     from nkform.session.guardian import Guardian, Outcome
@@ -86,6 +87,8 @@ def confirm(name: str | None) -> str:
     Raises NkformError, KernelError.
     """
     waiting = [node for node in rundir.nodes() if journal.find(node, journal.UNCONFIRMED)]
+    if not waiting or (name and name not in waiting):
+        refuse_all_elsewhere(name)
     if not waiting:
         raise fail("NK0612", "nothing waits to be confirmed", hint="it may have gone back already: `nkform plan`")
     in_time = [node for node in waiting if not has_tried(node)]

@@ -22,6 +22,7 @@ from nkform.kernel.monitor import Monitor
 from nkform.kernel.netns import Namespaces
 from nkform.kernel.probe import probe
 from nkform.kernel.service import Signals
+from nkform.macs import live_macs
 from nkform.model import Device, Node, RoomFor
 from nkform.observe.fingerprint import Fingerprint, Scope, matters, scope, take
 from nkform.observe.node import observe
@@ -141,13 +142,16 @@ class Watch:
         """What the spec means here, but for devices that it can mean nothing for here, and why.
 
         It is worked out anew only where the devices changed that it makes room for, that its programs name, or that are
-        not its own. Raises NkformError for what is wrong with no device in particular.
+        not its own, or MAC addresses that its programs may know. Raises NkformError for what is wrong with no device in
+        particular.
         """
         values = [value for device in subject.node.devices.values() for value in device.attrs.values()]
         needy = {name for value in values if isinstance(value, RoomFor) for name in value.devices}
         needy |= subject.programs.named(subject.node) if subject.programs else set()
         framings = {name: d.framing for name, d in live.devices.items() if d.kind == "external"}
-        basis = (subject, {name: live.rooms.get(name) for name in needy}, framings)
+        chained = subject.node.devices.keys() & live.devices.keys() if subject.programs else ()
+        known = {name: live_macs(live.devices[name]) for name in chained if subject.node.devices[name].chains}
+        basis = (subject, {name: live.rooms.get(name) for name in needy}, framings, known)
         if self._resolved is None or self._resolved[0] != basis:
             devices, problems = meaning(subject.node, live, features=subject.features, programs=subject.programs)
             errors = tuple(problem for problem in problems if problem.severity == "error")

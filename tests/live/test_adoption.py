@@ -82,3 +82,44 @@ def test_what_somebody_wrote_where_the_mark_goes_comes_back(
         assert node.run("rollback", "-y").code == 0
     assert differences(before, whole()) == []
     assert "uplink of corp" in ip("link", "show", "dev", "v0")
+
+
+ORDERS = {
+    "first": ["10.7.0.5/24", "10.7.0.6/24"],
+    "for some time, first": ["10.7.0.5/24 valid_lft 3600 preferred_lft 3600", "10.7.0.6/24"],
+    "for some time": ["10.7.0.6/24", "10.7.0.5/24 valid_lft 3600 preferred_lft 3600", "10.7.0.7/24"],
+    "with a far end in its subnet": ["10.7.0.5 peer 10.7.0.9/24", "10.7.0.6/24"],
+    "with a far end elsewhere": ["10.7.0.5 peer 10.7.1.9/24", "10.7.1.6/24"],
+    "behind one for some time": ["10.7.0.4/24 valid_lft 3600 preferred_lft 3600", "10.7.0.5/24"],
+    "ipv6": ["fd07::5/64 nodad", "fd07::6/64 nodad valid_lft 3600 preferred_lft 3600"],
+}
+
+
+@pytest.mark.parametrize("up", [True, False], ids=["up", "down"])
+@pytest.mark.parametrize("lines", ORDERS.values(), ids=ORDERS.keys())
+@pytest.mark.parametrize("ended", ["rolled back", "undone"])
+def test_addresses_that_were_taken_over_have_their_places_again(
+    node: Node, lines: list[str], up: bool, ended: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Packets leave with the first one of a subnet (IPv6: the last)."""
+    ip("link", "add", "v0", "type", "veth", "peer", "name", "p0")
+    for line in lines:
+        ip("addr", "add", *line.split(), "dev", "v0")
+    ip("link", "set", "v0", "up")
+    ip("link", "set", "p0", "up")
+
+    def order() -> list[str]:
+        shown = ip("addr", "show", "dev", "v0").splitlines()
+        return [line.strip() for line in shown if "inet" in line and "fe80" not in line]
+
+    before = order()
+    taken = ["10.7.0.5/24"] if "." in lines[0] else ["fd07::5/64"]
+    device = {"kind": "veth", "up": up or ":" in taken[0], "peer": {"name": "p0"}, "addresses": taken}
+    made = {"version": 1, "node": "w", "devices": {"v0": device}}
+    if ended == "undone":
+        monkeypatch.setattr(transaction, "_verify", wrong)
+        assert "NK0505" in node.refused(made, "--adopt", command="apply")
+    else:
+        node.apply(made, "--adopt")
+        assert node.run("rollback", "-y").code == 0
+    assert order() == before

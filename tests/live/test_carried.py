@@ -376,6 +376,9 @@ def test_a_bond_is_said(node: Node) -> None:
 ADDRESSES = {
     "point to point": "192.0.4.9 peer 192.0.4.10/32",
     "two with one local address": "192.0.5.9 peer 192.0.5.10/32;192.0.5.9 peer 192.0.5.11/32",
+    "ipv6 point to point": "2001:db8:4::1 peer 2001:db8:4::2/128 nodad",
+    "ipv6 point to point, metric": "2001:db8:5::1 peer 2001:db8:6::2/128 nodad metric 70",
+    "two ipv6 with one far end": "2001:db8:4::1 peer 2001:db8:4::2 nodad;2001:db8:4::3 peer 2001:db8:4::2 nodad",
     "metric": "192.0.7.1/24 brd + metric 77",
     "scope": "192.0.8.1/24 brd 192.0.8.77 scope link",
     "label": "192.0.9.1/24 label v0:vip",
@@ -428,10 +431,31 @@ def test_an_address_of_others_goes_over_as_it_is(
             patch.setattr(transaction, "_verify", wrong)
             assert "NK0505" in node.refused(second, command="apply")
     else:
-        node.apply(second)
+        assert "NK0521" not in node.apply(second).err
         if ended == "rolled back":
             assert node.run("rollback", "-y").code == 0
     assert seen(label) == before
+
+
+@pytest.mark.parametrize("anew", [True, False], ids=["made anew", "changed in place"])
+def test_what_others_cannot_have_again_is_told_after_the_run(node: Node, anew: bool) -> None:
+    """An MTU that is too small for IPv6, which plan cannot know to matter to anybody else."""
+    first, second = another_queue(node)
+    spec = second if anew else first
+    spec["devices"]["v0"]["mtu"] = 1000
+    spec["devices"]["v0"]["addresses"].append("10.9.0.1/24")
+    for line in "addr add 10.9.0.1/24 dev v0", "addr add 10.8.0.1/24 dev v0", "route add 198.18.0.0/15 via 10.8.0.9":
+        ip(*line.split())
+    ip("addr", "add", "2001:db8:9::1/64", "dev", "v0", "nodad")
+    ip("-6", "route", "add", "2001:db8:a::/64", "via", "2001:db8:9::9")
+    outcome = node.apply(spec, "--adopt")
+    (told,) = [line for line in outcome.err.splitlines() if "NK0521" in line]
+    assert "address 2001:db8:9::1/64 of v0" in told
+    assert "route 2001:db8:a::/64 via 2001:db8:9::9 through v0" in told
+    assert "10.8.0" not in told
+    assert "10.9.0" not in told
+    assert node.run("rollback", "-y").code == 0
+    assert "2001:db8:a::/64 via 2001:db8:9::9" in ip("-6", "route")
 
 
 ROUTES = {
@@ -464,7 +488,7 @@ def test_a_route_of_others_goes_over_with_what_it_stands_on(node: Node, lines: l
 
     before = routes()
     assert any("via" in line for line in before)
-    node.apply(second)
+    assert "NK0521" not in node.apply(second).err
     assert routes() == before
     assert node.run("rollback", "-y").code == 0
     assert routes() == before

@@ -11,9 +11,11 @@ import pytest
 
 from nkform.kernel import bpf
 from nkform.kernel.bpf import Layout, owned
+from nkform.kernel.netns import Namespaces
+from nkform.observe.node import observe
 from tests.live.bpf_programs import NEXT, program
 from tests.live.chain_sites import CLSACT_INGRESS, DEVICE, SITES, Others, Running, Site, sites
-from tests.live.support import Node, needs, sh
+from tests.live.support import Node, ip, needs, sh
 from tests.sizes import CAMPAIGN, EMULATED
 
 pytestmark = [
@@ -231,3 +233,30 @@ def test_a_program_that_was_attached_without_a_link_is_an_anchor_too(node: Node,
     ):
         node.apply(site.spec({"chain": ["guard"], "position": position}))
         assert site.order() == order
+
+
+@pytest.mark.parametrize("way", [pytest.param("auto", marks=needs("tcx")), "tc"])
+def test_a_program_of_another_node_is_an_anchor_by_its_name(node: Node, way: str) -> None:
+    """By the name that the kernel has for it, also where it is a filter, whose own name changes with what it runs."""
+    ip("link", "add", "v9", "type", "veth", "peer", "name", "v9p")
+
+    def spec(name: str, position: Any, *programs: str) -> dict[str, Any]:
+        chain = {"chain": [*programs], **({"position": position} if position else {})}
+        device = {"kind": "external", "attach": way, "programs": {"ingress": chain}}
+        known = {
+            "count": {"template": "counters"},
+            "arp": {"template": "arp_responder", "params": {"addresses": ["10.0.0.1"]}},
+        }
+        return {"version": 1, "node": name, "programs": known, "devices": {"v9": device}}
+
+    def order() -> list[bool]:
+        with Namespaces() as namespaces:
+            (hook,) = (h for n, h in observe(namespaces, "second").devices["v9"].hooks.items() if n == "ingress")
+        return [entry.ours for entry in (*hook.linked, *hook.filters)]
+
+    node.apply(spec("first", None, "count", "arp"))
+    node.apply(spec("second", {"after": "counters"}, "count"))
+    assert order() == [False, True, False]
+    node.apply(spec("second", {"before": "counters"}, "count"))
+    assert order() == [True, False, False]
+    assert "arp_responder (id " in node.refused(spec("second", {"after": "absent"}, "count"))

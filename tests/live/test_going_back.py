@@ -404,6 +404,27 @@ def test_a_command_in_another_network_namespace_takes_no_guard_away(node: Node) 
     assert differences(before, whole()) == []
 
 
+def test_what_another_network_namespace_has_on_record_is_said_to_be_there(node: Node) -> None:
+    """Of a trial that its guardian waits for, and of an apply that could be taken back."""
+
+    def elsewhere(*words: str) -> subprocess.CompletedProcess[str]:
+        command = ["ip", "netns", "exec", "b", sys.executable, "-m", "nkform", *words]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    node.apply(veth())
+    done = elsewhere("rollback", "-y")
+    assert (done.returncode, "NK0515" in done.stderr, "another network namespace" in done.stderr) == (1, True, True)
+    tried(node, "600s")
+    for words in (["confirm"], ["confirm", "--node", "w"], ["rollback", "-y"], ["recover", "-y"]):
+        done = elsewhere(*words)
+        assert done.returncode == 1
+        assert "NK0611" in done.stderr, done.stderr
+        assert "another network namespace" in done.stderr
+    done = elsewhere("confirm", "--node", "x")
+    assert "NK0612" in done.stderr
+    assert node.run("confirm").code == 0
+
+
 def test_a_command_in_another_network_namespace_leaves_a_killed_run_its_record(node: Node) -> None:
     from tests.live.attack import killed_after
 

@@ -175,6 +175,27 @@ def test_bpffs_is_mounted_anew_over_ours(node: Node, meanwhile: Meanwhile) -> No
 
 
 @needs("tcx")
+@pytest.mark.parametrize("seen", [True, False], ids=["pins in sight", "pins out of sight"])
+def test_programs_of_another_node_are_not_taken_for_ours_in_a_covered_bpffs(node: Node, seen: bool) -> None:
+    ip("link", "add", "v9", "type", "veth", "peer", "name", "v9p")
+    device = {"kind": "external", "programs": {"ingress": ["count"]}}
+    spec = {"version": 1, "programs": {"count": {"template": "counters"}}, "devices": {"v9": device}}
+    if seen:
+        isolation.mount("bpf", bpffs.BASE)
+    node.apply({"node": "first", **spec})
+    if not seen:
+        isolation.mount("bpf", bpffs.BASE)
+    try:
+        node.apply({"node": "second", **spec})
+        assert node.changes() == []
+        if not seen:
+            assert "NK0428" in node.refused({"node": "first", **spec})
+        node.destroy()
+    finally:
+        sh("umount", bpffs.BASE)
+
+
+@needs("tcx")
 def test_a_bpffs_that_was_mounted_over_ours_is_said_by_plan(node: Node) -> None:
     """Else the programs, whose pins are out of sight, would be attached a second time."""
     spec = TCX_INGRESS.spec(["guard", "count"])

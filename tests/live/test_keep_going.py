@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from nkform.apply import transaction
+from tests.live.attack import in_child
 from tests.live.processes import Process, end_all, until
 from tests.live.support import Node, ip, link, links, needs
 from tests.live.whole import differences, whole
@@ -148,6 +150,73 @@ def test_a_trial_in_parts_goes_back_as_a_whole(node: Node) -> None:
     assert outcome.code == 1
     until(lambda: not guardians())
     assert differences(before, whole()) == []
+
+
+def killed_in_a_later_part(node: Node, *words: str) -> None:
+    """A run in parts, the second of which is killed once it has begun to change something."""
+
+    def run() -> None:
+        genuine, parts = transaction.apply, 0
+
+        def apply(*given: Any, **named: Any) -> Any:
+            nonlocal parts
+            live = genuine(*given, **named)
+            parts += 1
+            if parts == 1:
+                transaction._Steps.done = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign]
+            return live
+
+        transaction.apply = apply
+        node.run("apply", "-y", "--keep-going", *words, str(node.path))
+
+    assert in_child(run) == -signal.SIGKILL
+
+
+def before_a_kill(node: Node) -> tuple[Any, Any]:
+    """A node that two applies have changed, and a spec for a third one, which something is in the way of."""
+    good = spec()
+    del good["namespaces"]["gone"]
+    node.apply(good)
+    first = whole()
+    good["devices"]["v0"]["mtu"] = 1420
+    node.apply(good)
+    second = whole()
+    some = spec(**ABSENT["a route's gateway"])
+    del some["namespaces"]["gone"]
+    for name in ("v0", "v1"):
+        some["devices"][name]["mtu"] = 1440
+    node.write(some)
+    return first, second
+
+
+def test_a_part_that_is_killed_leaves_the_way_back_of_the_apply_before(node: Node) -> None:
+    first, second = before_a_kill(node)
+    killed_in_a_later_part(node)
+    assert "NK0511" in node.plan().err
+    assert node.run("recover", "-y").code == 0
+    assert differences(second, whole()) == []
+    assert node.run("rollback", "-y").code == 0
+    assert differences(first, whole()) == []
+
+
+def test_an_apply_that_goes_on_from_a_killed_part_goes_back_to_before_all_parts(node: Node) -> None:
+    _, second = before_a_kill(node)
+    killed_in_a_later_part(node)
+    assert applied(node, "--keep-going")[0] == 1
+    assert link("v0")["mtu"] == link("v1")["mtu"] == 1440
+    assert node.run("rollback", "-y").code == 0
+    assert differences(second, whole()) == []
+
+
+def test_a_trial_that_is_killed_in_a_later_part_goes_back_to_before_all_parts(node: Node) -> None:
+    from tests.live.test_confirm import guardians
+
+    first, second = before_a_kill(node)
+    killed_in_a_later_part(node, "--confirm", "60s")
+    until(lambda: not guardians())
+    assert differences(second, whole()) == []
+    assert node.run("rollback", "-y").code == 0
+    assert differences(first, whole()) == []
 
 
 def test_a_saved_plan_is_whole_or_not_at_all(node: Node) -> None:

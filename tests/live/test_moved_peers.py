@@ -8,6 +8,7 @@ import pytest
 
 from tests.live.support import Node, ip, kinds, links
 from tests.live.test_carried import made, queue
+from tests.live.whole import differences, whole
 
 Spec = dict[str, Any]
 
@@ -115,3 +116,39 @@ def test_a_pair_that_is_made_anew_takes_no_further_name_along(node: Node) -> Non
     ip("link", "property", "add", "dev", "eth0", "altname", "up1", namespace="web")
     ip("link", "add", "up1", "type", "veth", "peer", "name", "x", namespace="web2")
     node.apply(pair("web2", numtxqueues=2))
+
+
+EXCHANGES = {"two": [1, 0], "a ring": [1, 2, 0], "a line": [1, 2, 3], "a line and a ring": [1, 2, 5, 4, 3]}
+
+
+@pytest.mark.parametrize("kind", kinds())
+@pytest.mark.parametrize("targets", EXCHANGES.values(), ids=EXCHANGES.keys())
+def test_peers_take_names_of_others_and_give_them_back(node: Node, kind: str, targets: list[int]) -> None:
+    """One pair of a ring is made anew, all others keep theirs; whatever the order in the spec is."""
+
+    def spec(numbers: list[int], *, backwards: bool = False) -> dict[str, Any]:
+        devices = {
+            f"v{place}": {
+                "kind": kind,
+                "peer": {"name": f"eth{number}", "namespace": "a", "addresses": [f"10.7.{place}.2/24"]},
+            }
+            for place, number in enumerate(numbers)
+        }
+        order = reversed(devices) if backwards else devices
+        return {
+            "version": 1, "node": "w", "namespaces": {"a": {"create": True}},
+            "devices": {name: devices[name] for name in order},
+        }  # fmt: skip
+
+    first = list(range(len(targets)))
+    node.apply(spec(first))
+    before = whole()
+    for backwards in (False, True):
+        changes = node.changes(spec(targets, backwards=backwards))
+        rings = int(any(target < place for place, target in enumerate(targets)))
+        assert [change["operation"] for change in changes].count("replace") == rings
+        node.apply(spec(targets, backwards=backwards))
+        for place, number in enumerate(targets):
+            assert f"10.7.{place}.2/24" in ip("addr", "show", "dev", f"eth{number}", namespace="a")
+        assert node.run("rollback", "-y").code == 0
+        assert differences(before, whole()) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from nkform.kernel.netns import Namespaces
 from nkform.kernel.place import place
 from nkform.observe.node import observe
 from nkform.observe.nodes import nodes
+from tests.live.processes import until
 from tests.live.support import Node, ip, kinds, link, sh
 from tests.live.test_pairs import veth
 
@@ -63,6 +65,32 @@ def test_a_peer_in_a_namespace_without_a_name_is_where_it_is(node: Node, kind: s
         assert peers()["to-a"][1] == "eth0"
     finally:
         os.close(keeper)
+
+
+@pytest.mark.parametrize("kept_by", ["process", "file"])
+def test_show_says_where_a_peer_in_a_namespace_without_a_name_is(node: Node, kept_by: str) -> None:
+    """By a process that is in there; else no spec can say it, and the device is left out."""
+    node.apply(veth())
+    ip("netns", "add", "nameless")
+    ip("link", "set", "eth0", "netns", "nameless", namespace="a")
+    keeper = os.open("/run/netns/nameless", os.O_RDONLY)
+    words = ["ip", "netns", "exec", "nameless", "sleep", "1000"] if kept_by == "process" else ["sleep", "1000"]
+    with subprocess.Popen(words) as process:
+        try:
+            until(lambda: Path(f"/proc/{process.pid}/comm").read_text() == "sleep\n")
+            ip("netns", "del", "nameless")
+            shown = node.run("show", "--node", "w")
+            assert "nsid" not in shown.out + shown.err
+            if kept_by == "process":
+                assert f"pid: {process.pid}" in shown.out
+                assert node.changes(shown.out) == []
+            else:
+                assert "NK0616" in shown.err
+                assert "to-a" not in shown.out
+                assert node.run("validate", str(node.write(shown.out))).code == 0
+        finally:
+            os.close(keeper)
+            process.kill()
 
 
 @pytest.mark.parametrize("kind", kinds())

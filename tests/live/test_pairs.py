@@ -123,6 +123,12 @@ def test_headroom_that_a_bridge_raised_is_no_drift(node: Node) -> None:
     ip("link", "set", "tunnel0", "master", "br0")
     ip("link", "set", "to-a", "master", "br0")
     assert node.changes() == []
+    node.apply(spec["devices"]["to-a"].update(mtu=1400) or spec)
+    ip("link", "set", "to-a", "nomaster")
+    index = link("to-a")["ifindex"]
+    assert node.changes() == []
+    assert node.run("rollback", "-y").code == 0
+    assert link("to-a")["ifindex"] == index
 
 
 @needs("netkit", "netkit_room", "netkit_scrub")

@@ -278,7 +278,10 @@ def test_another_namespace_of_that_name_is_not_taken_over_by_a_rollback(node: No
     assert node.run("rollback", "-y").code == 0
     ip("netns", "del", "web")
     ip("netns", "add", "web")
-    assert "NK0412" in node.run("rollback", "-y").err
+    error = node.run("rollback", "-y").err
+    assert "NK0412" in error
+    assert "--adopt" not in error
+    assert "delete it, or give it another name" in error
     assert "NK0412" in node.refused(made)
 
 

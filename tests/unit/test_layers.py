@@ -21,18 +21,20 @@ ALLOWED: dict[str, set[str]] = {
     "serial": set(),
     "attributes": {"model"},
     "gateways": set(),
+    "macs": {"model"},
     "entries": {"model"},
     "kernel": {"model", "attributes", "features", "files"},
     "document": {"model", "attributes", "problem", "files"},
-    "bpf": {"model", "entries", "problem", "data", "files", "kernel", "features", "document"},
+    "bpf": {"model", "entries", "macs", "problem", "data", "files", "kernel", "features", "document"},
     "spec": {"model", "attributes", "features", "problem", "data", "files", "gateways", "document"},
     "observe": {"model", "attributes", "entries", "kernel", "serial", "gateways"},
-    "plan": {"model", "attributes", "features", "problem", "serial"},
-    "apply": {"model", "entries", "problem", "serial", "kernel", "observe", "plan", "bpf"},
+    "plan": {"model", "attributes", "macs", "features", "problem", "serial"},
+    "apply": {"model", "entries", "macs", "problem", "serial", "kernel", "observe", "plan", "bpf"},
     "results": {"plan"},
     "report": {"model", "attributes", "problem", "plan", "serial", "results"},
     "session": {
         "model",
+        "macs",
         "features",
         "problem",
         "files",
@@ -49,7 +51,7 @@ ALLOWED: dict[str, set[str]] = {
     "__main__": {"cli"},
     "__init__": {"session", "spec", "problem"},
 }  # fmt: skip
-PURE = ("dataclass", "model", "problem", "features", "attributes", "gateways", "plan", "results", "serial")
+PURE = ("dataclass", "model", "problem", "features", "attributes", "gateways", "macs", "plan", "results", "serial")
 SYSTEM = {
     "os",
     "socket",

@@ -22,6 +22,7 @@ def node(*devices: Device, links: dict[str, bool] | None = None) -> Node:
     return Node("n", {"": Namespace("", links=links or {})}, {each.name: each for each in devices})
 
 
+ROOM = {size: {"headroom": size} for size in (0, 64, 80)}
 A1, A2, FOREIGN = Address("10.0.0.1/24", True), Address("10.0.0.2/24", True), Address("192.0.2.1/32", False)
 
 
@@ -48,6 +49,8 @@ A1, A2, FOREIGN = Address("10.0.0.1/24", True), Address("10.0.0.2/24", True), Ad
         pytest.param(node(links={"pod": False}), node(), 0, 0, id="a link of others is gone"),
         pytest.param(node(device()), node(device(enslaved=True)), 0, 0, id="somebody has put it into a bridge"),
         pytest.param(node(device(enslaved=True)), node(device()), 1, 0, id="it is in no bridge any more"),
+        pytest.param(node(device(attrs=ROOM[0])), node(device(attrs=ROOM[64])), 0, 0, id="a bridge left it headroom"),
+        pytest.param(node(device(attrs=ROOM[0])), node(device(attrs=ROOM[80])), 1, 1, id="it has another headroom"),
     ],
 )
 def test_what_counts_right_after_a_run_and_later(before: Node, after: Node, always: int, later: int) -> None:
