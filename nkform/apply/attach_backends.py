@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Sequence
 from typing import Protocol
@@ -12,10 +11,9 @@ from nkform.kernel import bpf, bpf_links, bpffs
 from nkform.kernel.bpf_links import AttachType
 from nkform.kernel.bpf_programs import prog_info
 from nkform.kernel.clsact import PRIORITY_END, Direction, Tc
-from nkform.kernel.error import KernelError
-from nkform.model import After, Attached, Before, Chain, First, Last
+from nkform.model import Attached, Last
 from nkform.observe.chains import entry_name, filter_name, pin_name, read_filters, read_links, read_pins
-from nkform.plan.chains import anchor_place
+from nkform.plan.actions import AfterEntry, BeforeEntry, Entry, Where
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +26,12 @@ class Place:
     loaded: int = 0
 
 
-class Way(Protocol):
+class AttachBackend(Protocol):
     """How programs are attached at a hook. Places are link ids or priorities; all methods raise KernelError."""
 
     def present(self) -> tuple[Attached, ...]: ...
 
-    def roomier(self, present: Sequence[Attached]) -> bpf_links.Position:
+    def roomier(self, present: Sequence[Attached]) -> Where:
         """The side of what is ours that has more room, where places are numbers and the numbers between can run out."""
 
     def attach(self, fd: int, place: Place) -> int: ...
@@ -57,7 +55,7 @@ class Links:
         pins = read_pins(bpffs.pins_at(self._where.node, self._where.device, self._where.hook, self._base))
         return read_links(self._index, self._attach_type, pins.get((self._where.device, self._where.hook), {})).linked
 
-    def roomier(self, present: Sequence[Attached]) -> bpf_links.Position:  # noqa: ARG002
+    def roomier(self, present: Sequence[Attached]) -> Where:  # noqa: ARG002
         return Last()  # never asked for: links have no numbers to run out of
 
     def attach(self, fd: int, place: Place) -> int:
@@ -113,14 +111,14 @@ class Filters:
     def release(self) -> None:
         self._tc.release(self._index)
 
-    def roomier(self, present: Sequence[Attached]) -> bpf_links.Position:
+    def roomier(self, present: Sequence[Attached]) -> Where:
         ours = [number for number, entry in enumerate(present) if entry.ours]
         numbers = [0, *(entry.place for entry in present), PRIORITY_END]
         before = numbers[ours[0] + 1] - numbers[ours[0]]
         after = numbers[ours[-1] + 2] - numbers[ours[-1] + 1]
         if before > after:
-            return bpf_links.Before(link_id=present[ours[0]].place)
-        return bpf_links.After(link_id=present[ours[-1]].place)
+            return BeforeEntry(Entry(present[ours[0]].place))
+        return AfterEntry(Entry(present[ours[-1]].place))
 
     def attach(self, fd: int, place: Place) -> int:
         said = filter_name(self._node, place.name, place.digest, place.loaded or prog_info(fd).id)
@@ -132,30 +130,3 @@ class Filters:
 
     def detach(self, entry: Attached) -> None:
         self._tc.filter_detach(self._index, self._direction, entry.place)
-
-
-def beginning(chain: Chain, present: Sequence[Attached]) -> bpf_links.Position:
-    """Where a chain of which nothing is attached yet begins, among programs of others. Raises KernelError (ENOENT)."""
-    match chain.position:
-        case First():
-            return First()
-        case Before(program, True) | After(program, True) if anchor_place(present, program) is None:
-            return Last()
-        case Before(program):
-            return bpf_links.Before(**_anchor(present, program))
-        case After(program):
-            return bpf_links.After(**_anchor(present, program))
-        case Last() | None:
-            return Last()
-
-
-def _anchor(present: Sequence[Attached], program: str | int) -> dict[str, int]:
-    """The program of others to stand beside: by its link or its filter's priority, where it has one.
-
-    One that was attached without a link has no more than its id, a filter that is no program no more than its priority.
-    """
-    place = anchor_place(present, program)
-    if place is None:
-        raise KernelError(errno.ENOENT, f"attach beside the program {program}", "it is not at this hook any more")
-    entry = present[place]
-    return {"link_id": entry.place} if entry.place else {"prog_id": entry.program_id}

@@ -13,9 +13,10 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from itertools import groupby
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from nkform.apply.attach_backends import Filters, Links, Place, Way, beginning
+from nkform.apply.attach_backends import AttachBackend, Filters, Links, Place
 from nkform.apply.maps import fill as set_entries
 from nkform.apply.maps import maps_of, refill
 from nkform.apply.observed import Observed
@@ -27,11 +28,28 @@ from nkform.kernel.bpf_links import AttachType
 from nkform.kernel.bpf_programs import load_drop, prog_info
 from nkform.kernel.clsact import Tc
 from nkform.kernel.error import KernelError
-from nkform.model import STRANGER, Attached, Chain, Device, Explanation, Hook, Last, Node, Program
-from nkform.observe import contents
+from nkform.model import STRANGER, Attached, Device, Explanation, Hook, Last, Node, Program
 from nkform.observe.chains import DIRECTIONS, TYPES, Pinned, held_name, pin_name, read_filters, read_links, read_pins
 from nkform.plan import chains as plan
-from nkform.plan.actions import SetChain, SetMap
+from nkform.plan.actions import (
+    AfterEntry,
+    AfterNew,
+    Attach,
+    Backend,
+    BeforeClosing,
+    BeforeEntry,
+    Close,
+    Detach,
+    Entry,
+    Open,
+    SetChain,
+    SetMap,
+    Step,
+    Update,
+    Where,
+)
+from nkform.plan.chain_steps import anew
+from nkform.plan.chains import CLOSING
 
 if TYPE_CHECKING:
     from nkform.apply.ahead import Ahead
@@ -212,12 +230,11 @@ class Chains:
                     bpffs.remove(bpffs.Pin(self._node, device, hook, pin_name(entry)), self._base)
 
     def set(self, action: SetChain, indexes: tuple[int, int]) -> None:
-        """Makes a hook run exactly the chain.
+        """Takes the steps to a chain.
 
-        Raises KernelError (ESTALE: it is not as planned for), NkformError. From one way of attachment to the other the
-        new chain is complete before the old one goes: never a gap. A clsact qdisc of ours stays as long as a pair
-        does: the kernel stops a device that is up while one comes or goes (dev_deactivate in net/sched/sch_api.c,
-        qdisc_graft), and what the device transmits at that moment is lost.
+        Raises KernelError (ESTALE: the hook is not as planned for), NkformError. A clsact qdisc of ours stays as long
+        as a pair does: the kernel stops a device that is up while one comes or goes (dev_deactivate in
+        net/sched/sch_api.c, qdisc_graft), and what the device transmits at that moment is lost.
         """
         device, hook, index = action.device, action.hook, indexes[0]
         attach_type = TYPES[device.kind, hook]
@@ -225,58 +242,27 @@ class Chains:
         now = self._read(device.name, hook, action.before, index, attach_type)
         links = Links(bpffs.Pin(self._node, device.name, hook, ""), index, attach_type, self._base)
         with ExitStack() as stack:
+            backends: dict[Backend, AttachBackend] = {"link": links}
             filters: Filters | None = None
-            if direction is not None and (action.legacy or action.filters):
+            if direction is not None and (action.backend == "tc" or action.before.legacy):
                 filters = Filters(stack.enter_context(Tc()), self._node, index, direction)
+                backends["tc"] = filters
                 now = replace(now, filters=filters.present())
-            if action.revision and (now.revision, now.filters) != (
-                action.revision,
-                _bare(action.before.filters) if filters else (),
-            ):
-                asked = f"change the chain {hook} of {device.name}"
-                raise KernelError(errno.ESTALE, asked, "somebody changed it since the plan was made")
+            _check_fresh(action, now, tc=filters is not None)
             self._check_pins(action, now)
-            closing = self._close(action, links, now, action.after.programs)
-            shown = [entry for entry in now.linked if entry.name != plan.CLOSING]
-            turns: list[tuple[Way, Sequence[Attached], Chain]] = [
-                (links, shown, Chain() if action.legacy else action.after)
-            ]
-            if filters is not None:
-                turns.append((filters, now.filters, action.after if action.legacy else Chain()))
-                if action.legacy:
-                    filters.ensure()
-                    turns.reverse()
-            for way, present, chain in turns:
-                self._change(action, way, present, chain, indexes, closing)
-            if closing is not None:
-                for entry in links.present():
-                    if entry.name == plan.CLOSING and entry.ours:
-                        links.detach(entry)
+            for entry in now.ours:
+                self._hold(device.name, hook, entry)
+            if filters is not None and action.backend == "tc":
+                filters.ensure()
+            self._take(_Change(action, now, indexes), backends)
             if filters is not None and device.kind == "external":
                 filters.release()
-
-    def _close(self, action: SetChain, links: Links, now: Hook, target: Collection[object]) -> int | None:
-        """Sees to it that a hook which drops while it is empty drops while a chain comes to be or goes.
-
-        Returns the link of the program that ends the chain meanwhile; None where there is none.
-        """
-        for entry in now.linked:
-            if entry.ours and entry.name == plan.CLOSING:  # a run that was killed left it
-                self._hold(action.device.name, action.hook, entry)
-                return entry.place
-        ours = [entry for entry in now.linked if entry.ours]
-        if not action.closed or len(ours) < len(now.linked) or bool(ours) == bool(target):
-            return None
-        fd = load_drop("closing")
-        try:
-            return links.attach(fd, Place(Last(), plan.CLOSING, "-"))
-        finally:
-            os.close(fd)
 
     def _check_pins(self, action: SetChain, now: Hook) -> None:
         """Raises KernelError where programs of ours could be taken for those of others, and be attached twice."""
         known = {entry.place for entry in now.linked if entry.ours}
-        strange = [e.name for e in action.before.linked if e.ours and action.revision and e.place not in known]
+        planned = action.before.linked if action.revision is not None else ()
+        strange = [entry.name for entry in planned if entry.ours and entry.place not in known]
         if strange:
             asked = f"change the chain {action.hook} of {action.device.name}"
             told = f"the pins of {', '.join(strange)} below {self._base} are gone: is another bpffs mounted over it?"
@@ -312,71 +298,53 @@ class Chains:
         """What we put at a hook, by link id."""
         return read_pins(bpffs.pins_at(self._node, device, hook, self._base)).get((device, hook), {})
 
-    def _change(
-        self,
-        action: SetChain,
-        way: Way,
-        present: Sequence[Attached],
-        chain: Chain,
-        indexes: tuple[int, int],
-        closing: int | None,
-    ) -> None:
-        """From our programs that are attached one way to those of a chain, ahead of what closes it meanwhile."""
-        ahead = None if closing is None else bpf_links.Before(link_id=closing)
-        try:
-            self._carry_out(action, way, present, chain, indexes, ahead=ahead)
-        except BpfError as error:
-            moved, present = plan.misplaced(present, chain.position), way.present()
-            # Beside what is ours there is room, but where a position is asked for that is another place.
-            if error.errno != errno.ENOSPC or moved or not any(entry.ours for entry in present):
-                raise
-            self._carry_out(action, way, present, chain, indexes, way.roomier(present))
+    def _take(self, change: _Change, backends: Mapping[Backend, AttachBackend]) -> None:
+        """Step after step."""
+        action = change.action
+        for backend, group in groupby(action.steps, _backend):
+            steps = list(group)
+            try:
+                for step in steps:
+                    self._step(change, step, backends[backend])
+            except BpfError as error:
+                present = backends[backend].present()
+                moved = plan.misplaced(change.present(backend), action.after.position)
+                # Beside what is ours there is room, but where a position is asked for that is another place.
+                if error.errno != errno.ENOSPC or moved or not any(entry.ours for entry in present):
+                    raise
+                for step in anew(present, action.after, backend, backends[backend].roomier(present)):
+                    self._step(change, step, backends[backend])
 
-    def _carry_out(
-        self,
-        action: SetChain,
-        way: Way,
-        present: Sequence[Attached],
-        chain: Chain,
-        indexes: tuple[int, int],
-        elsewhere: bpf_links.Position | None = None,
-        ahead: bpf_links.Position | None = None,
-    ) -> None:
-        """Takes the steps. `elsewhere`: where all of the chain is attached anew, for want of room between its parts.
+    def _step(self, change: _Change, step: Step, backend: AttachBackend) -> None:
+        chain = change.action.after
+        match step:
+            case Attach(_, name, number, where):
+                program = chain.programs[number]
+                place = Place(change.position(where), name, program.digest)
+                change.places[number] = _unshared(self._loader(change, step), partial(backend.attach, place=place))
+            case Update(_, _, number, entry):
+                digest = chain.programs[number].digest
+                _unshared(self._loader(change, step), partial(backend.update, entry=entry, digest=digest))
+            case Detach(_, entry):
+                backend.detach(entry)
+            case Close():
+                fd = load_drop("closing")
+                try:
+                    change.closing = backend.attach(fd, Place(Last(), CLOSING, "-"))
+                finally:
+                    os.close(fd)
+            case Open():
+                for entry in backend.present():
+                    if entry.place == change.closing:
+                        backend.detach(entry)
 
-        `ahead`: where a chain begins of which nothing is attached yet, if not where its position says.
-        """
-        device, hook = action.device, action.hook
-        maps = contents.declared_maps(chain.programs)
-        ours = contents.with_entries([entry for entry in present if entry.ours], maps)
-        for entry in ours:
-            self._hold(device.name, hook, entry)
-        moved = bool(chain.programs) and (elsewhere is not None or plan.misplaced(present, chain.position))
-        kept = {} if moved else plan.kept(ours, chain)
-        places = {number: ours[place].place for place, number in kept.items()}
+    def _loader(self, change: _Change, step: Attach | Update) -> Loader:
+        """What loads the program of a step, with what it takes over from the one of its name."""
+        action, present = change.action, change.present(step.backend)
+        program = action.after.programs[step.number]
+        old = next((entry for entry in present if entry.ours and entry.name == program.name), None)
         running = {entry.program_id for entry in present}
-
-        def load(program: Program, old: Attached | None) -> Loader:
-            return lambda alone: self._load(device, hook, program, old, running, indexes, alone)
-
-        for step in plan.steps(ours, chain, kept, moved=moved):
-            match step:
-                case plan.Attach(number, after, before):
-                    program = chain.programs[number]
-                    old = next((entry for entry in ours if entry.name == program.name), None)
-                    if after is not None:
-                        position: bpf_links.Position = bpf_links.After(link_id=places[after])
-                    elif before is not None:
-                        position = bpf_links.Before(link_id=before)
-                    else:
-                        position = elsewhere or ahead or beginning(chain, present)
-                    place = Place(position, program.name, program.digest)
-                    places[number] = _unshared(load(program, old), partial(way.attach, place=place))
-                case plan.Update(number, entry):
-                    program = chain.programs[number]
-                    _unshared(load(program, entry), partial(way.update, entry=entry, digest=program.digest))
-                case plan.Detach(entry):
-                    way.detach(entry)
+        return lambda alone: self._load(action.device, action.hook, program, old, running, change.indexes, alone)
 
     def _hold(self, device: str, hook: str, entry: Attached) -> None:
         if entry.program_id not in self._by_id:
@@ -446,6 +414,48 @@ class Chains:
             if (its_device, its_hook, its_name) == (device, hook, name) and STRANGER not in identity:
                 return prog_info(fds[-1]).id
         return 0
+
+
+class _Change:
+    """A change of a chain under way: what the hook ran, and the places of what is attached by now."""
+
+    def __init__(self, action: SetChain, now: Hook, indexes: tuple[int, int]) -> None:
+        self.action = action
+        self.indexes = indexes
+        self.places: dict[int, int] = {}
+        """Those of programs that were attached, by their numbers in the chain."""
+        self.closing = 0
+        self._now = now
+
+    def present(self, backend: Backend) -> Sequence[Attached]:
+        """What ran before, attached in one way."""
+        return self._now.linked if backend == "link" else self._now.filters
+
+    def position(self, where: Where) -> bpf_links.Position:
+        """A place in the plan as one that the kernel knows."""
+        match where:
+            case AfterNew(number):
+                return bpf_links.After(link_id=self.places[number])
+            case BeforeClosing():
+                return bpf_links.Before(link_id=self.closing)
+            case BeforeEntry(Entry(place, program)):
+                return bpf_links.Before(link_id=place) if place else bpf_links.Before(prog_id=program)
+            case AfterEntry(Entry(place, program)):
+                return bpf_links.After(link_id=place) if place else bpf_links.After(prog_id=program)
+            case _:
+                return where
+
+
+def _backend(step: Step) -> Backend:
+    return step.backend if isinstance(step, Attach | Update | Detach) else "link"
+
+
+def _check_fresh(action: SetChain, now: Hook, *, tc: bool) -> None:
+    """Raises KernelError (ESTALE) where a hook is not as it was when the plan was made."""
+    filters = _bare(action.before.filters) if tc else ()
+    if action.revision is not None and (now.revision, now.filters) != (action.revision, filters):
+        asked = f"change the chain {action.hook} of {action.device.name}"
+        raise KernelError(errno.ESTALE, asked, "somebody changed it since the plan was made")
 
 
 def _parts(entry: str) -> tuple[str, str, int]:

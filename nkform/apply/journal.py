@@ -232,7 +232,9 @@ def begin(
 
 def _gives_clsact(action: Action) -> TypeGuard[SetChain]:
     """Whether an action may give a device of others a clsact qdisc, which goes with no pair."""
-    return isinstance(action, SetChain) and action.device.kind == "external" and (action.legacy or action.filters)
+    if not isinstance(action, SetChain) or action.device.kind != "external":
+        return False
+    return action.backend == "tc" or action.before.legacy
 
 
 def find(node: str, state: State) -> Found | None:

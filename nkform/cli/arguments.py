@@ -165,6 +165,7 @@ def _json(sub: Parser) -> None:
 
 def _short(sub: Parser) -> None:
     sub.add_argument("--summary", action="store_true", help="only say how many objects change")
+    sub.add_argument("-v", "--verbose", action="store_true", help="also say in which order programs are attached")
 
 
 def _detailed(sub: Parser) -> None:

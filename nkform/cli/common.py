@@ -122,7 +122,7 @@ def show_plan(
 
     stream = sys.stderr if aside else sys.stdout
     paint = Paint(wanted(stream, options.no_color))
-    stream.writelines(lines(plan, paint, summary_only=options.summary, drift=drift or {}))
+    stream.writelines(lines(plan, paint, summary_only=options.summary, verbose=options.verbose, drift=drift or {}))
     stream.flush()
 
 

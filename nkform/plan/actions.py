@@ -7,9 +7,26 @@ difference to the node as it was (plan/restore.py). What was there before is sai
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Literal
 
 from nkform.dataclass import dataclass, field
-from nkform.model import Address, Attrs, Chain, Device, Endpoint, Filled, Hook, Master, Program, Route, RouteKey, Value
+from nkform.model import (
+    Address,
+    Attached,
+    Attrs,
+    Chain,
+    Device,
+    Endpoint,
+    Filled,
+    First,
+    Hook,
+    Last,
+    Master,
+    Program,
+    Route,
+    RouteKey,
+    Value,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,26 +227,106 @@ class SetSysctls:
     values: Mapping[str, str]
 
 
+Backend = Literal["link", "tc"]
+"""How programs are attached: by links of tcx and netkit, or as filters of legacy tc."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A program that is attached, beside which another one is put: by its link's id or its filter's priority (`place`),
+    or where it has neither (0) by the id of the program."""
+
+    place: int
+    program_id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AfterNew:
+    """Right after the program that this step attaches: its number in the chain."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class AfterEntry:
+    """Right after a program that is attached."""
+
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class BeforeEntry:
+    """Right before a program that is attached."""
+
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class BeforeClosing:
+    """Right before the program that `Close` attached."""
+
+
+Where = First | Last | AfterNew | AfterEntry | BeforeEntry | BeforeClosing
+
+
+@dataclass(frozen=True, slots=True)
+class Attach:
+    """Attaches a program of the new chain: its name, and its number there."""
+
+    backend: Backend
+    name: str
+    number: int
+    where: Where
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """Puts a program of the new chain into the place of an attached one, in one step."""
+
+    backend: Backend
+    name: str
+    number: int
+    entry: Attached
+
+
+@dataclass(frozen=True, slots=True)
+class Detach:
+    """Detaches a program."""
+
+    backend: Backend
+    entry: Attached
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Attaches a program that drops, last of all: half a chain may let through what the rest of it is to drop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Detaches the program that `Close` attached."""
+
+
+Step = Attach | Update | Detach | Close | Open
+
+
 @dataclass(frozen=True, slots=True)
 class SetChain:
-    """Makes a hook run exactly this chain, among programs of others.
+    """Makes a hook run exactly this chain, among programs of others, by these steps (plan/chain_steps.py).
 
-    `before` is what it ran. `revision` is what the hook's must still be, 0 for any. `legacy` asks for filters of legacy
-    tc in place of links; `filters` says that there are filters of ours, which go when the links are there. `heir_of`
-    is what the hook of the pair runs that this one is to replace: the maps of its programs live on. `closed` says that
-    a netkit drops while nothing is attached there: half a chain, which may let through what it has no program to drop
-    yet, must be closed too.
+    `before` is what it ran, and must still run: `revision` is that of its links (0 before Linux 6.6); None where the
+    hook comes with its device. `backend`: how the chain is attached. `heir_of` is what the hook of the pair runs that
+    this one is to replace: the maps of its programs live on.
     """
 
     device: Device
     hook: str
     before: Hook
     after: Chain
-    revision: int = 0
-    legacy: bool = False
-    filters: bool = False
+    steps: tuple[Step, ...]
+    backend: Backend = "link"
+    revision: int | None = None
     heir_of: Hook = field(default_factory=Hook)
-    closed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,9 +400,6 @@ def configure(device: str, endpoint: Endpoint, *, silent: bool = False) -> Itera
 def create(device: Device) -> Iterator[Action]:
     """A whole pair, the workload's end first: no packet passes before the primary, which comes up last."""
     yield CreatePair(device)
-    for hook, found in device.hooks.items():  # of a device that was there before, and comes back
-        if found.ours:
-            yield SetChain(device, hook, Hook(), chain_of(found), legacy=found.legacy)
     if device.peer is not None:
         yield from configure(device.name, device.peer, silent=True)
     yield from configure(device.name, device.primary)

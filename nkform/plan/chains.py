@@ -1,23 +1,10 @@
-"""Chains: how a hook's programs differ from those declared, and the steps from one to the other. Pure.
-
-A program that stays keeps its link. Where one program is replaced and that is all, it is one BPF_LINK_UPDATE, and
-packets meet the old chain or the new one. Any other change is built into the old chain before that goes: new programs
-are attached first to last, then old ones are detached last to first. So at each moment all of one chain is there, and
-of the other what it begins with. Whoever decides first then is whom its own chain has decide first; hence a packet
-that both chains let through passes at each moment, and one that both drop is dropped. Other orders do not hold that:
-without its end an old chain only lets more packets through to the new one, without its beginning it may drop what it
-had let through. Nor do two updates, one after the other.
-
-Where a policy drops while nothing is attached, the first program to come or the last to go would open the hook: there a
-program that drops ends what there is of the chain (CLOSING), until the chain is whole or gone. It is pinned like all
-others, so that the hook stays closed when the run is killed.
-"""
+"""Chains: how a hook's programs differ from those declared. Pure; the steps from one to the other: chain_steps.py."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from nkform.dataclass import dataclass, replace
+from nkform.dataclass import replace
 from nkform.model import (
     HOOKS,
     MAX_PROGRAMS,
@@ -46,34 +33,6 @@ VERDICT = "verdict"
 
 CLOSING = "closing!"
 """The program that ends a chain, and drops, while it comes to be or goes; no program of a spec can have that name."""
-
-
-@dataclass(frozen=True, slots=True)
-class Attach:
-    """Attaches a program: after or before an entry that stays (its place) or the entry just attached, or by position.
-
-    `after` is the number of a program in the new chain, `before` an entry's place; both None: by the chain's position.
-    """
-
-    number: int
-    after: int | None
-    before: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Update:
-    """Puts the new chain's program of this number in the place of an attached one, in one step."""
-
-    number: int
-    entry: Attached
-
-
-@dataclass(frozen=True, slots=True)
-class Detach:
-    entry: Attached
-
-
-Step = Attach | Update | Detach
 
 
 def needs_programs(device: Device) -> bool:
@@ -123,27 +82,6 @@ def is_void(problem: Problem, devices: Mapping[str, Device]) -> bool:
     return False
 
 
-def steps(present: Sequence[Attached], chain: Chain, kept: Mapping[int, int], *, moved: bool) -> list[Step]:
-    """What leads from our attached programs, in their order, to a chain.
-
-    `kept` are those that stay: places in the chain by places in `present`. `moved`: the chain begins elsewhere, so that
-    nothing stays, and nothing can be put in the place of what is there.
-    """
-    entries = {number: present[place] for place, number in kept.items()}
-    new = [number for number in range(len(chain.programs)) if number not in entries]
-    old = [place for place in range(len(present)) if place not in kept]
-    if not moved and len(new) == 1 and old == new and present[old[0]].name == chain.programs[new[0]].name:
-        return [Update(new[0], present[old[0]])]
-    # Where nothing stays, the chain stands where the old one stood.
-    beginning = present[0].place if present and not moved else None
-    found: list[Step] = []
-    for number in new:
-        following = next((entries[later].place for later in sorted(entries) if later > number), beginning)
-        found.append(Attach(number, number - 1 if number else None, None if number else following))
-    found.extend(Detach(present[place]) for place in reversed(old))
-    return found
-
-
 def kept(present: Sequence[Attached], chain: Chain) -> dict[int, int]:
     """Which attached programs stay, digest and all: the longest common subsequence.
 
@@ -170,6 +108,27 @@ def kept(present: Sequence[Attached], chain: Chain) -> dict[int, int]:
         else:
             column += 1
     return found
+
+
+def staying(entries: Sequence[Attached], chain: Chain) -> dict[int, int]:
+    """`kept` among our programs of a hook's; none where the chain has to begin elsewhere."""
+    moved = bool(chain.programs) and misplaced(entries, chain.position)
+    return {} if moved else kept([entry for entry in entries if entry.ours], chain)
+
+
+def exchanged(ours: Sequence[Attached], chain: Chain, kept: Mapping[int, int]) -> tuple[int, int] | None:
+    """The place of the one program that another one of its name replaces, and that one's number, if that is all."""
+    old = [place for place in range(len(ours)) if place not in kept]
+    new = [number for number in range(len(chain.programs)) if number not in kept.values()]
+    alone = len(new) == 1 and old == new and ours[old[0]].name == chain.programs[new[0]].name
+    return (old[0], new[0]) if alone else None
+
+
+def newcomers(entries: Sequence[Attached], chain: Chain) -> int:
+    """How many programs a change attaches beside those that are there, before any of them goes."""
+    ours, kept = [entry for entry in entries if entry.ours], staying(entries, chain)
+    moved = bool(chain.programs) and misplaced(entries, chain.position)
+    return 0 if not moved and exchanged(ours, chain, kept) else len(chain.programs) - len(kept)
 
 
 def _same(entry: Attached, program: Program) -> bool:
@@ -391,10 +350,7 @@ def _cramped(device: Device, live: Device, name: str, entries: Sequence[Attached
     """A change of a chain that finds no room at a hook that is nearly full: what is new goes beside what is old."""
     if device.kind != "external" and any(field.forces_replacement for field in device_fields(device, live)):
         return  # the new pair's hook is empty
-    chain, ours = device.chains[name], [entry for entry in entries if entry.ours]
-    moved = bool(chain.programs) and misplaced(entries, chain.position)
-    found = steps(ours, chain, {} if moved else kept(ours, chain), moved=moved)
-    coming = sum(isinstance(step, Attach) for step in found)
+    coming = newcomers(entries, device.chains[name])
     if len(entries) + coming > MAX_PROGRAMS:
         yield Problem(
             "NK0427",

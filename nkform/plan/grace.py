@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from nkform.plan.actions import Action, DeletePair, SetChain
-from nkform.plan.chains import Update, kept, steps
+from nkform.plan.actions import Action, Attach, DeletePair, Detach, SetChain
 
 WORTH_IT = 2
 """Grace periods ahead for which it is worth it to have them expedited."""
@@ -31,10 +30,7 @@ def grace_periods(action: Action) -> int:
     match action:
         case DeletePair(device):
             return sum(bool(hook.linked) for hook in device.hooks.values())
-        case SetChain(_, _, before, after):
-            linked = [entry for entry in before.linked if entry.ours]
-            if action.legacy or not after.programs:
-                return len(linked)
-            return sum(not isinstance(step, Update) for step in steps(linked, after, kept(linked, after), moved=False))
+        case SetChain(steps=steps):
+            return sum(isinstance(step, Attach | Detach) and step.backend == "link" for step in steps)
         case _:
             return 0

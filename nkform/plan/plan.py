@@ -12,10 +12,11 @@ from typing import Protocol
 from nkform.dataclass import replace
 from nkform.macs import Macs, macs
 from nkform.model import HOOKS, ROOT, Chain, Device, Endpoint, Hook, Namespace, Node, Value
-from nkform.plan import chains, replacement
+from nkform.plan import chain_steps, chains, replacement
 from nkform.plan.actions import (
     Action,
     AddRoute,
+    Backend,
     CreateNamespace,
     CreatePair,
     DeleteNamespace,
@@ -23,7 +24,6 @@ from nkform.plan.actions import (
     DeleteRoute,
     End,
     MoveEnd,
-    SetChain,
     SetMap,
     SetMark,
     SetMaster,
@@ -363,10 +363,15 @@ def _attach(
         for program, now, shall in refills:
             phases.attach.append(SetMap(device, hook, program, now, shall))
         if not refills and not chains.settled(found, chain, legacy=legacy):
-            way = legacy and bool(chain.programs)
-            heir = heir_of.get(hook, Hook())
+            backend: Backend = "tc" if legacy and chain.programs else "link"
+            heir = heir_of.get(hook)
             closed = live is not None and (chains.drops_when_empty(device, hook) or chains.drops_when_empty(live, hook))
-            phases.attach.append(SetChain(device, hook, found, chain, found.revision, way, found.legacy, heir, closed))
+            revision = found.revision if live else None
+            phases.attach.append(
+                chain_steps.change(
+                    device, hook, found, chain, backend=backend, revision=revision, heir_of=heir, closed=closed
+                )
+            )
 
 
 def _chains_left(desired: Node, live: Node, targets: Collection[str], phases: Phases) -> Iterator[Change]:

@@ -13,6 +13,7 @@ from nkform.plan.drift import Difference, Notes, told
 from nkform.report.colour import Paint
 from nkform.report.drift_text import note, value
 from nkform.report.drift_text import summary as drift_summary
+from nkform.report.steps_text import by_device
 
 SIGN = {"create": "+", "update": "~", "destroy": "-", "replace": "-/+"}
 TONE = {"create": "green", "update": "yellow", "destroy": "red", "replace": "red"}
@@ -31,13 +32,18 @@ SAID = {
 NO_DRIFT: Notes = MappingProxyType({})
 
 
-def render(plan: Plan, paint: Paint, *, summary_only: bool = False, drift: Notes = NO_DRIFT) -> str:
+def render(
+    plan: Plan, paint: Paint, *, summary_only: bool = False, verbose: bool = False, drift: Notes = NO_DRIFT
+) -> str:
     """The text of `lines`."""
-    return "".join(lines(plan, paint, summary_only=summary_only, drift=drift))
+    return "".join(lines(plan, paint, summary_only=summary_only, verbose=verbose, drift=drift))
 
 
-def lines(plan: Plan, paint: Paint, *, summary_only: bool = False, drift: Notes = NO_DRIFT) -> Iterator[str]:
-    """The whole plan, or only the lines that sum it up; `drift` says which of it is the node's change.
+def lines(
+    plan: Plan, paint: Paint, *, summary_only: bool = False, verbose: bool = False, drift: Notes = NO_DRIFT
+) -> Iterator[str]:
+    """The whole plan, or only the lines that sum it up; `drift` says which of it is the node's change. `verbose`: with
+    the order in which programs are attached.
 
     Line by line, each with its end: taken as they come, those of ten thousand devices take no memory.
     """
@@ -48,9 +54,13 @@ def lines(plan: Plan, paint: Paint, *, summary_only: bool = False, drift: Notes 
         used = [operation for operation in LEGEND if any(c.operation == operation for c in plan.changes)]
         yield f"nkform will perform these actions on {plan.node}:\n"
         yield from (f"  {paint(f'{SIGN[operation]:>3}', TONE[operation])} {LEGEND[operation]}\n" for operation in used)
+        steps = by_device(plan) if verbose else {}
         for change in plan.changes:
             yield "\n"
             yield from (f"{line}\n" for line in _change(change, paint, drift))
+            if change.kind == "device" and change.name in steps:
+                yield "      in this order:\n"
+                yield from (f"        {line}\n" for line in steps[change.name])
         yield "\n"
     yield f"{summary(plan)}\n"
     if drifted := sum(each in drift for change in plan.changes for each in told(change)):

@@ -242,7 +242,7 @@ def _change(change: Change) -> dict[str, Any]:
 def line(action: act.Action) -> str:
     """An action in words: its name, what it is about, and what of it is not as usual."""
     words = [re.sub("(?<!^)(?=[A-Z])", " ", type(action).__name__).lower()]
-    for name in [each.name for each in fields(action) if each.name not in ("cookie", "revision", "index")]:
+    for name in [each.name for each in fields(action) if each.name not in ("cookie", "revision", "index", "steps")]:
         value = getattr(action, name)
         if name == "up":
             words[0] = "bring up" if value else "take down"
@@ -258,20 +258,24 @@ def line(action: act.Action) -> str:
 
 
 def _steps(action: act.SetChain) -> Iterator[str]:
-    """What a chain is changed by, as nkform.apply.chains does it."""
-    links, filters = (m.Chain(), action.after) if action.legacy else (action.after, m.Chain())
-    turns = [(action.before.linked, links), (action.before.filters, filters)]
-    for entries, chain in reversed(turns) if action.legacy else turns:
-        ours, moved = [e for e in entries if e.ours], bool(chain.programs) and chains.misplaced(entries, chain.position)
-        named = {entry.place: entry.name for entry in ours}
-        for step in chains.steps(ours, chain, {} if moved else chains.kept(ours, chain), moved=moved):
-            match step:
-                case chains.Attach(number, after, before):
-                    beside = "" if after is None else f" after {chain.programs[after].name}"
-                    beside = beside if before is None else f" before {named[before]}"
-                    yield f"attach {chain.programs[number].name}{beside}"
-                case chains.Update(_, entry) | chains.Detach(entry):
-                    yield f"{type(step).__name__.lower()} {entry.name}"
+    """What a chain is changed by."""
+    named = {entry.place: entry.name for entry in (*action.before.linked, *action.before.filters)}
+    names = [program.name for program in action.after.programs]
+    for step in action.steps:
+        match step:
+            case act.Attach(_, name, _, act.AfterNew(number)):
+                yield f"attach {name} after {names[number]}"
+            case act.Attach(_, name, _, act.AfterEntry(entry)):
+                yield f"attach {name} after {named[entry.place]}"
+            case act.Attach(_, name, _, act.BeforeEntry(entry)):
+                yield f"attach {name} before {named[entry.place]}"
+            case act.Attach(_, name, _, where):
+                words = {m.First(): "first", m.Last(): "last", act.BeforeClosing(): "before what drops"}
+                yield f"attach {name} {words[where]}"
+            case act.Update(_, name) | act.Detach(_, m.Attached(name=name)):
+                yield f"{type(step).__name__.lower()} {name}"
+            case _:
+                yield type(step).__name__.lower()
 
 
 def _text(value: Any) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from nkform.model import Attached, Chain, Device, Endpoint, Hook, Program
-from nkform.plan.actions import Action, DeletePair, SetChain, SetUp, end_of
+from nkform.plan.actions import Action, DeletePair, SetUp, end_of
+from nkform.plan.chain_steps import change
 from nkform.plan.grace import are_worth_it, grace_periods
 
 PEER = Endpoint("eth0", "web")
@@ -27,14 +28,14 @@ def chain(*names: str, digest: str = "old") -> Chain:
 @pytest.mark.parametrize(
     ("action", "waits"),
     [
-        (SetChain(PAIR, "peer", Hook(), chain("a", "b")), 2),
-        (SetChain(PAIR, "peer", hook("a", "b"), Chain()), 2),
-        (SetChain(PAIR, "peer", hook("a"), chain("a", digest="new")), 0),  # one update of a link
-        (SetChain(PAIR, "peer", hook("a", "b"), chain("b", "a")), 2),  # one attached anew, one detached
-        (SetChain(PAIR, "peer", hook("a"), chain("a", "b")), 1),
-        (SetChain(PAIR, "peer", hook("x", ours=False), chain("a")), 1),  # others' programs stay
-        (SetChain(PAIR, "peer", Hook(), chain("a", "b"), legacy=True), 0),  # filters
-        (SetChain(PAIR, "peer", hook("a", "b"), chain("a", "b"), legacy=True), 2),  # links that filters replace
+        (change(PAIR, "peer", Hook(), chain("a", "b")), 2),
+        (change(PAIR, "peer", hook("a", "b"), Chain()), 2),
+        (change(PAIR, "peer", hook("a"), chain("a", digest="new")), 0),  # one update of a link
+        (change(PAIR, "peer", hook("a", "b"), chain("b", "a")), 2),  # one attached anew, one detached
+        (change(PAIR, "peer", hook("a"), chain("a", "b")), 1),
+        (change(PAIR, "peer", hook("x", ours=False), chain("a")), 1),  # others' programs stay
+        (change(PAIR, "peer", Hook(), chain("a", "b"), backend="tc"), 0),  # filters
+        (change(PAIR, "peer", hook("a", "b"), chain("a", "b"), backend="tc"), 2),  # links that filters replace
         (DeletePair(PAIR), 0),
         (DeletePair(with_hooks(peer=hook("a", "b"), primary=Hook())), 1),
         (DeletePair(with_hooks(peer=hook("x", ours=False))), 1),

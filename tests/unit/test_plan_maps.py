@@ -11,8 +11,8 @@ import pytest
 from nkform import serial
 from nkform.model import Attached, Chain, Contents, Device, Endpoint, Filled, First, Hook, Node, Program
 from nkform.plan import chains
-from nkform.plan.actions import Action, SetChain, SetMap
-from nkform.plan.chains import Attach, Detach, Update
+from nkform.plan.actions import Action, Attach, Detach, SetChain, SetMap, Update
+from nkform.plan.chain_steps import steps
 from nkform.plan.changes import Plan
 from nkform.plan.plan import build
 from nkform.report.colour import Paint
@@ -114,6 +114,6 @@ def test_a_program_whose_entries_change_with_others_does_not_stay() -> None:
     one = Chain((program("a", holding(9)), program("count"), program("b", holding(2))))
     two = Chain((program("a", holding(2)), program("count"), program("b", holding(1))))
     assert chains.kept(present, one) == {1: 1, 2: 2}
-    assert chains.steps(present, one, chains.kept(present, one), moved=False) == [Update(0, present[0])]
+    assert steps(Hook(present), one, backend="link") == [Update("link", "a", 0, present[0])]
     assert chains.kept(present, two) == {1: 1}
-    assert [type(step) for step in chains.steps(present, two, {1: 1}, moved=False)] == [Attach, Attach, Detach, Detach]
+    assert [type(step) for step in steps(Hook(present), two, backend="link")] == [Attach, Attach, Detach, Detach]

@@ -26,7 +26,8 @@ from nkform.model import (
     Program,
     RoomFor,
 )
-from nkform.plan.actions import Action, SetChain, SetPolicy, end_of
+from nkform.plan.actions import Action, SetPolicy, end_of
+from nkform.plan.chain_steps import change
 from nkform.plan.plan import build
 from nkform.spec import loads
 from tests.specs import specs
@@ -52,7 +53,7 @@ def test_chains_come_back(position: Any) -> None:
     )
     hook = Hook((Attached(1, 2, "guard", "abc", True),), (), 5)
     actions: tuple[Action, ...] = (
-        SetChain(device, "peer", hook, Chain((program,), "drop", position), 5),
+        change(device, "peer", hook, Chain((program,), "drop", position), revision=5),
         SetPolicy(end_of("x", device.primary), {"policy": (None, "blackhole")}, {}),
     )
     assert serial.read_any(tuple[Action, ...], json.loads(serial.dumps(actions))) == actions
