@@ -229,20 +229,23 @@ def known_node(namespaces: Namespaces, name: str) -> str:
     raise fail("NK0605", f"there is no node {name} here", hint=hint)
 
 
-def observe_meant(namespaces: Namespaces, name: str | None) -> Node:
-    """The live state of the node that is meant: the one named, or the only one. Raises NkformError, KernelError."""
+def observe_meant(namespaces: Namespaces, name: str | None, *, all_sysctls: bool = False) -> Node:
+    """The live state of the node that is meant: the one named, or the only one. Raises NkformError, KernelError.
+
+    `all_sysctls`: with the sysctls that no spec names, too.
+    """
     from nkform.kernel import rundir
     from nkform.observe import record
     from nkform.observe.node import observe, observe_only
 
     on_record = rundir.nodes() if name is None else []
-    live = observe_only(namespaces, on_record[0]) if len(on_record) == 1 else None
+    live = observe_only(namespaces, on_record[0], all_sysctls=all_sysctls) if len(on_record) == 1 else None
     if live is None:
-        live = observe(namespaces, only_node(namespaces, name))
+        live = observe(namespaces, only_node(namespaces, name), all_sysctls=all_sysctls)
     applied = None
     if not live.devices or any(end.namespace.startswith("nsid:") for d in live.devices.values() for end in d.ends):
         applied = record.read(live.name)  # it says by which path or process a namespace without a name is reached
-    return observe(namespaces, live.name, applied.node) if applied else live
+    return observe(namespaces, live.name, applied.node, all_sysctls=all_sysctls) if applied else live
 
 
 def look_after(options: argparse.Namespace, but: str = "") -> None:

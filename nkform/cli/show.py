@@ -18,13 +18,13 @@ def run(options: argparse.Namespace) -> int:
     from nkform.kernel.netns import Namespaces
     from nkform.kernel.probe import require_root
     from nkform.observe import explanations
-    from nkform.observe.sysctls import with_sysctls
-    from nkform.report.spec_text import as_spec, render, several, unexplained, unwritable
+    from nkform.report.spec_text import as_spec, several, unexplained, unwritable
     from nkform.report.spec_text import engines as engines_of
+    from nkform.report.spec_yaml import render
 
     require_root()
     with Namespaces() as namespaces:
-        live = with_sysctls(namespaces, observe_meant(namespaces, options.node))
+        live = observe_meant(namespaces, options.node, all_sysctls=True)
     name = live.name
     warn_interrupted(name, options)
     known = explanations.Known(explanations.read(name))

@@ -282,11 +282,16 @@ def _chunks(requests: Sequence[Request]) -> Iterator[Sequence[Request]]:
         yield requests[start:]
 
 
-def whole(dump: Callable[[Socket], Iterator[T]], socket: Socket) -> list[T]:
+def whole(dump: Callable[[Socket], Iterable[T]], socket: Socket) -> list[T]:
     """A dump that nothing changed under, waited for. Raises KernelError (EINTR) when the kernel never sits still."""
+    return settled(lambda socket: list(dump(socket)), socket)
+
+
+def settled(read: Callable[[Socket], T], socket: Socket) -> T:
+    """What is read from dumps that nothing changed under, waited for. Raises KernelError (EINTR) as `whole` does."""
     for pause in (*PAUSES, None):
         try:
-            return list(dump(socket))
+            return read(socket)
         except KernelError as error:
             if error.errno != errno.EINTR or pause is None:
                 raise
