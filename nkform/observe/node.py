@@ -35,7 +35,7 @@ from nkform.model import (
     owner_of,
 )
 from nkform.observe import owned, sysctls
-from nkform.observe.leaning import PAIRS, Leaning, note
+from nkform.observe.leaning import PAIRS, Leaning, any_leans, note
 from nkform.observe.namespaces import Contents, read, visit
 from nkform.observe.taken import Place, Slot
 
@@ -44,7 +44,6 @@ ETH_MAX_MTU = 0xFFFF
 TORN = (0.01, 0.02, 0.04)
 """Seconds between one look and the next while a pair lacks an end: it went between two of the dumps of one look."""
 _DEVICE_WIDE = frozenset(a.name for a in ATTRIBUTES if a.place == "device")
-
 
 Wanted = Mapping[str, Mapping[str, Mapping[str, str]]]
 """The sysctls that a spec names, by namespace key and interface."""
@@ -115,9 +114,9 @@ def observe_only(namespaces: Namespaces, likely: str, *, all_sysctls: bool = Fal
 def _observe(namespaces: Namespaces, wish: _Wish) -> Node:
     """Where the spec names the namespace that we run in, we look again, for what it says of that one."""
     live = _whole(namespaces, wish)
-    if wish.desired is None or not live.home:
-        return live
-    return replace(_whole(namespaces, replace(wish, desired=wish.desired.at_home(live.home))), home=live.home)
+    if wish.desired and live.home:
+        return replace(_whole(namespaces, replace(wish, desired=wish.desired.at_home(live.home))), home=live.home)
+    return live
 
 
 def _whole(namespaces: Namespaces, wish: _Wish) -> Node:
@@ -278,8 +277,9 @@ def _read(namespaces: Namespaces, wish: _Wish) -> tuple[_World, dict[tuple[str, 
         def matters(known: Mapping[int, links.Link], socket: Socket) -> tuple[Collection[int], list[Place]]:
             """The other ends of the root namespace's pairs: nothing else in a namespace can be ours."""
             primaries.extend(_primaries(root, known, namespaces, socket))
-            home = cache(partial(namespaces.home_id, socket))
-            note(leaning, key, known, lambda nsid: ROOT if nsid == home() else None)
+            if any_leans(known):
+                home = cache(partial(namespaces.home_id, socket))
+                note(leaning, key, known, lambda nsid: ROOT if nsid == home() else None)
             here = {(primary.name, 1): primary.link for primary in primaries}
             relevant = key in named or owners.get(socket.cookie()) == node or any(map(is_ours, primaries))
             changed.update(sysctls.changed(key, known, socket) if wish.all_sysctls and relevant else ())
