@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
+from functools import lru_cache
 
 from nkform.dataclass import dataclass, field, replace
 
@@ -42,6 +43,7 @@ def mark(node: str) -> str:
     return MARK_PREFIX + node
 
 
+@lru_cache(1024)
 def owner_of(alias: str | None) -> str | None:
     """The node whose mark an interface alias carries, or None for a foreign object.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -14,8 +13,6 @@ Told = Callable[[str, str, Attached], Explanation | None]
 """What a program at a device and a hook was made of."""
 
 GENERATED = "default"
-
-_NUMBER = re.compile(r"([-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|0o[0-7]+|0x[0-9a-fA-F]+)$")
 
 
 def unexplained(node: Node, told: Told) -> list[Problem]:
@@ -187,20 +184,6 @@ class _Programs:
 def _entries(entry: Attached) -> dict[str, list[Any]]:
     """What the program's maps hold now, as the parameters that fill them."""
     return {name: [item for each in some for item in each.entries] for name, some in entry.contents.items()}
-
-
-def render(spec: Mapping[str, Any]) -> str:
-    """The data of a spec as YAML."""
-    import yaml
-
-    class Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
-        def ignore_aliases(self, _: object) -> bool:
-            return True
-
-    # YAML 1.2 takes some texts for numbers that PyYAML would not quote: 1e5, 0o17 (yaml.org/spec/1.2.2, 10.3.2).
-    Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+.0123456789"))
-    text: str = yaml.dump(spec, Dumper=Dumper, sort_keys=False, default_flow_style=None, width=110)
-    return text
 
 
 def _device(device: Device) -> dict[str, Any]:
