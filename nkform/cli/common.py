@@ -48,7 +48,8 @@ def read_spec(options: argparse.Namespace) -> Spec:
             raise NkformError(Problem("NK0602", f"--var {word}: expected NAME=VALUE"))
         variables[name] = value
     with timed("load"):
-        spec = load(options.spec, variables=variables, var_files=options.var_file)
+        twice = getattr(options, "strict", False)
+        spec = load(options.spec, variables=variables, var_files=options.var_file, twice=twice)
     warn(spec.warnings, options)
     return spec
 
