@@ -237,7 +237,7 @@ def test_a_hostile_schema_ends_in_an_error_in_time(
     write(tmp_path / "templates", manifest=manifest(it=schema))
     begun = time.monotonic()
     assert main(["validate", str(spec(tmp_path, it=value))]) == 1
-    assert time.monotonic() - begun < 30
+    assert time.monotonic() - begun < 60
     said = capsys.readouterr().err
     assert "error[NK" in said
     assert "Traceback" not in said
