@@ -266,7 +266,12 @@ def _both(data: Data, source: Source) -> Found:
     from nkform.document.second_judge import SecondJudge
 
     found = _own(data, source)
-    if SecondJudge(strict(build())).valid(data) == bool(found):
+    try:
+        judge = SecondJudge(strict(build()))
+    except ModuleNotFoundError as error:
+        hint = f"install python3-{error.name}, or leave out --strict"
+        raise NkformError(Problem("NK0601", f"the second judge is missing: {error}", hint=hint)) from None
+    if judge.valid(data) == bool(found):
         minds = "finds something wrong, and jsonschema does not" if found else "finds nothing, and jsonschema does"
         raise NkformError(
             Problem(

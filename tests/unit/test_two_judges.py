@@ -14,6 +14,7 @@ from nkform.document.json_schema import compile_schema, knows
 from nkform.document.second_judge import SecondJudge
 from nkform.problem import NkformError
 from tests.unit.commands import nkform
+from tests.unit.templates import write
 
 NUMBERS = st.sampled_from([-1, 0, 1, 2, 2.0, 2.5, True])
 TEXTS = st.sampled_from(["", "a", "ab", "b\n", "aé"])
@@ -86,6 +87,20 @@ def test_with_strict_both_judges_check_a_spec(tmp_path: Path) -> None:
     usual, strict = nkform("validate", wrong), nkform("validate", "--strict", wrong)
     assert "NK0204" in strict.stderr
     assert strict.stderr == usual.stderr
+
+
+def test_where_there_is_no_second_judge_that_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    missing = "raise ModuleNotFoundError(\"No module named 'jsonschema'\", name='jsonschema')\n"
+    (tmp_path / "jsonschema.py").write_text(missing)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    done = nkform("validate", "--strict", "examples/anywhere.yaml")
+    assert "error[NK0601]: the second judge is missing: No module named 'jsonschema'" in done.stderr
+    assert "install python3-jsonschema" in done.stderr
+    assert nkform("validate", "examples/anywhere.yaml").returncode == 0
+    manifest = "parameters: {it: {role: value, description: x, type: integer, multipleOf: 2, default: 2}}\n"
+    found = nkform("templates", "--templates", write(tmp_path / "templates", manifest=manifest)).stderr
+    assert "error[NK0767]" in found
+    assert "install python3-jsonschema" in found
 
 
 def test_where_the_judges_differ_nkform_says_that_it_is_wrong(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
