@@ -7,7 +7,7 @@ include/uapi/linux/rtnetlink.h.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from socket import AF_INET, AF_INET6, AF_UNSPEC, inet_ntop
 from typing import NamedTuple

@@ -17,8 +17,8 @@ PREFIX = "nsid:"
 
 
 def by_processes(namespaces: Namespaces, live: Node) -> Node:
-    """The live node; peers whose namespace is known by its id alone are looked at by a process there, if there is one, and
-    with sysctls that no spec names.
+    """The live node; peers whose namespace is known by its id alone are looked at by a process there, if there is one.
+    With sysctls that no spec names.
 
     Raises KernelError.
     """

@@ -206,7 +206,6 @@ def _device(device: Device) -> dict[str, Any]:
             **_namespace(peer.namespace),
             **_attrs(values, ("end",), device.kind),
             **_not_inherited(device.primary.attrs, peer.attrs, device.kind),
-            **_differing_up(device.primary, peer),
             **_rest(peer),
         }
     return found
@@ -231,12 +230,6 @@ def _not_inherited(primary: Attrs, peer: Attrs, kind: str) -> dict[str, Any]:
         and attr.name in peer
         and primary.get(attr.name, attr.usual) not in (attr.default, attr.usual, peer[attr.name])
     }
-
-
-def _differing_up(primary: Endpoint, peer: Endpoint) -> dict[str, Any]:
-    """A peer that is up while the primary is not must say so, or it would inherit."""
-    up = peer.attrs.get("up")
-    return {"up": up} if up is not None and up != primary.attrs.get("up") else {}
 
 
 def _attrs(values: Attrs, places: tuple[str, ...], kind: str) -> dict[str, Any]:
