@@ -11,7 +11,7 @@ from pathlib import Path
 
 from nkform.bpf.catalogue import catalogue, unknown
 from nkform.bpf.engines import AUTO, Engine, make, resolve
-from nkform.bpf.facts import IDENTITY, IN_SPECS, WORDS, Facts, is_wanting
+from nkform.bpf.facts import IDENTITY, IN_SPECS, WORDS, Facts, facts_of, is_wanting
 from nkform.bpf.judge import Judge
 from nkform.bpf.loader import Loaded, Loader
 from nkform.bpf.parameters import MAP, Canonical, FactDefault, shown
@@ -481,22 +481,3 @@ def _place(program: Program, path: SpecPath) -> SpecPath:
     """The place in the spec of a path below a program's parameters."""
     place = program.places.get(str(path[0])) if path else None
     return (*place, *path[1:]) if place else program.places.get("", ())
-
-
-def facts_of(device: Device, hook: str) -> Facts:
-    """What the programs of a hook may know of a device that need not exist yet."""
-    peer = device.peer
-    mtu, mac = device.primary.attrs.get("mtu"), device.primary.attrs.get("mac")
-    peer_mac = peer.attrs.get("mac") if peer else None
-    mode = "l3" if device.framing == "ip" else "l2"
-    return Facts(
-        kind=device.kind,
-        mode=str(device.attrs.get("mode", "l2")) if device.kind == "netkit" else mode,
-        framing=device.framing,
-        hook=hook,
-        mac=None if mac is None else str(mac),
-        peer_mac=None if peer_mac is None else str(peer_mac),
-        mtu=mtu if isinstance(mtu, int) else None,
-        addresses=tuple(address.text for address in device.primary.addresses),
-        peer_addresses=tuple(address.text for address in peer.addresses) if peer else (),
-    )

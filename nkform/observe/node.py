@@ -143,7 +143,7 @@ def _look(namespaces: Namespaces, wish: _Wish) -> Node:
         owner = owner_of(link.alias)
         if link.name in declared or (owner == node and link.kind in PAIRS):
             device = _device(world, link, declared.get(link.name), node)
-            devices[link.name] = _with_sysctls(device, values)
+            devices[link.name] = sysctls.with_sysctls(device, values)
     devices, astray = _with_hooks(devices, root, node, declared)
     covered = any(device.chains for device in declared.values()) and bpffs.is_covered()
     if covered:
@@ -451,16 +451,6 @@ def _remote(link: links.Link) -> Endpoint | None:
     other = links.decode(answers[0][0])
     values = {**other.values, **link.peer}
     return Endpoint(other.name, f"nsid:{link.nsid}", values, mtu_limit=_mtu_limit(other))
-
-
-def _with_sysctls(device: Device, values: Mapping[tuple[str, str], Mapping[str, str]]) -> Device:
-    def known(end: Endpoint) -> Endpoint:
-        found = values.get((end.namespace, end.name))
-        return replace(end, sysctl=found) if found else end
-
-    if not values:
-        return device
-    return replace(device, primary=known(device.primary), peer=known(device.peer) if device.peer else None)
 
 
 def _namespaces(world: _World, node: str, desired: Node | None, devices: Iterable[Device]) -> dict[str, Namespace]:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from nkform.dataclass import replace
 from nkform.kernel import netconf
 from nkform.kernel.links import Link
 from nkform.kernel.netlink import Socket, settled
+from nkform.model import Device, Endpoint
 
 
 def changed(key: str, known: Mapping[int, Link], socket: Socket) -> Iterator[tuple[tuple[str, str], Mapping[str, str]]]:
@@ -18,3 +20,15 @@ def changed(key: str, known: Mapping[int, Link], socket: Socket) -> Iterator[tup
     for index, values in settled(netconf.changed, socket).items():
         if index in known:
             yield (key, known[index].name), values
+
+
+def with_sysctls(device: Device, values: Mapping[tuple[str, str], Mapping[str, str]]) -> Device:
+    """A device with the sysctls that are known of its ends, by namespace and name."""
+
+    def known(end: Endpoint) -> Endpoint:
+        found = values.get((end.namespace, end.name))
+        return replace(end, sysctl=found) if found else end
+
+    if not values:
+        return device
+    return replace(device, primary=known(device.primary), peer=known(device.peer) if device.peer else None)

@@ -9,12 +9,11 @@ from datetime import datetime
 import pytest
 
 from nkform.plan.compare import FieldChange
-from nkform.plan.drift import Difference
+from nkform.plan.drift import Difference, by_object
 from nkform.report import state_text, status_text
 from nkform.report.colour import Paint, wanted
-from nkform.report.drift_text import as_dict, by_object, moment, said
-from nkform.report.state_text import Finding
-from nkform.report.status_text import Applied, DeviceStatus, ProgramStatus
+from nkform.report.drift_text import as_dict, moment, said
+from nkform.results import DeviceStatus, Finding, LastApplied, ProgramStatus, Status
 
 PLAIN, COLOURED = Paint(False), Paint(True)
 WHEN = 1_700_000_000.0
@@ -39,7 +38,7 @@ ETH0 = DeviceStatus("eth0", "external", "", False, {"ingress": [SWAPPED]})
 
 
 def test_status_says_what_devices_and_programs_do() -> None:
-    text = status_text.render("w", [WEB, ETH0], Applied(WHEN, [(LOST, None)]), PLAIN)
+    text = status_text.render(Status("w", [WEB, ETH0], LastApplied(WHEN, [(LOST, None)])), PLAIN)
     assert text.splitlines() == [
         "node w: 2 devices",
         "  lxc-web (netkit, peer eth0 in web): up",
@@ -57,24 +56,24 @@ def test_status_says_what_devices_and_programs_do() -> None:
 
 
 def test_status_says_so_where_nothing_is_on_record() -> None:
-    text = status_text.render("w", [], None, PLAIN)
+    text = status_text.render(Status("w", [], None), PLAIN)
     assert text == (
         "node w: 0 devices\ndrift: not known, nothing is on record here; `nkform apply` puts it there\n"
     )  # fmt: skip
 
 
 def test_colour_adds_to_the_text_and_takes_nothing_from_it() -> None:
-    for applied in (None, Applied(WHEN, [(LOST, None)])):
-        coloured = status_text.render("w", [WEB, ETH0], applied, COLOURED)
+    for applied in (None, LastApplied(WHEN, [(LOST, None)])):
+        coloured = status_text.render(Status("w", [WEB, ETH0], applied), COLOURED)
         assert "\x1b[32mup\x1b[0m" in coloured
         assert "\x1b[31mdown\x1b[0m" in coloured
         for code in ("31", "32", "33", "0"):
             coloured = coloured.replace(f"\x1b[{code}m", "")
-        assert coloured == status_text.render("w", [WEB, ETH0], applied, PLAIN)
+        assert coloured == status_text.render(Status("w", [WEB, ETH0], applied), PLAIN)
 
 
 def test_status_as_data() -> None:
-    data = json.loads(status_text.render_json("w", [WEB, ETH0], Applied(WHEN, [(LOST, None)])))
+    data = json.loads(status_text.render_json(Status("w", [WEB, ETH0], LastApplied(WHEN, [(LOST, None)]))))
     assert (data["node"], data["applied"]) == ("w", "2023-11-14T22:13:20.000+00:00")
     web, eth0 = data["devices"]
     assert (web["name"], web["kind"], web["peer"], web["up"]) == ("lxc-web", "netkit", "eth0 in web", True)
@@ -86,7 +85,7 @@ def test_status_as_data() -> None:
     ]
     assert eth0["drift"] == []
     assert [each["name"] for each in data["drift"]] == ["lxc-db"]
-    data = json.loads(status_text.render_json("w", [], None))
+    data = json.loads(status_text.render_json(Status("w", [], None)))
     assert data == {"node": "w", "applied": None, "devices": [], "drift": []}
 
 

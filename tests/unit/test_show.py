@@ -19,7 +19,8 @@ from nkform.model import Address, Attached, Device, Endpoint, Explanation, Fille
 from nkform.observe.explanations import Known
 from nkform.plan.plan import build, meaning
 from nkform.problem import NkformError
-from nkform.report.spec_text import Told, as_spec, engines, render, several, unexplained, unwritable
+from nkform.report.spec_text import Told, as_spec, engines, several, unexplained, unwritable
+from nkform.report.spec_yaml import render
 from nkform.spec import loads
 from tests.specs import specs
 from tests.unit.test_plan_cases import Case, cases
