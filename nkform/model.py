@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
+from functools import lru_cache
 
 from nkform.dataclass import dataclass, field, replace
 
@@ -32,8 +33,7 @@ _NODE = re.compile(rf"[A-Za-z0-9_.-]{{1,{NODE_LENGTH}}}")
 
 
 def is_node_name(name: str) -> bool:
-    """Whether a node can be called so. Names become parts of paths: whoever reads one from elsewhere than a spec, which
-    is judged by it, asks here."""
+    """Whether a node can be called so. Names become parts of paths: whoever reads one from elsewhere asks here."""
     return name not in {".", ".."} and _NODE.fullmatch(name) is not None
 
 
@@ -42,11 +42,9 @@ def mark(node: str) -> str:
     return MARK_PREFIX + node
 
 
+@lru_cache(1024)
 def owner_of(alias: str | None) -> str | None:
-    """The node whose mark an interface alias carries, or None for a foreign object.
-
-    What follows the prefix and names no node is nobody's mark.
-    """
+    """The node whose mark an interface alias carries; None: it is nobody's mark, as where it names no node."""
     if not alias or not alias.startswith(MARK_PREFIX):
         return None
     node = alias[len(MARK_PREFIX) :]

@@ -8,9 +8,9 @@ from typing import Any
 
 from nkform.bpf.catalogue import kept
 from nkform.bpf.engines import AUTO
-from nkform.bpf.facts import IN_SPECS, Facts
+from nkform.bpf.facts import IN_SPECS, Facts, facts_of
 from nkform.bpf.loader import Loaded
-from nkform.bpf.programs import Programs, Source, changed, facts_of
+from nkform.bpf.programs import Programs, Source, changed
 from nkform.dataclass import replace
 from nkform.model import Device, Explanation, Program
 from nkform.problem import NkformError

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from nkform.bpf.judge import Judge
 from nkform.bpf.template import MANIFEST, Template, read
 from nkform.bpf.texts import BUILT_IN, LIBRARY
 from nkform.data import data_path
@@ -16,8 +17,11 @@ from nkform.problem import NkformError, Problem
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
 
 
-def catalogue(folders: Sequence[Path] = ()) -> Mapping[str, Template]:
+def catalogue(folders: Sequence[Path] = (), judge: Judge | None = None) -> Mapping[str, Template]:
     """Templates by name. Raises NkformError with everything that is wrong with any of them."""
+    if judge is None:
+        with Judge() as own:
+            return catalogue(folders, own)
     found: dict[str, Template] = {}
     problems: list[Problem] = []
     for base, builtin in ((data_path(BUILT_IN), True), *((folder, False) for folder in folders)):
@@ -34,7 +38,7 @@ def catalogue(folders: Sequence[Path] = ()) -> Mapping[str, Template]:
                 problems.append(fault)
                 continue
             try:
-                found[folder.name] = read(folder, builtin=builtin)
+                found[folder.name] = read(folder, builtin=builtin, judge=judge)
             except NkformError as error:
                 problems.extend(error.problems)
     if problems:

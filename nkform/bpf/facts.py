@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from nkform.dataclass import dataclass, field
+from nkform.model import Device
 
 HOOKS = ("primary", "peer", "ingress", "egress")
 """The spec's words. `peer` and `ingress` are packets that come from the workload or the wire, the others go there."""
@@ -66,3 +67,22 @@ IN_SPECS = frozenset({"mac", "peer_mac", "mtu", "addresses", "peer_addresses"})
 
 IDENTITY = frozenset({"ifindex", "peer_ifindex"})
 """Facts that the kernel chooses anew for each device: they do not enter a program's digest."""
+
+
+def facts_of(device: Device, hook: str) -> Facts:
+    """What the programs of a hook may know of a device that need not exist yet."""
+    peer = device.peer
+    mtu, mac = device.primary.attrs.get("mtu"), device.primary.attrs.get("mac")
+    peer_mac = peer.attrs.get("mac") if peer else None
+    mode = "l3" if device.framing == "ip" else "l2"
+    return Facts(
+        kind=device.kind,
+        mode=str(device.attrs.get("mode", "l2")) if device.kind == "netkit" else mode,
+        framing=device.framing,
+        hook=hook,
+        mac=None if mac is None else str(mac),
+        peer_mac=None if peer_mac is None else str(peer_mac),
+        mtu=mtu if isinstance(mtu, int) else None,
+        addresses=tuple(address.text for address in device.primary.addresses),
+        peer_addresses=tuple(address.text for address in peer.addresses) if peer else (),
+    )

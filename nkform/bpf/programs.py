@@ -11,7 +11,8 @@ from pathlib import Path
 
 from nkform.bpf.catalogue import catalogue, unknown
 from nkform.bpf.engines import AUTO, Engine, make, resolve
-from nkform.bpf.facts import IDENTITY, IN_SPECS, WORDS, Facts, is_wanting
+from nkform.bpf.facts import IDENTITY, IN_SPECS, WORDS, Facts, facts_of, is_wanting
+from nkform.bpf.judge import Judge
 from nkform.bpf.loader import Loaded, Loader
 from nkform.bpf.parameters import MAP, Canonical, FactDefault, shown
 from nkform.bpf.render import Rendered, Renderer, contents_of, digest, facts_used
@@ -53,7 +54,8 @@ class Programs:
                 "NK0736", "objects that were built elsewhere are clang's: bcc compiles in the process that loads"
             )
         self._engine: Engine | None = None
-        self._templates = catalogue(source.folders) if templates is None else templates
+        self._judge = Judge()
+        self._templates = catalogue(source.folders, self._judge) if templates is None else templates
         self._renderer = Renderer(self._templates.values())
         self._ready: dict[tuple[str, str, str, str], Rendered] = {}
         """What was rendered for a plan and is complete, by device, hook, name and digest. Loading takes it."""
@@ -68,6 +70,7 @@ class Programs:
         self._renderer.begin()
 
     def close(self) -> None:
+        self._judge.close()
         self._loader.close()
         self._renderer.close()
         if self._engine is not None:
@@ -96,10 +99,16 @@ class Programs:
     def check(self, devices: Mapping[str, Device]) -> list[Problem]:
         """What is wrong with the programs of chains, with paths into the spec."""
         problems: list[Problem] = []
+        sound: list[Program] = []
         for device in devices.values():
             for hook, chain in device.chains.items():
                 for program in chain.programs:
-                    problems += self._check_one(program, hook)
+                    wrong = self._check_one(program, hook)
+                    problems += wrong
+                    sound += [] if wrong else [program]
+        for program, problem in self._judge.programs(self._templates, sound):
+            problems.append(replace(problem, path=_place(program, problem.path or ())))
+        self._judge.close()
         return problems
 
     def _check_one(self, program: Program, hook: str) -> list[Problem]:
@@ -472,22 +481,3 @@ def _place(program: Program, path: SpecPath) -> SpecPath:
     """The place in the spec of a path below a program's parameters."""
     place = program.places.get(str(path[0])) if path else None
     return (*place, *path[1:]) if place else program.places.get("", ())
-
-
-def facts_of(device: Device, hook: str) -> Facts:
-    """What the programs of a hook may know of a device that need not exist yet."""
-    peer = device.peer
-    mtu, mac = device.primary.attrs.get("mtu"), device.primary.attrs.get("mac")
-    peer_mac = peer.attrs.get("mac") if peer else None
-    mode = "l3" if device.framing == "ip" else "l2"
-    return Facts(
-        kind=device.kind,
-        mode=str(device.attrs.get("mode", "l2")) if device.kind == "netkit" else mode,
-        framing=device.framing,
-        hook=hook,
-        mac=None if mac is None else str(mac),
-        peer_mac=None if peer_mac is None else str(peer_mac),
-        mtu=mtu if isinstance(mtu, int) else None,
-        addresses=tuple(address.text for address in device.primary.addresses),
-        peer_addresses=tuple(address.text for address in peer.addresses) if peer else (),
-    )

@@ -12,6 +12,7 @@ from typing import Any
 
 from nkform.bpf import parameters as kinds
 from nkform.bpf.facts import Facts
+from nkform.bpf.judge import Judge, Schemas, schemas
 from nkform.bpf.parameters import Canonical, Checked, FactDefault, Kind, Parameter, check_all, checked
 from nkform.bpf.texts import folder_texts, read_text
 from nkform.bpf.values import families
@@ -26,6 +27,9 @@ TESTS = "tests.yaml"
 SCHEMA = "schemas/template.v1.json"
 
 LICENSE = "Dual BSD/GPL"
+
+MOST_FAULTS = 50
+"""Violations of the manifest's schema that are told."""
 
 RESERVED = frozenset({
     "mode", "kind", "hook", "framing", "facts", "program", "map", "lookup", "update", "delete", "value", "each",
@@ -79,11 +83,18 @@ class Template:
     license: str = LICENSE
     description: str = ""
     builtin: bool = False
+    schemas: Schemas = field(default_factory=dict, repr=False)
+    """What parameters must obey beside being of their kinds."""
 
     @property
     def path(self) -> Path:
         """The file with the program's text."""
         return self.folder / PROGRAM
+
+    @property
+    def manifest(self) -> Path:
+        """The file that says what it is for."""
+        return self.folder / MANIFEST
 
     @property
     def source(self) -> str:
@@ -102,7 +113,10 @@ class Template:
 
 
 def check(template: Template, given: Mapping[str, object]) -> Checked:
-    """Parameters in their one form, and what is wrong with them; paths begin at the parameters."""
+    """Parameters in their one form, and what is wrong with them; paths begin at the parameters.
+
+    What the manifest asks for beside their kinds (`schemas`) is another's to judge (judge.py).
+    """
     return check_all(template.parameters, given, f"the template {template.name}")
 
 
@@ -134,8 +148,11 @@ def misplaced(template: Template, hook: str) -> Problem | None:
 # --- reading ----------------------------------------------------------------------------
 
 
-def read(folder: Path, *, builtin: bool = False) -> Template:
-    """Reads a template. Raises NkformError with all that is wrong with its manifest."""
+def read(folder: Path, *, builtin: bool = False, judge: Judge | None = None) -> Template:
+    """Reads a template. Raises NkformError with all that is wrong with its manifest.
+
+    Without a judge, what it says more of parameters than their kinds is taken to be right, as it was when it was used.
+    """
     from nkform.document import source as files
     from nkform.document import yaml_events
     from nkform.document.explain import explain
@@ -151,15 +168,18 @@ def read(folder: Path, *, builtin: bool = False) -> Template:
     found: list[Any] = []
     _schema_check()(parsed.data, None, found)
     if found:
-        raise NkformError(*(explain(violation, source) for violation in found))
+        more = [Problem("NK0131", f"and {len(found) - MOST_FAULTS} more problems")] * (len(found) > MOST_FAULTS)
+        raise NkformError(*(explain(violation, source) for violation in found[:MOST_FAULTS]), *more)
     data: dict[str, Any] = parsed.data  # type: ignore[assignment]
     reading = _Reading()
     parameters = {name: reading.parameter(name, raw) for name, raw in (data.get("parameters") or {}).items()}
     for place, need in enumerate(data.get("needs") or ()):
         reading.need(place, need)
     said = tuple(reading.verdict(place, raw, parameters) for place, raw in enumerate(data.get("verdicts") or ()))
-    if reading.problems:
-        raise NkformError(*(_placed(problem, source) for problem in reading.problems))
+    rules = schemas(data.get("parameters") or {})
+    problems = reading.problems + (judge.faults(folder / MANIFEST, rules) if judge else [])
+    if problems:
+        raise NkformError(*(_placed(problem, source) for problem in problems))
     return Template(
         name=folder.name,
         folder=folder,
@@ -178,6 +198,7 @@ def read(folder: Path, *, builtin: bool = False) -> Template:
         },
         texts=texts,
         builtin=builtin,
+        schemas=rules,
     )
 
 
@@ -294,7 +315,9 @@ class _Reading:
             case "boolean":
                 return Kind("boolean")
         if "enum" in raw:
-            return Kind("enumeration", words=tuple(raw["enum"]))
+            if not all(isinstance(word, str) for word in raw["enum"]):
+                self.fault(name, "enum", "is text, and its words are not", "write `type: integer`, or words")
+            return Kind("enumeration", words=tuple(map(str, raw["enum"])))
         if "format" not in raw:
             self.fault(
                 name, "type", "is any text, which nothing in a program can be", "give it a `format` or an `enum`"

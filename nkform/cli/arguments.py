@@ -93,7 +93,9 @@ def _parser(only: str | None = None) -> Parser:
 
 def _from_specs(command: Command) -> None:
     """Commands that take specs and look at the node, or change it."""
-    command("validate", "check a spec against schema and meaning, without a kernel", "validate", _specs("+"), _json)
+    command(
+        "validate", "check a spec against schema and meaning, without a kernel", "validate", _specs("+"), _json, _twice
+    )
     planning = (_specs("+"), _part, _compiling, _prebuilt)
     command(
         "plan", "show how the node differs from the spec", "plan",
@@ -161,6 +163,13 @@ def _specs(number: str) -> Option:
 
 def _json(sub: Parser) -> None:
     sub.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _twice(sub: Parser) -> None:
+    text = (
+        "let a second judge, the package jsonschema, check the form of the spec too; where it differs, nkform is wrong"
+    )
+    sub.add_argument("--strict", action="store_true", help=text)
 
 
 def _short(sub: Parser) -> None:

@@ -86,7 +86,9 @@ def read_spec(options: argparse.Namespace) -> Spec:
         variables[name] = value
     terminal = Terminal(no_color=options.no_color)
     with timed(terminal, "load"):
-        spec = load(options.spec, variables=variables, var_files=options.var_file)
+        spec = load(
+            options.spec, variables=variables, var_files=options.var_file, twice=getattr(options, "strict", False)
+        )
     terminal.warn(spec.warnings)
     return spec
 

@@ -35,6 +35,8 @@ def templates(options: argparse.Namespace) -> int:
 
 
 def _manual(template: Template) -> Iterator[str]:
+    from nkform.bpf.judge import rules
+
     yield f"{template.name}: {template.purpose}"
     if template.description:
         yield f"\n{template.description}"
@@ -44,6 +46,8 @@ def _manual(template: Template) -> Iterator[str]:
         many = f", at most {parameter.most}" if parameter.most is not None and not parameter.map else ""
         yield f"\n{name} ({parameter.kind.name}{many}; {parameter.role})"
         yield f"    {parameter.description}"
+        if name in template.schemas:
+            yield f"    rules: {rules(template.schemas[name])}"
         if parameter.default is not None:
             yield f"    default: {_said(parameter.default)}"
 

@@ -11,8 +11,9 @@ from nkform.cli.common import session
 
 def run(options: argparse.Namespace) -> int:
     from nkform.bpf.engines import AUTO, resolve
-    from nkform.report.spec_text import as_spec, out_of_reach, render, several, unexplained, unwritable
+    from nkform.report.spec_text import as_spec, out_of_reach, several, unexplained, unwritable
     from nkform.report.spec_text import engines as engines_of
+    from nkform.report.spec_yaml import render
 
     with session(options) as nkform:
         observed = nkform.observe(options.node)

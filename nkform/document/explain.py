@@ -13,7 +13,7 @@ from nkform.document.source import Source
 from nkform.document.yaml_events import Place
 from nkform.problem import Path, Problem
 
-_NOUNS = {
+NOUNS = {
     "string": "text",
     "integer": "a whole number",
     "number": "a number",
@@ -74,7 +74,7 @@ Sentence = tuple[str, str, str]
 def _type(violation: Violation, path: Path, place: Place | None) -> Sentence:
     wanted = violation.schema["type"]
     wanted = [w for w in ([wanted] if isinstance(wanted, str) else wanted) if w != "null"]
-    nouns = " or ".join(_NOUNS[w] for w in wanted)
+    nouns = " or ".join(NOUNS[w] for w in wanted)
     message = f"{name_of(path)} must be {nouns}, not {describe(violation.value)}"
     return "NK0203", message, _type_hint(violation, wanted[0], path, place)
 

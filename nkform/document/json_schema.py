@@ -2,7 +2,8 @@
 
 The schema is the truth; this compiles it to closures, in a millisecond, and checks a spec of a thousand devices in
 twenty. It takes the keywords on which draft-07 and 2020-12 agree and refuses to compile any other, so that none is ever
-silently ignored. That it judges like the `jsonschema` package is held by the tests. Pure.
+silently ignored. That it judges like the `jsonschema` package is held by the tests, and by `nkform validate --strict`.
+Schemas of others, which may say anything, go through `knows` first, and to second_judge.py if it says no. Pure.
 """
 
 from __future__ import annotations
@@ -58,6 +59,18 @@ _TYPES: dict[str, tuple[type, ...]] = {
 def compile_schema(schema: Schema) -> Check:
     """A function that adds the violations of a value to a list. Raises ValueError for an unknown keyword."""
     return _Compiler(schema).compile(schema)
+
+
+def knows(schema: object) -> bool:
+    """Whether a stranger's schema is valid and made of nothing but what is judged here as JSON Schema 2020-12 says.
+
+    A reference is not: those here stand alone and lead to definitions of the root.
+    """
+    if not isinstance(schema, dict) or "$ref" in schema or {"enum", "const"} <= schema.keys():
+        return False
+    if ("if" in schema) != ("then" in schema):
+        return False
+    return all(keyword in _FORMS and _FORMS[keyword](part) for keyword, part in schema.items())
 
 
 class _Compiler:
@@ -254,3 +267,65 @@ _KEYWORDS: dict[str, _Maker] = {
     "then": _if,
 }
 """Each keyword's maker, `type` first. Keywords with the same maker are checked together."""
+
+
+# --- what `knows` knows -----------------------------------------------------------------
+
+
+def _is_size(part: object) -> bool:
+    return type(part) is int and part >= 0
+
+
+def _is_bound(part: object) -> bool:
+    return type(part) is int or (type(part) is float and abs(part) < float("inf"))
+
+
+def _is_plain(part: object) -> bool:
+    """A value that is equal to the same ones here and there: a list could hold `1` beside `true`."""
+    return part is None or isinstance(part, str | bool) or _is_bound(part)
+
+
+def _is_type(part: object) -> bool:
+    names = part if isinstance(part, list) else [part]
+    return bool(names) and all(isinstance(n, str) and n in _TYPES for n in names) and len(set(names)) == len(names)
+
+
+def _are_keys(part: object) -> bool:
+    return isinstance(part, list) and all(isinstance(key, str) for key in part) and len(set(part)) == len(part)
+
+
+def _is_text(part: object) -> bool:
+    return isinstance(part, str)
+
+
+def _are_known(part: object) -> bool:
+    return isinstance(part, dict) and all(map(knows, part.values()))
+
+
+_FORMS: dict[str, Callable[[object], bool]] = {
+    "type": _is_type,
+    "enum": lambda part: isinstance(part, list) and all(map(_is_plain, part)),
+    "const": _is_plain,
+    "properties": _are_known,
+    "additionalProperties": lambda part: isinstance(part, bool) or knows(part),
+    "propertyNames": knows,
+    "required": _are_keys,
+    "items": knows,
+    "minimum": _is_bound,
+    "maximum": _is_bound,
+    "minLength": _is_size,
+    "maxLength": _is_size,
+    "minItems": _is_size,
+    "maxItems": _is_size,
+    "minProperties": _is_size,
+    "maxProperties": _is_size,
+    "pattern": _is_text,
+    "if": knows,
+    "then": knows,
+    "$comment": _is_text,
+    "title": _is_text,
+    "description": _is_text,
+    "examples": lambda part: isinstance(part, list),
+    "default": lambda _: True,
+}
+"""For keywords that are judged here, and annotations, whether a value is one that is valid and judged here."""

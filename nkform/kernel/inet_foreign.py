@@ -63,6 +63,8 @@ from nkform.model import Route, RouteKey
 
 IPV6_HOST = 128
 """The prefix length of a single IPv6 address."""
+FEW = 2
+"""Links that are asked for one by one."""
 
 
 def dump_foreign_addresses(socket: Socket, index: int = 0) -> Iterator[tuple[int, bytes]]:
@@ -103,15 +105,17 @@ def address_protocol(number: int) -> str:
 
 
 def of_links(
-    dump: Callable[..., Iterator[tuple[int, T]]], socket: Socket, indexes: Iterable[int]
+    dump: Callable[..., Iterator[tuple[int, T]]], socket: Socket, indexes: Collection[int]
 ) -> list[tuple[int, T]]:
     """A dump of addresses, of some links at least. Raises KernelError.
 
     Links that came up a moment ago are still being given addresses by the kernel, which interrupts a dump of all of
-    them again and again. That of one link fits into one message, and nothing can come between.
+    them again and again. That of one link fits into one message, and nothing can come between. A few are asked for link
+    by link at once: in a workload's namespace there are the addresses of `lo` beside them.
     """
     try:
-        return list(dump(socket))
+        if len(indexes) > FEW:
+            return list(dump(socket))
     except KernelError as error:
         if error.errno != errno.EINTR:
             raise

@@ -6,6 +6,7 @@ Layouts: include/uapi/linux/if_link.h.
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 
 from nkform.attributes import ATTRIBUTES, ONE_QUEUE, Attribute, Ifla, NetkitData
 from nkform.dataclass import replace
@@ -30,6 +31,9 @@ from nkform.kernel.links import (
 )
 from nkform.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, Request, attribute, nested, text, u32
 from nkform.model import Attrs, Device, Value, mark
+
+ALIKE = 256
+"""Sets of attributes that are remembered: the ends of a node's pairs have few that differ."""
 
 
 def _encode(attr: Attribute, value: Value) -> bytes:
@@ -60,8 +64,18 @@ def _encode_data(device: Attrs, own: Attrs, peer: Attrs) -> list[bytes]:
     return data
 
 
+_ORDER = {attr.name: place for place, attr in enumerate(ATTRIBUTES)}
+
+
 def _own_attributes(values: Attrs) -> bytes:
-    return b"".join(_encode(attr, values[attr.name]) for attr in ATTRIBUTES if attr.name in values)
+    return _encoded(tuple(values.items()))
+
+
+@lru_cache(ALIKE)
+def _encoded(values: tuple[tuple[str, Value], ...]) -> bytes:
+    """The attributes of an end, in the order of the table."""
+    known = sorted((_ORDER[name], value) for name, value in values if name in _ORDER)
+    return b"".join(_encode(ATTRIBUTES[place], value) for place, value in known)
 
 
 def create(device: Device, peer_namespace: int | None, group: int = 0) -> Request:

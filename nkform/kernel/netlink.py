@@ -131,7 +131,9 @@ class Socket:
         self._socket.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
         self._socket.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)
         self._socket.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
+        self._cookie = 0
         self._sequence = 0
+        self._interrupted = False
         self._roomy = False
 
     def close(self) -> None:
@@ -145,7 +147,9 @@ class Socket:
 
     def cookie(self) -> int:
         """The number of the socket's namespace, which no other one of this boot ever gets (SO_NETNS_COOKIE)."""
-        return cookie_of(self._socket)
+        if not self._cookie:
+            self._cookie = cookie_of(self._socket)
+        return self._cookie
 
     def dump(self, request: Request) -> Iterator[Message]:
         """All objects that a dump request finds, as they come.
@@ -153,42 +157,50 @@ class Socket:
         A dump that the kernel marks as interrupted (something changed under it) is incomplete and raises
         KernelError with EINTR: try again.
         """
-        for messages in self._datagrams(request):
+        self._ask_for(request)
+        more = True
+        while more:
+            messages: list[Message] = []
+            more = self._receive(request, messages)
             yield from messages
 
     def fetch(self, request: Request) -> list[Message]:
         """The same, all fetched before any of it is looked at: changes have less time to come. It takes the memory."""
-        return [message for messages in self._datagrams(request) for message in messages]
+        self._ask_for(request)
+        messages: list[Message] = []
+        while self._receive(request, messages):
+            pass
+        return messages
 
-    def _datagrams(self, request: Request) -> Iterator[list[Message]]:
-        """The messages of each datagram of a dump."""
+    def _ask_for(self, request: Request) -> None:
         self._sequence += 1
+        self._interrupted = False
         size, flags = HEADER.size + len(request.body), NLM_F_REQUEST | NLM_F_DUMP | request.flags
         self._socket.send(HEADER.pack(size, request.kind, flags, self._sequence, 0) + request.body)
-        interrupted = 0
-        unpack, head = HEADER.unpack_from, HEADER.size
-        while True:
-            received = self._socket.recv(RECEIVE_BYTES)
-            messages: list[Message] = []
-            place, last = 0, len(received) - head
-            while place <= last:
-                length, kind, flags, sequence, _ = unpack(received, place)
-                start, end = place + head, place + length
-                place += (length + 3) & ~3
-                if sequence != self._sequence:
-                    continue
-                interrupted |= flags & NLM_F_DUMP_INTR
-                if kind == NLMSG_DONE:
-                    code = ERROR.unpack_from(received, start)[0] if end - start >= 4 else 0
-                    if interrupted or code < 0:
-                        raise KernelError(errno.EINTR if interrupted else -code, request.asked)
-                    yield messages
-                    return
-                if kind == NLMSG_ERROR:
-                    code, extack = _error(received, flags, start, end)
-                    raise KernelError(-code, request.asked, extack)
-                messages.append(Message(kind, received, start, end))
-            yield messages
+
+    def _receive(self, request: Request, messages: list[Message]) -> bool:
+        """Adds the messages of the next datagram of a dump; returns whether there are more datagrams."""
+        unpack, head, current, made = HEADER.unpack_from, HEADER.size, self._sequence, tuple.__new__
+        received = self._socket.recv(RECEIVE_BYTES)
+        place, last = 0, len(received) - head
+        while place <= last:
+            length, kind, flags, sequence, _ = unpack(received, place)
+            start, end = place + head, place + length
+            place += (length + 3) & ~3
+            if sequence != current:
+                continue
+            if flags & NLM_F_DUMP_INTR:
+                self._interrupted = True
+            if kind == NLMSG_DONE:
+                code = ERROR.unpack_from(received, start)[0] if end - start >= 4 else 0
+                if self._interrupted or code < 0:
+                    raise KernelError(errno.EINTR if self._interrupted else -code, request.asked)
+                return False
+            if kind == NLMSG_ERROR:
+                code, extack = _error(received, flags, start, end)
+                raise KernelError(-code, request.asked, extack)
+            messages.append(made(Message, (kind, received, start, end)))  # its own constructor calls Python once more
+        return True
 
     def get(self, request: Request) -> Message:
         """The one message that answers a request."""
@@ -282,11 +294,16 @@ def _chunks(requests: Sequence[Request]) -> Iterator[Sequence[Request]]:
         yield requests[start:]
 
 
-def whole(dump: Callable[[Socket], Iterator[T]], socket: Socket) -> list[T]:
+def whole(dump: Callable[[Socket], Iterable[T]], socket: Socket) -> list[T]:
     """A dump that nothing changed under, waited for. Raises KernelError (EINTR) when the kernel never sits still."""
+    return settled(lambda socket: list(dump(socket)), socket)
+
+
+def settled(read: Callable[[Socket], T], socket: Socket) -> T:
+    """What is read from dumps that nothing changed under, waited for. Raises KernelError (EINTR) as `whole` does."""
     for pause in (*PAUSES, None):
         try:
-            return list(dump(socket))
+            return read(socket)
         except KernelError as error:
             if error.errno != errno.EINTR or pause is None:
                 raise

@@ -128,18 +128,22 @@ class Namespaces:
         if key == ROOT:
             yield self._root
             return
-        try:
-            if key.startswith("path:") and (words := kind(os.stat(self.path(key)).st_mode)):
-                raise KernelError(errno.EINVAL, f"open namespace {key}", f"it is {words}")
-            fd = os.open(self.path(key), _READ)
-        except KernelError:
-            raise
-        except OSError as error:
-            raise KernelError(error.errno or errno.EIO, f"open namespace {key}") from error
+        fd = self.descriptor(key)
         try:
             yield fd
         finally:
             os.close(fd)
+
+    def descriptor(self, key: str) -> int:
+        """The same to be closed by the caller, of a key that is not ROOT."""
+        try:
+            if key.startswith("path:") and (words := kind(os.stat(self.path(key)).st_mode)):
+                raise KernelError(errno.EINVAL, f"open namespace {key}", f"it is {words}")
+            return os.open(self.path(key), _READ)
+        except KernelError:
+            raise
+        except OSError as error:
+            raise KernelError(error.errno or errno.EIO, f"open namespace {key}") from error
 
     def is_root(self, fd: int) -> bool:
         return self._identify(fd) == self._identity

@@ -23,9 +23,18 @@ def note(leaning: Leaning, key: str, known: Mapping[int, Link], below: Callable[
     `below` tells the key of a namespace by the id that it has there, None where that is not known.
     """
     for link in known.values():
-        if not link.link or link.kind in PAIRS or (link.nsid is None and link.link == link.index):
+        if not _leans(link):
             continue
         lower = key if link.nsid is None else below(link.nsid)
         if lower is not None:
             text = f"{link.kind or 'device'} {link.name}" + (f" in {key}" if key != ROOT else "")
             leaning.setdefault((lower, link.link), []).append(text)
+
+
+def any_leans(known: Mapping[int, Link]) -> bool:
+    """Whether `note` would find anything: in nearly all namespaces nothing leans on anything."""
+    return any(map(_leans, known.values()))
+
+
+def _leans(link: Link) -> bool:
+    return bool(link.link) and link.kind not in PAIRS and (link.nsid is not None or link.link != link.index)

@@ -18,6 +18,7 @@ PREFIX = "nsid:"
 
 def by_processes(namespaces: Namespaces, live: Node) -> Node:
     """The live node; peers whose namespace is known by its id alone are looked at by a process there, if there is one.
+    With sysctls that no spec names.
 
     Raises KernelError.
     """
@@ -26,7 +27,9 @@ def by_processes(namespaces: Namespaces, live: Node) -> Node:
         return live
     keys = {f"{PREFIX}{nsid}": key for key, nsid in reversed(identify(namespaces, processes()).items())}
     found = {name: moved for name, device in lost.items() if (moved := _reached(device, keys)) is not None}
-    return observe(namespaces, live.name, live.with_devices({**live.devices, **found})) if found else live
+    if not found:
+        return live
+    return observe(namespaces, live.name, live.with_devices({**live.devices, **found}), all_sysctls=True)
 
 
 def is_nameless(device: Device) -> bool:

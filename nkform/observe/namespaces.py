@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -100,9 +101,12 @@ def visit(namespaces: Namespaces, keys: Iterable[str], look: Callable[[str, bool
             if ":" in key:  # /proc/self, or our own process, leads to where the thread is
                 enter(home, ROOT)
             try:
-                with namespaces.open(key) as fd:
+                fd = namespaces.descriptor(key)
+                try:
                     is_root = namespaces.is_root(fd)
                     enter(fd, key)
+                finally:
+                    os.close(fd)
             except KernelError as error:
                 if error.errno in NOT_ALLOWED:
                     barred.add(key)

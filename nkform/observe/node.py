@@ -34,8 +34,8 @@ from nkform.model import (
     mark,
     owner_of,
 )
-from nkform.observe import owned
-from nkform.observe.leaning import PAIRS, Leaning, note
+from nkform.observe import owned, sysctls
+from nkform.observe.leaning import PAIRS, Leaning, any_leans, note
 from nkform.observe.namespaces import Contents, read, visit
 from nkform.observe.taken import Place, Slot
 
@@ -44,7 +44,6 @@ ETH_MAX_MTU = 0xFFFF
 TORN = (0.01, 0.02, 0.04)
 """Seconds between one look and the next while a pair lacks an end: it went between two of the dumps of one look."""
 _DEVICE_WIDE = frozenset(a.name for a in ATTRIBUTES if a.place == "device")
-
 
 Wanted = Mapping[str, Mapping[str, Mapping[str, str]]]
 """The sysctls that a spec names, by namespace key and interface."""
@@ -75,53 +74,66 @@ class Begun:
     names: frozenset[str]
 
 
-def observe(namespaces: Namespaces, node: str, desired: Node | None = None, begun: Begun | None = None) -> Node:
-    """The live state of a node, as far as it is ours, `begun` or declared. Raises KernelError."""
-    return _observe(namespaces, node, desired, begun)
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """What is to be looked at. `owners` gets all whose mark is on a device or a namespace here. `all_sysctls`: also
+    those that no spec names."""
+
+    node: str
+    desired: Node | None = None
+    begun: Begun | None = None
+    owners: set[str | None] | None = None
+    all_sysctls: bool = False
 
 
-def observe_only(namespaces: Namespaces, likely: str) -> Node | None:
+def observe(
+    namespaces: Namespaces,
+    node: str,
+    desired: Node | None = None,
+    begun: Begun | None = None,
+    *,
+    all_sysctls: bool = False,
+) -> Node:
+    """The live state of a node, as far as it is ours, `begun` or declared. Raises KernelError.
+
+    `all_sysctls`: also those sysctls of its ends that no spec names, where they are not at their default.
+    """
+    return _observe(namespaces, _Wish(node, desired, begun, None, all_sysctls))
+
+
+def observe_only(namespaces: Namespaces, likely: str, *, all_sysctls: bool = False) -> Node | None:
     """The live state of a node, if it is the only one that has marks here, and has some. Raises KernelError.
 
     It takes one look, where to ask for the names of all nodes first (`nodes`) takes two.
     """
     owners = set[str | None]()
-    live = _observe(namespaces, likely, None, None, owners)
+    live = _observe(namespaces, _Wish(likely, owners=owners, all_sysctls=all_sysctls))
     return live if owners - {None} == {likely} else None
 
 
-def _observe(
-    namespaces: Namespaces, node: str, desired: Node | None, begun: Begun | None, owners: set[str | None] | None = None
-) -> Node:
-    """`owners` gets all whose mark is on a device or a namespace here.
-
-    Where the spec names the namespace that we run in, we look again, for what it says of that one.
-    """
-    live = _whole(namespaces, node, desired, begun, owners)
-    if desired is None or not live.home:
-        return live
-    return replace(_whole(namespaces, node, desired.at_home(live.home), begun, owners), home=live.home)
+def _observe(namespaces: Namespaces, wish: _Wish) -> Node:
+    """Where the spec names the namespace that we run in, we look again, for what it says of that one."""
+    live = _whole(namespaces, wish)
+    if wish.desired and live.home:
+        return replace(_whole(namespaces, replace(wish, desired=wish.desired.at_home(live.home))), home=live.home)
+    return live
 
 
-def _whole(
-    namespaces: Namespaces, node: str, desired: Node | None, begun: Begun | None, owners: set[str | None] | None
-) -> Node:
+def _whole(namespaces: Namespaces, wish: _Wish) -> Node:
     """One look in which no pair lacks an end, or the last of several."""
     for pause in TORN:
-        live = _look(namespaces, node, desired, begun, owners)
+        live = _look(namespaces, wish)
         if all(device.peer for device in live.devices.values() if device.kind in PAIRS):
             return live
         time.sleep(pause)
-    return _look(namespaces, node, desired, begun, owners)
+    return _look(namespaces, wish)
 
 
-def _look(
-    namespaces: Namespaces, node: str, desired: Node | None, begun: Begun | None, owners: set[str | None] | None
-) -> Node:
+def _look(namespaces: Namespaces, wish: _Wish) -> Node:
     """The live state, out of one dump after the other."""
+    node, desired, begun, owners = wish.node, wish.desired, wish.begun, wish.owners
     declared = desired.devices if desired else {}
-    wanted = _sysctls(declared.values())
-    world, values = _read(namespaces, node, desired, wanted)
+    world, values = _read(namespaces, wish)
     root = world.contents[ROOT]
     if owners is not None:
         owners.update(owner_of(link.alias) for link in root.links.values())
@@ -131,7 +143,7 @@ def _look(
         owner = owner_of(link.alias)
         if link.name in declared or (owner == node and link.kind in PAIRS):
             device = _device(world, link, declared.get(link.name), node)
-            devices[link.name] = _with_sysctls(device, values)
+            devices[link.name] = sysctls.with_sysctls(device, values)
     devices, astray = _with_hooks(devices, root, node, declared)
     covered = any(device.chains for device in declared.values()) and bpffs.is_covered()
     if covered:
@@ -228,16 +240,14 @@ def _sysctls(devices: Iterable[Device]) -> Wanted:
     return wanted
 
 
-def _read(
-    namespaces: Namespaces,
-    node: str,
-    desired: Node | None,
-    wanted: Wanted,
-) -> tuple[_World, dict[tuple[str, str], Mapping[str, str]]]:
+def _read(namespaces: Namespaces, wish: _Wish) -> tuple[_World, dict[tuple[str, str], Mapping[str, str]]]:
     """Reads every namespace that matters, and the sysctls that are asked for there. Each is entered once."""
+    node, desired = wish.node, wish.desired
     decoder = links.Decoder()
     named = _named(desired)
     declared = desired.devices if desired else {}
+    wanted = _sysctls(declared.values())
+    changed: dict[tuple[str, str], Mapping[str, str]] = {}
 
     def is_ours(link: links.Link) -> bool:
         return owner_of(link.alias) == node or link.name in declared
@@ -246,11 +256,12 @@ def _read(
     recorded = {each: owned.read(each) for each in rundir.nodes()}
     owners = {cookie: each for each, cookies in recorded.items() for cookie in cookies.values()}
 
-    def ours(known: Mapping[int, links.Link], _: Socket) -> tuple[set[int], list[Place]]:
+    def ours(known: Mapping[int, links.Link], socket: Socket) -> tuple[set[int], list[Place]]:
         """Our devices and declared ones, and their peers where those are in the root namespace."""
         some = [link for link in known.values() if is_ours(link)]
         here = {(link.name, 0): link.index for link in some}
         here |= {(link.name, 1): link.link for link in some if link.nsid is None}
+        changed.update(sysctls.changed(ROOT, known, socket) if wish.all_sysctls else ())
         return set(here.values()), _places(ends.get(ROOT, ()), here)
 
     root = read(decoder, ours)
@@ -271,10 +282,12 @@ def _read(
         def matters(known: Mapping[int, links.Link], socket: Socket) -> tuple[Collection[int], list[Place]]:
             """The other ends of the root namespace's pairs: nothing else in a namespace can be ours."""
             primaries.extend(_primaries(root, known, namespaces, socket))
-            home = cache(partial(namespaces.home_id, socket))
-            note(leaning, key, known, lambda nsid: ROOT if nsid == home() else None)
+            if any_leans(known):
+                home = cache(partial(namespaces.home_id, socket))
+                note(leaning, key, known, lambda nsid: ROOT if nsid == home() else None)
             here = {(primary.name, 1): primary.link for primary in primaries}
             relevant = key in named or owners.get(socket.cookie()) == node or any(map(is_ours, primaries))
+            changed.update(sysctls.changed(key, known, socket) if wish.all_sysctls and relevant else ())
             return here.values() if relevant else (), _places(ends.get(key, ()), here)
 
         try:
@@ -289,7 +302,7 @@ def _read(
     barred = visit(namespaces, dict.fromkeys((*namespaces.names(), *sorted(named))), look)
     note(leaning, ROOT, root.links, lambda nsid: keys.get(nsid, [None])[0])
     keyed = {nsid: tuple(some) for nsid, some in keys.items()}
-    return _World(contents, keyed, owners, recorded.get(node, {}), leaning, barred), values
+    return _World(contents, keyed, owners, recorded.get(node, {}), leaning, barred), values | changed
 
 
 def _ends(devices: Iterable[Device]) -> dict[str, list[tuple[Slot, Endpoint]]]:
@@ -438,16 +451,6 @@ def _remote(link: links.Link) -> Endpoint | None:
     other = links.decode(answers[0][0])
     values = {**other.values, **link.peer}
     return Endpoint(other.name, f"nsid:{link.nsid}", values, mtu_limit=_mtu_limit(other))
-
-
-def _with_sysctls(device: Device, values: Mapping[tuple[str, str], Mapping[str, str]]) -> Device:
-    def known(end: Endpoint) -> Endpoint:
-        found = values.get((end.namespace, end.name))
-        return replace(end, sysctl=found) if found else end
-
-    if not values:
-        return device
-    return replace(device, primary=known(device.primary), peer=known(device.peer) if device.peer else None)
 
 
 def _namespaces(world: _World, node: str, desired: Node | None, devices: Iterable[Device]) -> dict[str, Namespace]:

@@ -366,7 +366,7 @@ def _attach(
             backend: Backend = "tc" if legacy and chain.programs else "link"
             heir = heir_of.get(hook)
             closed = live is not None and (chains.drops_when_empty(device, hook) or chains.drops_when_empty(live, hook))
-            revision = found.revision if live else None
+            revision = found.revision if live and hook in live.hooks else None  # else nobody has looked
             phases.attach.append(
                 chain_steps.change(
                     device, hook, found, chain, backend=backend, revision=revision, heir_of=heir, closed=closed

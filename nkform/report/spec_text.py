@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -14,8 +13,6 @@ Told = Callable[[str, str, Attached], Explanation | None]
 """What a program at a device and a hook was made of."""
 
 GENERATED = "default"
-
-_NUMBER = re.compile(r"([-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|0o[0-7]+|0x[0-9a-fA-F]+)$")
 
 
 def unexplained(node: Node, told: Told) -> list[Problem]:
@@ -189,20 +186,6 @@ def _entries(entry: Attached) -> dict[str, list[Any]]:
     return {name: [item for each in some for item in each.entries] for name, some in entry.contents.items()}
 
 
-def render(spec: Mapping[str, Any]) -> str:
-    """The data of a spec as YAML."""
-    import yaml
-
-    class Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
-        def ignore_aliases(self, _: object) -> bool:
-            return True
-
-    # YAML 1.2 takes some texts for numbers that PyYAML would not quote: 1e5, 0o17 (yaml.org/spec/1.2.2, 10.3.2).
-    Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+.0123456789"))
-    text: str = yaml.dump(spec, Dumper=Dumper, sort_keys=False, default_flow_style=None, width=110)
-    return text
-
-
 def _device(device: Device) -> dict[str, Any]:
     if device.kind == "external":
         return {"kind": "external"}
@@ -223,7 +206,6 @@ def _device(device: Device) -> dict[str, Any]:
             **_namespace(peer.namespace),
             **_attrs(values, ("end",), device.kind),
             **_not_inherited(device.primary.attrs, peer.attrs, device.kind),
-            **_differing_up(device.primary, peer),
             **_rest(peer),
         }
     return found
@@ -248,12 +230,6 @@ def _not_inherited(primary: Attrs, peer: Attrs, kind: str) -> dict[str, Any]:
         and attr.name in peer
         and primary.get(attr.name, attr.usual) not in (attr.default, attr.usual, peer[attr.name])
     }
-
-
-def _differing_up(primary: Endpoint, peer: Endpoint) -> dict[str, Any]:
-    """A peer that is up while the primary is not must say so, or it would inherit."""
-    up = peer.attrs.get("up")
-    return {"up": up} if up is not None and up != primary.attrs.get("up") else {}
 
 
 def _attrs(values: Attrs, places: tuple[str, ...], kind: str) -> dict[str, Any]:

@@ -63,19 +63,22 @@ def known(namespaces: Namespaces, name: str) -> str:
 
 
 def observed(namespaces: Namespaces, name: str | None) -> Node:
-    """The live state of the node that is meant: the one named, or the only one. Raises NkformError, KernelError."""
+    """The live state of the node that is meant, the one named or the only one, with sysctls that no spec names, too.
+
+    Raises NkformError, KernelError.
+    """
     from nkform.kernel import rundir
     from nkform.observe import record
     from nkform.observe.node import observe, observe_only
 
     on_record = rundir.nodes() if name is None else []
-    live = observe_only(namespaces, on_record[0]) if len(on_record) == 1 else None
+    live = observe_only(namespaces, on_record[0], all_sysctls=True) if len(on_record) == 1 else None
     if live is None:
-        live = observe(namespaces, only(namespaces, name))
+        live = observe(namespaces, only(namespaces, name), all_sysctls=True)
     applied = None
     if not live.devices or any(end.namespace.startswith("nsid:") for d in live.devices.values() for end in d.ends):
         applied = record.read(live.name)  # it says by which path or process a namespace without a name is reached
-    return observe(namespaces, live.name, applied.node) if applied else live
+    return observe(namespaces, live.name, applied.node, all_sysctls=True) if applied else live
 
 
 def look_after_guardians(listener: Listener, but: str = "") -> None:

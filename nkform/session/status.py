@@ -39,12 +39,11 @@ def status(namespaces: Namespaces, node: str) -> Status:
 
 
 def observed(namespaces: Namespaces, live: Node) -> Observed:
-    """A live node with all that a spec says of such a node. Raises KernelError."""
+    """A live node (session/node.py, `observed`) with all that a spec says of such a node. Raises KernelError."""
     from nkform.observe import explanations
     from nkform.observe.nameless import by_processes
-    from nkform.observe.sysctls import with_sysctls
 
-    live = with_sysctls(namespaces, by_processes(namespaces, live))
+    live = by_processes(namespaces, live)
     known = explanations.Known(explanations.read(live.name))
     return Observed(_with_contents(live, known), known)
 

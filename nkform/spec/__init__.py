@@ -21,16 +21,21 @@ _NONE: Mapping[str, str] = MappingProxyType({})
 
 
 def load(
-    files: Sequence[str | Path], *, variables: Mapping[str, str] = _NONE, var_files: Sequence[str | Path] = ()
+    files: Sequence[str | Path],
+    *,
+    variables: Mapping[str, str] = _NONE,
+    var_files: Sequence[str | Path] = (),
+    twice: bool = False,
 ) -> Spec:
     """Load a spec from files, from the *.yaml and *.yml of directories, and from the standard input (`-`).
 
-    `variables` are texts as given on the command line, read like plain YAML scalars. Raises NkformError with all
+    `variables` are texts as given on the command line, read like plain YAML scalars. `twice`: a second judge of the
+    schema, the package `jsonschema`, has to be of the same mind, which takes much longer. Raises NkformError with all
     problems, each with its position.
     """
     from nkform.spec.loader import load_files
 
-    return load_files([Path(f) for f in files], variables, [Path(f) for f in var_files])
+    return load_files([Path(f) for f in files], variables, [Path(f) for f in var_files], twice=twice)
 
 
 def loads(text: str, file: str = "<string>", *, variables: Mapping[str, str] = _NONE) -> Spec:

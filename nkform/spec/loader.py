@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path as File
 from typing import Any
@@ -29,11 +29,13 @@ _FATAL = frozenset({"NK0103", "NK0104", "NK0108", "NK0109", "NK0111", "NK0112", 
 """Faults after which the rest of a file has not been read: what it seems to lack may stand there."""
 
 
-def load_files(files: Sequence[File], variables: Mapping[str, str], var_files: Sequence[File]) -> Spec:
+def load_files(
+    files: Sequence[File], variables: Mapping[str, str], var_files: Sequence[File], *, twice: bool = False
+) -> Spec:
     """See `nkform.spec.load`."""
     sources, problems = read_all(files)
     var_sources, var_problems = read_all(var_files)
-    return load_sources(sources, variables, var_sources, [*problems, *var_problems])
+    return load_sources(sources, variables, var_sources, [*problems, *var_problems], twice=twice)
 
 
 def load_sources(
@@ -41,9 +43,11 @@ def load_sources(
     variables: Mapping[str, str],
     var_sources: Sequence[Source] = (),
     unread: Sequence[Problem] = (),
+    *,
+    twice: bool = False,
 ) -> Spec:
     """A Spec from texts. `unread` are problems with files that could not be read. Raises NkformError."""
-    loading = _Loading(sources, list(unread))
+    loading = _Loading(sources, list(unread), _both if twice else _own)
     merged, broken = loading.merge(variables, var_sources)
     node, found = decode(merged, broken, loading.where, complete=loading.complete)
     loading.problems += found[: MAX_PROBLEMS * 2]
@@ -77,8 +81,9 @@ _AT_KEY = frozenset({"NK0306"})
 class _Loading:
     """One load: the sources, and the problems found so far."""
 
-    def __init__(self, sources: Sequence[Source], unread: list[Problem]) -> None:
+    def __init__(self, sources: Sequence[Source], unread: list[Problem], judge: Judge) -> None:
         self.sources = sources
+        self.judge = judge
         self.problems = unread
         self.complete = not unread
         self.values: dict[str, object] = {}
@@ -121,13 +126,12 @@ class _Loading:
         """The merged data, without the paths that are broken."""
         files = [self.parsed(source) for source in self.sources]
         filled = self.variables(files, variables, [(s, self.parsed(s)) for s in var_sources])
-        check = checker()
         broken: set[Path] = set()
         sound: list[Data] = []
         for source, data in zip(self.sources, files, strict=True):
             if "$" in source.text or "\\" in source.text:
                 data = self.expanded(source, data, filled, broken)  # noqa: PLW2901
-            sound.append(_rooted(self.checked(source, data, check, broken), source))
+            sound.append(_rooted(self.checked(source, data, broken), source))
         self.warn_unused(variables, filled)
         merged = merge_files(sound, self.clash)
         if len(merged.get("devices", ())) * _size(merged.get("defaults")) > MAX_MERGED:
@@ -211,10 +215,9 @@ class _Loading:
         assert isinstance(kept, dict)
         return {**kept, "vars": data["vars"]} if "vars" in data else kept
 
-    def checked(self, source: Source, data: Data, check: Check, broken: set[Path]) -> Data:
+    def checked(self, source: Source, data: Data, broken: set[Path]) -> Data:
         """The data that obeys the schema. What is `broken` already is no news."""
-        found: Found = []
-        check(data, None, found)
+        found = self.judge(data, source)
         if not found:
             return data
         unknown = {(*v.path, v.key) for v in found if v.keyword == "additionalProperties"}
@@ -242,10 +245,43 @@ class _Loading:
         )
 
 
+Judge = Callable[[Data, Source], Found]
+"""What of a file's data does not obey the schema, once its variables are filled in."""
+
+
 @cache
 def checker() -> Check:
     """The check of one file's data against the schema, once its variables are filled in."""
     return compile_schema(strict(build()))
+
+
+def _own(data: Data, _: Source) -> Found:
+    found: Found = []
+    checker()(data, None, found)
+    return found
+
+
+def _both(data: Data, source: Source) -> Found:
+    """As `_own`, if the second judge is of the same mind. Raises NkformError."""
+    from nkform.document.second_judge import SecondJudge
+
+    found = _own(data, source)
+    try:
+        judge = SecondJudge(strict(build()))
+    except ModuleNotFoundError as error:
+        hint = f"install python3-{error.name}, or leave out --strict"
+        raise NkformError(Problem("NK0601", f"the second judge is missing: {error}", hint=hint)) from None
+    if judge.valid(data) == bool(found):
+        minds = "finds something wrong, and jsonschema does not" if found else "finds nothing, and jsonschema does"
+        raise NkformError(
+            Problem(
+                "NK0900",
+                f"internal error: two judges of one schema differ about this file: nkform's own {minds}",
+                position=source.position(1, 1),
+                hint="this is a bug in nkform: report it, with the file",
+            )
+        )
+    return found
 
 
 def _rooted(data: Data, source: Source) -> Data:

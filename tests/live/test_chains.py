@@ -357,10 +357,10 @@ def test_a_pair_that_is_made_anew_has_its_chain_and_its_counters(
         for end in (device, device["peer"]):
             end.pop("mac", None)
     else:  # a veth is made anew only where its peer shall have a name that another one's still has
-        spec["devices"] = {"a0": {"kind": "veth", "peer": {"name": "eth1", "namespace": "a"}}, **spec["devices"]}
+        spec["devices"] = {"z0": {"kind": "veth", "peer": {"name": "eth1", "namespace": "a"}}, **spec["devices"]}
         node.apply(spec)
         anew = copy.deepcopy(spec)
-        anew["devices"]["a0"]["peer"]["name"], anew["devices"][DEVICE]["peer"]["name"] = "eth0", "eth1"
+        anew["devices"]["z0"]["peer"]["name"], anew["devices"][DEVICE]["peer"]["name"] = "eth0", "eth1"
         anew["devices"] = dict(reversed(anew["devices"].items()))
     assert {change["name"]: change["operation"] for change in node.changes(anew)}[DEVICE] == "replace"
     with failing_late(monkeypatch):

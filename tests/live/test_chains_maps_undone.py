@@ -68,12 +68,12 @@ def test_a_pair_that_is_made_anew_has_its_entries(
 ) -> None:
     """And when something fails after that, the old pair is back with those that it had, whoever had put them there."""
     spec = ports_spec(site, engine, [SHUT])
-    spec["devices"] = {"a0": {"kind": "veth", "peer": {"name": "eth1", "namespace": "a"}}, **spec["devices"]}
+    spec["devices"] = {"z0": {"kind": "veth", "peer": {"name": "eth1", "namespace": "a"}}, **spec["devices"]}
     node.apply(spec)
     index = link(DEVICE)["ifindex"]
     meddle(site, "set", "ports", [PORT.pack(7)])
     anew = copy.deepcopy(spec)
-    anew["devices"]["a0"]["peer"]["name"], anew["devices"][DEVICE]["peer"]["name"] = "eth0", "eth1"
+    anew["devices"]["z0"]["peer"]["name"], anew["devices"][DEVICE]["peer"]["name"] = "eth0", "eth1"
     anew["devices"] = dict(reversed(anew["devices"].items()))
     anew["programs"]["set"]["params"] = {"ports": [OTHER]}
     if site.kind == "netkit":

@@ -155,7 +155,7 @@ def test_answering_arp_goes_on_when_the_pair_is_made_anew(
         other = "eth0" if name == "eth1" else "eth1"
         made = site.spec(["arp"], engine, peer={"name": name})
         made["programs"]["arp"] = {"template": "arp_responder", "params": {"addresses": ["10.0.0.77"]}}
-        made["devices"]["a0"] = {"kind": "veth", "peer": {"name": other, "namespace": "a"}}
+        made["devices"]["z0"] = {"kind": "veth", "peer": {"name": other, "namespace": "a"}}
         return made
 
     def answers(name: str) -> bool:

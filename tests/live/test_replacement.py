@@ -329,7 +329,8 @@ def test_where_another_one_wants_what_the_old_pair_has_that_goes_first(node: Nod
     backwards["devices"]["to-b"]["peer"]["name"] = "eth2"
     backwards["devices"]["to-a"]["peer"]["name"] = "eth1"
     reasons = {change["name"]: change["reason"] for change in node.changes(backwards)}
-    assert reasons["to-b"].endswith("the old pair goes first: to-a has the name that its peer shall have")
+    assert reasons["to-a"].endswith("the old pair goes first: to-b shall have its peer's name")
+    assert reasons["to-b"].endswith("built beside the old one")
     node.apply(backwards)
     routes = two()
     routes["devices"]["to-a"].update(mode="l2", routes=[])

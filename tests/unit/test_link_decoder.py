@@ -143,3 +143,21 @@ def test_a_link_without_anything_is_a_link(index: int) -> None:
     body = links.IFINFOMSG.pack(0, 1, index, 1, 0)
     link = links.decode(message(body))
     assert (link.index, link.name, link.values) == (index, "", {"up": True})
+
+
+def loopback(index: int, name: str, protocols: bytes, mtu: int = 65536) -> bytes:
+    parts = text(links.IFLA_IFNAME, name), u32(links.IFLA_MTU, mtu), attribute(links.IFLA_AF_SPEC, protocols)
+    return links.IFINFOMSG.pack(0, 1, index, 1, 0) + b"".join(parts) + u32(links.IFLA_GROUP, 0)
+
+
+def test_one_object_serves_for_loopbacks_that_differ_in_what_protocols_keep_there() -> None:
+    decoder = links.Decoder()
+    some = [decoder(message(loopback(1, "lo", bytes([n] * 8)))) for n in range(3)]
+    assert some[0] is some[1] is some[2]
+    others = [
+        loopback(1, "lo", bytes(12)),
+        loopback(1, "lo", bytes(8), 1500),
+        loopback(1, "lp", bytes(8)),
+        loopback(2, "lo", bytes(8)),
+    ]
+    assert [decoder(message(body)) for body in others] == [links.decode(message(body)) for body in others]
