@@ -110,11 +110,10 @@ class SetPolicy:
 
 @dataclass(frozen=True, slots=True)
 class SetUp:
-    """Raises an end, or takes it down; the kernel then drops `lost`, its IPv6 addresses (and routes: none are left)."""
+    """Raises an end, or takes it down: the kernel then drops its IPv6 addresses."""
 
     end: End
     up: bool
-    lost: tuple[Address, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,14 +150,10 @@ class AddAddress:
 
 @dataclass(frozen=True, slots=True)
 class DeleteAddress:
-    """`behind`: addresses of ours in the same subnet that stand behind it, and shall do so again when it is back.
-
-    The first of a subnet is the one that packets leave with.
-    """
+    """Takes an address away."""
 
     end: End
     address: Address
-    behind: tuple[Address, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

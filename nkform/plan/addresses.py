@@ -21,9 +21,6 @@ Subnet = tuple[int, int]
 
 _LINK_LOCAL, _OTHERWISE = (-1, 0), (-1, 1)
 
-ORDERED_AT_MOST = 64
-"""Addresses of one subnet or scope: nobody declares more, and undoing a removal takes all that stand behind it."""
-
 
 def is_ipv6(address: Address) -> bool:
     return ":" in address.text
@@ -36,16 +33,6 @@ def by_subnet(addresses: Iterable[Address]) -> dict[Subnet, list[Address]]:
         if address.ours:
             found.setdefault(_subnet(address), []).append(address)
     return found
-
-
-def behind(there: Sequence[Address]) -> dict[str, tuple[Address, ...]]:
-    """By address, those of ours in its subnet or scope that stand behind it."""
-    return {
-        address.text: tuple(same[place + 1 :])
-        for same in by_subnet(there).values()
-        if len(same) <= ORDERED_AT_MOST
-        for place, address in enumerate(same)
-    }
 
 
 class Listed:

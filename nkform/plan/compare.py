@@ -19,7 +19,7 @@ from nkform.plan.actions import (
     SetUp,
     end_of,
 )
-from nkform.plan.addresses import Listed, behind, is_ipv6, misplaced, misplaced_ipv6
+from nkform.plan.addresses import Listed, is_ipv6, misplaced, misplaced_ipv6
 from nkform.plan.routes import additions, removals, route_changes
 
 TWINS = {"gso_max_size": "gso_ipv4_max_size", "gro_max_size": "gro_ipv4_max_size"}
@@ -150,14 +150,10 @@ def _listed(desired: Endpoint, live: Endpoint) -> Listed:
     return listed
 
 
-def _moves(end: End, moved: Sequence[Address], desired: Endpoint, live: Endpoint) -> Iterator[Action]:
+def _moves(end: End, moved: Sequence[Address]) -> Iterator[Action]:
     """The last one goes first, so that no address takes another one's place meanwhile."""
-    if moved:
-        staying = behind(list(_listed(desired, live)))
-        for place, address in reversed(list(enumerate(moved))):
-            gone = moved[place + 1 :]
-            yield DeleteAddress(end, address, tuple(e for e in staying.get(address.text, ()) if e not in gone))
-        yield from (AddAddress(end, address) for address in moved)
+    yield from (DeleteAddress(end, address) for address in reversed(moved))
+    yield from (AddAddress(end, address) for address in moved)
 
 
 def end_actions(device: str, desired: Endpoint, live: Endpoint) -> Iterator[Action]:
@@ -177,15 +173,13 @@ def end_actions(device: str, desired: Endpoint, live: Endpoint) -> Iterator[Acti
     yield from removals(end, routes, live)
     held = {each.text: each for each in (*live.addresses, *(t.gone for t in live.taken if isinstance(t.gone, Address)))}
     yield from (_add(end, each, held) for each in new if not is_ipv6(each))
-    if gone:
-        others = behind(live.addresses)
-        yield from (DeleteAddress(end, address, others.get(address.text, ())) for address in gone)
+    yield from (DeleteAddress(end, address) for address in gone)
     moved, moved_ipv6 = moved_addresses(desired, live)
-    yield from _moves(end, moved, desired, live)
+    yield from _moves(end, moved)
     lost: tuple[Address, ...] = ()
     if up is False and was_up:
         lost = tuple(address for address in live.addresses if is_ipv6(address) and address in desired.addresses)
-        yield SetUp(end, False, lost)
+        yield SetUp(end, False)
     values = {
         attr.name: desired.attrs[attr.name]
         for attr in ATTRIBUTES
@@ -207,7 +201,7 @@ def end_actions(device: str, desired: Endpoint, live: Endpoint) -> Iterator[Acti
         sources = {address.text.partition("/")[0] for address in moved_ipv6}
         sourced = [route for route in desired.routes if route.src in sources and route in live.routes]
         yield from (DeleteRoute(end, route) for route in sourced)
-        yield from _moves(end, moved_ipv6, desired, live)
+        yield from _moves(end, moved_ipv6)
         yield from (AddRoute(end, route) for route in sourced)
     if up and not was_up:
         yield SetUp(end, True)

@@ -253,7 +253,7 @@ def line(action: act.Action) -> str:
         elif name == "device" and not isinstance(action, act.CreatePair | act.DeletePair):
             words += [value.primary.name] if isinstance(value, m.Device) else []
         elif _text(value) not in ("False", "root", "none", "", "[]"):
-            words += [name] * (name in ("own", "peer", "behind", "lost", "heir_of")) + [_text(value)]
+            words += [name] * (name in ("own", "peer", "heir_of")) + [_text(value)]
     return " ".join(words) + (f" ({', '.join(_steps(action))})" if isinstance(action, act.SetChain) else "")
 
 
