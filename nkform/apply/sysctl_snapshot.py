@@ -65,6 +65,26 @@ def _with_doubtful(plan: Plan, live: Node) -> Node:
     return live.with_devices(devices)
 
 
+def with_every_hop(plan: Plan, live: Node, now: Node) -> Node:
+    """The node as a run that fails shall leave it: also with next hops beside those of other ends, which the plan may
+    remove. A later way back does not look for them: by then the kernel may not take them any more."""
+    removed = {(a.end.device, a.end.name, a.route) for a in plan.actions if isinstance(a, DeleteRoute)}
+    if not removed or any(isinstance(action, DeletePair) for action in plan.actions):
+        return now
+
+    def complete(device: Device, end: Endpoint, known: Endpoint) -> Endpoint:
+        kept = [r for r in end.routes if r in known.routes or (device.name, end.name, r) in removed]
+        return known if len(kept) == len(known.routes) else replace(known, routes=tuple(kept))
+
+    devices = dict(now.devices)
+    for name, device in live.devices.items():
+        known = devices[name]
+        ends = [complete(device, *pair) for pair in zip(device.ends, known.ends, strict=True)]
+        if ends != [*known.ends]:
+            devices[name] = replace(known, primary=ends[0], peer=ends[1] if len(ends) > 1 else None)
+    return now.with_devices(devices)
+
+
 def _can_be_had_again(route: Route, gone: bool) -> bool:
     message = bytes.fromhex(route.message)
     return not is_passing(message) and not (gone and is_bound(message))

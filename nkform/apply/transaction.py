@@ -15,6 +15,7 @@ from nkform.apply.foreign_state import ForeignItem, give_again, left_alone, lost
 from nkform.apply.interrupt import Interrupted, Stopped
 from nkform.apply.journal import Found, Journal, State, begin
 from nkform.apply.lines import STOPPED
+from nkform.apply.sysctl_snapshot import with_every_hop
 from nkform.apply.undoing import Undoing, reasons
 from nkform.dataclass import dataclass
 from nkform.kernel.error import KernelError
@@ -119,7 +120,9 @@ def apply(
         chains: Chains | None = None
 
         def undone() -> list[Problem]:
-            undoing = Undoing(before, now, others, desired, journal, context, chains, cookies)
+            undoing = Undoing(
+                before, with_every_hop(plan, before, now), others, desired, journal, context, chains, cookies
+            )
             return undoing.run(steps.count)
 
         try:

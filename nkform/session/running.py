@@ -107,6 +107,7 @@ class _Runner:
         self._earlier = earlier
         self._origin = earlier.entry.before if earlier else None
         self._others: tuple[ForeignItem, ...] = ()
+        self._whole = False
         self.warnings: list[Problem] = []
         """What others have lost, say."""
         self._context = RunContext(
@@ -133,11 +134,15 @@ class _Runner:
         return order.prepared.observe(order.namespaces, order.listener, without=without)
 
     def end(self) -> None:
-        """All parts are done that can be: they are one run, with one way back."""
+        """All parts are done that can be, if not all was done at once: they are one run, with one way back.
+
+        Raises KernelError.
+        """
         from nkform.apply import journal
 
         order = self._order
-        if self.live is not None or (self._earlier and order.settles == journal.PREVIOUS and not order.trial):
+        follows = self._earlier is not None and order.settles == journal.PREVIOUS and not order.trial
+        if order.prepared.options.keep_going and not self._whole and (self.live is not None or follows):
             journal.end_parts(order.node, journal.UNCONFIRMED if order.trial else order.settles)
 
     def carry_out(self, observation: Observation, *, whole: bool) -> None:
@@ -156,6 +161,7 @@ class _Runner:
                 plan, observation.desired, observation.live, run, self._context,
                 order.prepared.options.targets, observation.without,
             )  # fmt: skip
+            self._whole = whole
             self._earlier = None if whole else journal.find(order.node, journal.JOURNAL)
         self.actions += len(plan.actions)
         added, updated, destroyed = self.counts
