@@ -11,10 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 
 from nkform.dataclass import dataclass, field, replace
-
-Kind = str
-"""Declared: netkit, veth, auto (netkit where the kernel has it, else veth) or external (exists already, only its
-programs are ours). Observed: what the kernel calls it, whatever that is."""
+from nkform.kinds import Kind, KindName, kind_of
 
 ROOT = ""
 """The namespace key of the namespace that nkform itself runs in."""
@@ -238,15 +235,6 @@ class After:
 Position = First | Last | Before | After
 """Where a chain stands among the programs of others at its hook."""
 
-HOOKS: Mapping[str, tuple[str, ...]] = {
-    "netkit": ("primary", "peer"),
-    "veth": ("primary", "peer"),
-    "auto": ("primary", "peer"),
-    "external": ("ingress", "egress"),
-}
-"""The hooks of each kind of device: `primary` is what the primary transmits, `peer` what the peer transmits."""
-
-
 MAX_PROGRAMS = 63
 """Programs that one hook takes: BPF_MPROG_MAX (include/linux/bpf_mprog.h), less the end mark."""
 
@@ -392,7 +380,7 @@ class Device:
     """
 
     name: str
-    kind: Kind
+    kind: KindName
     attrs: Attrs
     primary: Endpoint
     peer: Endpoint | None = None
@@ -407,6 +395,11 @@ class Device:
     ingress: bool = field(default=False, compare=False)
     alias: str = field(default="", compare=False)
     mac: str = field(default="", compare=False)
+
+    @property
+    def traits(self) -> Kind:
+        """What a device of its kind is like."""
+        return kind_of(self.kind)
 
     @property
     def hooks_legacy(self) -> bool:

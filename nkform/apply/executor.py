@@ -242,7 +242,7 @@ class Executor:
         for action in actions:
             link = found[action.device.primary.name]
             self._steps.ahead(1)
-            if action.device.kind == "external" and action.device.index not in (0, link.index):
+            if action.device.traits.programs_only and action.device.index not in (0, link.index):
                 raise KernelError(errno.ESTALE, f"attach programs to {link.name}", "another device has that name now")
             if isinstance(action, SetChain) and action.heir_of.ours:
                 self._chains.hold(action.device.name, {action.hook: action.heir_of})

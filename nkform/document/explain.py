@@ -11,6 +11,7 @@ from nkform.document.json_schema import Violation
 from nkform.document.nearest import nearest
 from nkform.document.source import Source
 from nkform.document.yaml_events import Place
+from nkform.kinds import EXTERNAL
 from nkform.problem import Path, Problem
 
 NOUNS = {
@@ -161,8 +162,8 @@ def _text(violation: Violation, path: Path, _: Place | None) -> Sentence:
 
 def _unknown(violation: Violation, path: Path, _: Place | None) -> Sentence:
     key = violation.key
-    if violation.schema.get("title") == "external":
-        message = f"an external device has no `{key}`"
+    if violation.schema.get("title") == EXTERNAL.said:
+        message = f"{EXTERNAL.said} has no `{key}`"
         possible = ", ".join(violation.schema.get("properties", {}))
         return "NK0207", message, f"nkform leaves an external device as it is; possible here: {possible}"
     known = violation.schema.get("properties", {})

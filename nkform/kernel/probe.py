@@ -12,10 +12,12 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from nkform.dataclass import replace
+from nkform.features import FEATURES
 from nkform.kernel import inet, link_requests, links, sysctl
 from nkform.kernel.error import KernelError
 from nkform.kernel.netlink import Socket, first_error
 from nkform.kernel.netns import Namespaces
+from nkform.kinds import NETKIT
 from nkform.model import Address, Device, Endpoint
 
 REFUSES = "refuses:"
@@ -38,7 +40,7 @@ def probe(namespaces: Namespaces, wanted: Collection[str]) -> frozenset[str]:
             found |= {name for name in values if _refuses(*name.removeprefix(REFUSES).split("=", 1))}
             if rest:
                 found |= _links(socket)
-            if any(name.startswith("netkit") for name in wanted):
+            if any(name in FEATURES and FEATURES[name].kind == NETKIT.name for name in wanted):
                 found |= _netkit(socket)
     return frozenset(found & set(wanted))
 
@@ -81,7 +83,7 @@ def _links(socket: Socket) -> set[str]:
 def _netkit(socket: Socket) -> set[str]:
     trial = Device(
         "nkprobe",
-        "netkit",
+        NETKIT.name,
         {"mode": "l3", "headroom": 8, "tailroom": 8},
         Endpoint("nkprobe", attrs={"policy": "forward", "scrub": "none"}),
         Endpoint("nkprobe-p", attrs={"policy": "forward", "scrub": "none"}),
@@ -92,7 +94,7 @@ def _netkit(socket: Socket) -> set[str]:
             return set()
         raise error
     kept = links.decode(answers[1][0]).own
-    found = {"netkit"}
+    found = {NETKIT.feature}
     if "scrub" in kept:
         found.add("netkit_scrub")
     if "headroom" in kept:

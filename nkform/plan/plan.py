@@ -11,7 +11,7 @@ from typing import Protocol
 
 from nkform.dataclass import replace
 from nkform.macs import Macs, macs
-from nkform.model import HOOKS, ROOT, Chain, Device, Endpoint, Hook, Namespace, Node, Value
+from nkform.model import ROOT, Chain, Device, Endpoint, Hook, Namespace, Node, Value
 from nkform.plan import chain_steps, chains, replacement
 from nkform.plan.actions import (
     Action,
@@ -208,7 +208,7 @@ def _indexes(desired: Node, live: Node) -> dict[str, int | None]:
     made: dict[str, int | None] = {
         end.name: None
         for d in desired.devices.values()
-        if d.kind != "external"
+        if not d.traits.programs_only
         for end in d.ends
         if end.namespace == ROOT
     }
@@ -299,7 +299,7 @@ def _device_changes(
             _hold(device, phases)
             reason = _reason(compared[name], obstacle)
             yield Change("replace", "device", name, compared[name], reason, found, device)
-        elif device.kind == "external":
+        elif device.traits.programs_only:
             if compared[name]:
                 _attach(device, found, phases, legacy=legacy)
                 yield Change("update", "device", name, compared[name], before=found, after=device)
@@ -326,7 +326,7 @@ def _hold(device: Device, phases: Phases) -> None:
 
 def is_legacy(device: Device, features: Collection[str]) -> bool:
     """Whether a device's chains are filters of legacy tc: where tcx is missing or not wanted. netkit needs neither."""
-    return device.kind != "netkit" and (device.attach == "tc" or "tcx" not in features)
+    return device.traits.over_tcx and (device.attach == "tc" or "tcx" not in features)
 
 
 def _reason(fields: Collection[FieldChange], obstacle: str) -> str:
@@ -354,9 +354,9 @@ def _attach(
     heir_of: Mapping[str, Hook] = MappingProxyType({}),
 ) -> None:
     """Chains of one device, those hooks first that have programs of ours to lose."""
-    if device.kind == "external" and live is not None:
+    if device.traits.programs_only and live is not None:
         device = replace(device, index=live.index)  # it goes by its name otherwise, which others may give away
-    for hook in HOOKS[device.kind]:
+    for hook in device.traits.hooks:
         chain = device.chains.get(hook, Chain())
         found = live.hooks.get(hook, Hook()) if live else Hook()
         refills = chains.refills(found, chain, legacy=legacy)
@@ -377,7 +377,7 @@ def _attach(
 def _chains_left(desired: Node, live: Node, targets: Collection[str], phases: Phases) -> Iterator[Change]:
     """Programs of ours on devices of others that the spec does not name any more."""
     for name, found in live.devices.items():
-        if found.kind == "external" and name not in desired.devices and (not targets or name in targets):
+        if found.traits.programs_only and name not in desired.devices and (not targets or name in targets):
             left = tuple(fields(found, found, legacy=found.hooks_legacy))
             if left:
                 _attach(found, found, phases, legacy=found.hooks_legacy)
@@ -386,11 +386,11 @@ def _chains_left(desired: Node, live: Node, targets: Collection[str], phases: Ph
 
 def fields(desired: Device, live: Device, *, legacy: bool) -> Iterator[FieldChange]:
     """All that differs between a device as it shall be and as it is."""
-    for hook in HOOKS[desired.kind]:
+    for hook in desired.traits.hooks:
         runs, chain = live.hooks.get(hook), desired.chains.get(hook)
         if runs or chain:
             yield from chains.fields(runs or Hook(), chain or Chain(), hook, legacy=legacy)
-    if desired.kind == "external":
+    if desired.traits.programs_only:
         return
     yield from device_fields(desired, live)
     yield from end_fields(desired.primary, live.primary, ())

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from nkform.attributes import BY_NAME
+from nkform.attributes import BY_NAME, may_have
 from nkform.document.scalars import quoted
 from nkform.problem import Path
 
@@ -84,6 +84,6 @@ def defaults_for(kind: str, defaults: Mapping[str, Any]) -> Data:
     result: Data = {}
     for key, value in defaults.items():
         row = BY_NAME.get(key)
-        if row is None or kind == "auto" or kind in row.kinds:
+        if row is None or may_have(row, kind):
             result[key] = defaults_for(kind, value) if key == "peer" else value
     return result

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from nkform.attributes import ATTRIBUTES, Attribute
+from nkform.kinds import AUTO, EXTERNAL, KINDS, NETKIT, kind_of
 from nkform.spec import schema_programs
 
 FILE = "schemas/spec.v1.json"
@@ -29,7 +30,7 @@ _EXAMPLE: Json = {
     "namespaces": {"web": {"create": True}},
     "devices": {
         "lxc-web": {
-            "kind": "netkit",
+            "kind": NETKIT.name,
             "mode": "l3",
             "addresses": ["169.254.1.1/32"],
             "routes": [{"to": "10.0.0.2/32"}],
@@ -137,10 +138,9 @@ def _end_properties() -> Json:
 def _device_properties(*kinds: str) -> Json:
     return {
         "kind": _or_variable(
-            "netkit or veth; auto is netkit where the kernel has it, else veth; external is a device that exists"
-            " already and that nkform does not manage. Default: auto.",
+            f"{'; '.join(f'{name}: {kind_of(name).about}' for name in kinds)}. Default: {AUTO.name}.",
             {"enum": list(kinds)},
-            "netkit",
+            kinds[0],
         ),
         **{row.name: _attribute(row) for row in ATTRIBUTES},
         **_end_properties(),
@@ -263,15 +263,15 @@ def _definitions() -> Json:
             "type": "object",
             "additionalProperties": False,
             "properties": {
-                **_device_properties("netkit", "veth", "auto", "external"),
+                **_device_properties(*KINDS),
                 "optional": _or_variable(
                     "With `kind: external`: whether the device may be absent, which is then no error. Default: false.",
                     {"type": "boolean"}, True,
                 ),
             },
-            "if": {"required": ["kind"], "properties": {"kind": {"const": "external"}}},
+            "if": {"required": ["kind"], "properties": {"kind": {"const": EXTERNAL.name}}},
             "then": {
-                "title": "external",
+                "title": EXTERNAL.said,
                 "additionalProperties": False,
                 "properties": {"kind": {}, "optional": {}, **{key: {} for key in schema_programs.device_properties()}},
             },
@@ -300,11 +300,11 @@ def build() -> Json:
                 "propertyNames": _ref("variable_name"),
             },
             "defaults": {
-                "description": "Merged under every device that is not external.",
+                "description": "Merged under every device that nkform makes.",
                 "examples": [{"mtu": 1500, "peer": {"name": "eth0"}}],
                 "type": ["object", "null"],
                 "additionalProperties": False,
-                "properties": _device_properties("netkit", "veth", "auto"),
+                "properties": _device_properties(*(kind.name for kind in KINDS.values() if kind.made)),
             },
             "namespaces": {
                 "description": "The network namespaces that peers go to, by name.",

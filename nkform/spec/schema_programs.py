@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from nkform.kinds import HOOKS
+
 Json = dict[str, Any]
 
 NAME = "^[A-Za-z_][A-Za-z0-9_-]*$"
@@ -81,7 +83,7 @@ def definitions() -> Json:
             "examples": [{"peer": ["count"]}],
             "type": "object",
             "additionalProperties": False,
-            "properties": {hook: {"$ref": "#/$defs/chain"} for hook in ("primary", "peer", "ingress", "egress")},
+            "properties": {hook: {"$ref": "#/$defs/chain"} for hook in HOOKS},
         },
         "chain": {
             "description": "Programs in the order they run: a list, or {chain: [...], default: drop, position: first}.",

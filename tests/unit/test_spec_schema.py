@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from nkform.attributes import ATTRIBUTES
 from nkform.data import data_path
 from nkform.document.json_schema import compile_schema
+from nkform.kinds import EXTERNAL
 from nkform.spec.schema import FILE, strict, text
 
 SCHEMA = json.loads(data_path(FILE).read_bytes())
@@ -52,7 +53,7 @@ def test_it_is_a_schema() -> None:
 def test_every_property_is_described_and_has_an_example() -> None:
     for schema in subschemas(SCHEMA):
         for name, part in schema.get("properties", {}).items():
-            if isinstance(part, dict) and schema.get("title") != "external" and part != {"const": "external"}:
+            if isinstance(part, dict) and schema.get("title") != EXTERNAL.said and part != {"const": "external"}:
                 target = SCHEMA["$defs"][part["$ref"].removeprefix("#/$defs/")] if "$ref" in part else part
                 assert target.get("description") or target.get("title"), name
                 assert target.get("examples") or name == "sysctl" or target.get("title"), name
