@@ -56,6 +56,11 @@ class Kind:
     queues: bool = False
 
     @property
+    def noun(self) -> str:
+        """What it is, for people, without an article."""
+        return self.said.partition(" ")[2]
+
+    @property
     def has_peer(self) -> bool:
         """Whether it is a pair."""
         return len(self.ends) > 1
@@ -124,6 +129,10 @@ HOOKS: tuple[str, ...] = tuple(dict.fromkeys(hook for kind in KINDS.values() for
 
 _FOREIGN = Kind("", "a device of others", "", made=False)
 """What nkform knows of a kind that it has no row for, and that somebody's device may be."""
+
+
+ONLY_PAIRS = f"take it out, or write kind: {' or '.join(kind.name for kind in MADE if kind.has_peer)}"
+"""What to do with a peer of a device that has none."""
 
 
 def kind_of(name: KindName) -> Kind:

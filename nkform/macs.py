@@ -33,7 +33,9 @@ def macs(node: str, device: Device, live: Device | None, features: Collection[st
     if by_mode and (device.attrs.get("mode") != "l2" or BY_NAME["mac"].feature not in features):
         return None, None
     own, peer = live_macs(live) if live else (None, None)
-    return own or chosen(node, device.name, "primary"), peer or chosen(node, device.name, "peer")
+    if device.traits.has_peer:
+        peer = peer or chosen(node, device.name, "peer")
+    return own or chosen(node, device.name, "primary"), peer
 
 
 def chosen(node: str, device: str, side: str) -> str:

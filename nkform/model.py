@@ -177,7 +177,7 @@ class Master:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One end of a pair.
+    """One end of a pair, or the only one of a device without a peer.
 
     `namespace` is a namespace key: ROOT, a name under /run/netns, `pid:N`, or `path:P`. A key `nsid:N` is only ever
     observed: a namespace that has no name we know.
@@ -367,7 +367,7 @@ class Hook:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A device: a pair with its two ends, or an external device (no peer).
+    """A device: a pair with its two ends, or one without a peer, such as an external device.
 
     `chains` are declared: the programs of each hook that the spec names; of the others nothing is managed but what is
     ours. `attach` is `tc` where legacy tc is asked for. `owner`, `enslaved` and `hooks` are observed: whose mark it

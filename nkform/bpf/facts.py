@@ -21,7 +21,7 @@ FRAMINGS = ("ethernet", "ip", "other")
 class Facts:
     """A device and a hook of it. `None` is what is not known, before the device is made.
 
-    `kind` is netkit, veth or external; `mode` is l2 for all but netkit and devices whose packets begin with their IP
+    `kind` is one of kinds.py; `mode` is l2 for all but netkit and devices whose packets begin with their IP
     header (`framing`), which is l3. `addresses` are those of the primary,
     `peer_addresses` of the peer, each with its prefix length. `ifindexes` finds the devices that parameters name.
     """

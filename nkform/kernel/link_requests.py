@@ -79,19 +79,21 @@ def _encoded(values: tuple[tuple[str, Value], ...]) -> bytes:
 
 
 def create(device: Device, peer_namespace: int | None, group: int = 0) -> Request:
-    """Makes a pair, both ends down, the peer right in its namespace (a file descriptor; None: the caller's).
+    """Makes a device, its ends down, a peer right in its namespace (a file descriptor; None: the caller's).
 
     `group`: the link group that the primary is in until `claim` marks it.
     """
-    assert device.peer is not None
     usual = {"numtxqueues": ONE_QUEUE, "numrxqueues": ONE_QUEUE} if device.traits.queues else {}
-    far = _own_attributes({**usual, **device.peer.attrs})
-    peer = IFINFOMSG.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, device.peer.name) + far
-    if peer_namespace is not None:
-        peer += u32(IFLA_NET_NS_FD, peer_namespace)
-    data = [attribute(device.traits.peer_info | NLA_F_NESTED, peer)]
+    data, beside = list[bytes](), ""
+    if device.peer is not None:
+        far = _own_attributes({**usual, **device.peer.attrs})
+        peer = IFINFOMSG.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, device.peer.name) + far
+        if peer_namespace is not None:
+            peer += u32(IFLA_NET_NS_FD, peer_namespace)
+        data.append(attribute(device.traits.peer_info | NLA_F_NESTED, peer))
+        beside = f" with peer {device.peer.name}" + (f" in {device.peer.namespace}" if device.peer.namespace else "")
     if device.traits.own_data:
-        data += _encode_data(device.attrs, device.primary.attrs, device.peer.attrs)
+        data += _encode_data(device.attrs, device.primary.attrs, device.peer.attrs if device.peer else {})
     body = (
         IFINFOMSG.pack(0, 0, 0, 0, 0)
         + text(IFLA_IFNAME, device.primary.name)
@@ -99,13 +101,7 @@ def create(device: Device, peer_namespace: int | None, group: int = 0) -> Reques
         + _own_attributes({**usual, **device.primary.attrs})
         + nested(IFLA_LINKINFO, text(IFLA_INFO_KIND, device.kind), nested(IFLA_INFO_DATA, *data))
     )
-    where = f" in {device.peer.namespace}" if device.peer.namespace else ""
-    return Request(
-        RTM_NEWLINK,
-        NLM_F_CREATE | NLM_F_EXCL,
-        body,
-        f"create {device.kind} {device.primary.name} with peer {device.peer.name}{where}",
-    )
+    return Request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, f"create {device.kind} {device.primary.name}{beside}")
 
 
 def _which(name: str, index: int, flags: int = 0, mask: int = 0) -> bytes:

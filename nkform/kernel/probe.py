@@ -17,7 +17,7 @@ from nkform.kernel import inet, link_requests, links, sysctl
 from nkform.kernel.error import KernelError
 from nkform.kernel.netlink import Socket, first_error
 from nkform.kernel.netns import Namespaces
-from nkform.kinds import NETKIT
+from nkform.kinds import MADE, NETKIT, Kind, KindName
 from nkform.model import Address, Device, Endpoint
 
 REFUSES = "refuses:"
@@ -42,6 +42,8 @@ def probe(namespaces: Namespaces, wanted: Collection[str]) -> frozenset[str]:
                 found |= _links(socket)
             if any(name in FEATURES and FEATURES[name].kind == NETKIT.name for name in wanted):
                 found |= _netkit(socket)
+            others = [kind for kind in MADE if kind is not NETKIT and kind.feature in wanted]
+            found |= {kind.feature for kind in others if _has_module(kind.name) or _makes(socket, kind)}
     return frozenset(found & set(wanted))
 
 
@@ -109,6 +111,27 @@ def _netkit(socket: Socket) -> set[str]:
     if first_error(socket.ask([link_requests.create(with_mac, None)])[0]) is None:
         found.add("netkit_mac")
     return found
+
+
+def _makes(socket: Socket, kind: Kind) -> bool:
+    """Whether the kernel makes devices of a kind."""
+    name = f"nkprobe-{kind.name}"[:15]
+    trial = Device(name, kind.name, {}, Endpoint(name), Endpoint("nkprobe-p") if kind.has_peer else None)
+    error = first_error(socket.ask([link_requests.create(trial, None)])[0])
+    if error is not None and error.errno != errno.EOPNOTSUPP:
+        raise error
+    return error is None
+
+
+def _has_module(kind: KindName) -> bool:
+    """Whether the kernel has a module for a kind of device that is not loaded: it loads by itself with the first such
+    device. To try it here would leave traces: with that of dummy comes a `dummy0`."""
+    if Path("/sys/module", kind).exists():
+        return False
+    try:
+        return f"/{kind}.ko" in Path("/lib/modules", os.uname().release, "modules.dep").read_text(encoding="utf-8")
+    except OSError:
+        return False
 
 
 CAPABILITIES: Mapping[str, int] = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}

@@ -261,7 +261,7 @@ def _read(namespaces: Namespaces, wish: _Wish) -> tuple[_World, dict[tuple[str, 
         """Our devices and declared ones, and their peers where those are in the root namespace."""
         some = [link for link in known.values() if is_ours(link)]
         here = {(link.name, 0): link.index for link in some}
-        here |= {(link.name, 1): link.link for link in some if link.nsid is None}
+        here |= {(link.name, 1): link.link for link in some if link.nsid is None and kind_of(link.kind).has_peer}
         changed.update(sysctls.changed(ROOT, known, socket) if wish.all_sysctls else ())
         return set(here.values()), _places(ends.get(ROOT, ()), here)
 

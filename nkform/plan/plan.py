@@ -162,7 +162,7 @@ def _losses(changes: Collection[Change], more: Mapping[str, Collection[str]] = N
         if not isinstance(before, Device) or not isinstance(after, Device):
             continue
         if change.operation == "replace":
-            some, what = replacement.lost(before, after), f"with the old pair of {change.name} goes"
+            some, what = replacement.lost(before, after), f"with the old {before.traits.noun} of {change.name} goes"
         elif before.peer and after.peer and _leaves(before, after):
             some = replacement.left_behind(before, after)
             way = f"from {described(before.peer.namespace)} to {described(after.peer.namespace)}"
@@ -297,7 +297,7 @@ def _device_changes(
             else:
                 _beside(replacement.beside(_keeping(device, found), found, names), phases, legacy=legacy)
             _hold(device, phases)
-            reason = _reason(compared[name], obstacle)
+            reason = _reason(compared[name], found, obstacle)
             yield Change("replace", "device", name, compared[name], reason, found, device)
         elif device.traits.programs_only:
             if compared[name]:
@@ -329,10 +329,10 @@ def is_legacy(device: Device, features: Collection[str]) -> bool:
     return device.traits.over_tcx and (device.attach == "tc" or "tcx" not in features)
 
 
-def _reason(fields: Collection[FieldChange], obstacle: str) -> str:
-    """Why a pair is made anew, and which of the two ways it will be."""
+def _reason(fields: Collection[FieldChange], found: Device, obstacle: str) -> str:
+    """Why a device is made anew, and which of the two ways it will be."""
     forced = [".".join(field.path) for field in fields if field.forces_replacement]
-    way = f"the old pair goes first: {obstacle}" if obstacle else replacement.BESIDE
+    way = f"the old {found.traits.noun} goes first: {obstacle}" if obstacle else replacement.BESIDE
     return f"{', '.join(forced)} cannot change in place; {way}" if forced else way
 
 
@@ -400,15 +400,16 @@ def fields(desired: Device, live: Device, *, legacy: bool) -> Iterator[FieldChan
 
 
 def _keeping(device: Device, found: Device) -> Device:
-    """A replacement keeps the hardware addresses of the old pair, so that neighbours need not learn new ones."""
-    if device.attrs.get("mode", found.attrs.get("mode")) == "l3" or found.peer is None or device.peer is None:
+    """A replacement keeps the hardware addresses of the old device, so that neighbours need not learn new ones."""
+    if device.attrs.get("mode", found.attrs.get("mode")) == "l3":
         return device
 
     def kept(end: Endpoint, old: Endpoint) -> Endpoint:
         mac = old.attrs.get("mac")
         return end if mac is None or "mac" in end.attrs else replace(end, attrs={**end.attrs, "mac": mac})
 
-    return replace(device, primary=kept(device.primary, found.primary), peer=kept(device.peer, found.peer))
+    peer = kept(device.peer, found.peer) if device.peer and found.peer else device.peer
+    return replace(device, primary=kept(device.primary, found.primary), peer=peer)
 
 
 def _moved(live: Endpoint, desired: Endpoint) -> Endpoint:
@@ -471,6 +472,8 @@ def _update(desired: Device, live: Device, node: str, phases: Phases) -> None:
 
 def _policies(desired: Device, live: Device, phases: Phases) -> None:
     """Policies that close go first of all, those that open last of all."""
+    if desired.traits.policy != "kernel":
+        return
     end = end_of(desired.name, desired.primary, live.primary)
     own, peer = (_policy_change(shall, now) for shall, now in zip(desired.ends, live.ends, strict=True))
     for phase, closing in ((phases.close, True), (phases.open, False)):

@@ -15,7 +15,7 @@ from nkform.document import names
 from nkform.document.inet import Prefix
 from nkform.document.nearest import nearest
 from nkform.document.scalars import quoted
-from nkform.kinds import AUTO, KindName, kind_of
+from nkform.kinds import AUTO, ONLY_PAIRS, KindName, kind_of
 from nkform.model import ROOT, Device, Endpoint, Namespace, Node, RoomFor, Route, Value
 from nkform.problem import Path, Problem
 from nkform.spec.decode_end import decode_end
@@ -106,11 +106,15 @@ def _device(name: str, kind: KindName, data: Data, context: Context) -> Device:
     if kind_of(kind).programs_only:
         optional = data.get("optional", False)
         return Device(name, kind, {}, Endpoint(name), chains=chains, attach=attach, optional=optional)
+    traits = kind_of(kind)
     if data.get("optional"):
-        hint = "only devices of others (`kind: external`) may be absent; for a pair, say so of its namespace"
-        context.report(
-            "NK0324", f"the pair {quoted(name)} is made by nkform: it cannot be absent", (*path, "optional"), hint
-        )
+        hint = "only devices of others (`kind: external`) may be absent"
+        hint += "; for a pair, say so of its namespace" if traits.has_peer else ""
+        message = f"the {traits.noun} {quoted(name)} is made by nkform: it cannot be absent"
+        context.report("NK0324", message, (*path, "optional"), hint)
+    if "peer" in data and not traits.has_peer:
+        context.report("NK0207", f"{traits.said} has no `peer`", (*path, "peer"), ONLY_PAIRS)
+        data = {key: value for key, value in data.items() if key != "peer"}
 
     own: dict[str, Value] = {}
     near: dict[str, Value] = {}
@@ -136,7 +140,8 @@ def _device(name: str, kind: KindName, data: Data, context: Context) -> Device:
     _check_mac(kind, data, path, context)
     _check_mtu(data, path, context)
     primary = decode_end(name, ROOT, attrs=near, data=data, path=path, context=context)
-    return Device(name, kind, own, primary, _peer(data, far, path, context), chains, attach)
+    peer = _peer(data, far, path, context) if traits.has_peer else None
+    return Device(name, kind, own, primary, peer, chains, attach)
 
 
 def _peer(data: Data, attrs: dict[str, Value], path: Path, context: Context) -> Endpoint | None:
@@ -220,7 +225,7 @@ def _not_for(key: str, kind: str, path: Path, context: Context) -> None:
         "NK0306",
         f"`{key}` is for {kinds} only, and this device is a {kind}",
         path,
-        f"take it out, or write kind: {kinds}",
+        f"take it out, or write kind: {' or '.join(sorted(BY_NAME[key].kinds))}",
     )
 
 

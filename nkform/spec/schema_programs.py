@@ -41,8 +41,8 @@ def device_properties() -> Json:
     """What a device has."""
     return {
         "attach": {
-            "description": "How programs are attached at veth and external devices: as tcx links, with tc as filters "
-            "of legacy tc, or as the kernel allows. Default: auto.",
+            "description": "How programs are attached at devices of other kinds than netkit: as tcx links, with tc as "
+            "filters of legacy tc, or as the kernel allows. Default: auto.",
             "examples": ["tc"],
             "enum": ["auto", "tcx", "tc"],
         },
@@ -79,7 +79,7 @@ def definitions() -> Json:
         },
         "chains": {
             "description": "The programs of each hook. Pairs have `primary` (what the primary transmits) and `peer` "
-            "(what the peer transmits), external devices have `ingress` and `egress`.",
+            "(what the peer transmits), other devices have `ingress` and `egress`.",
             "examples": [{"peer": ["count"]}],
             "type": "object",
             "additionalProperties": False,

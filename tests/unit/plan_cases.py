@@ -289,6 +289,9 @@ def _text(value: Any) -> str:
             some = [{k: v for k, v in each.items() if v not in USUAL[k]} for each in (attrs, primary.attrs, peer.attrs)]
             parts = kind, _text(some[0]), _text(primary), _text(some[1]), "and", _text(peer), _text(some[2])
             return " ".join(part for part in parts if part)
+        case m.Device(_, kind, attrs, primary):
+            some = {k: v for k, v in {**attrs, **primary.attrs}.items() if v not in USUAL[k]}
+            return f"{kind} {_text(primary)} {_text(some)}".rstrip()
         case m.Hook():
             return f"[{', '.join(entry.name for entry in (*value.linked, *value.filters))}]"
         case m.Chain():
