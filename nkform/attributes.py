@@ -84,10 +84,12 @@ and switches all but one off again, for which it waits for RCU grace periods at 
 veth_init_queues): that is a third of the time that a pair takes."""
 
 _ALL = frozenset(kind.name for kind in MADE)
+_PAIRS = frozenset(kind.name for kind in MADE if kind.has_peer)
 _POLICIES = frozenset(kind.name for kind in MADE if kind.policy)
 _QUEUED = frozenset(kind.name for kind in MADE if kind.queues)
 _NETKIT = frozenset({NETKIT.name})
-"""Which kinds have an attribute. What is kept in NetkitData alone is netkit's by its form."""
+"""Which kinds have an attribute. What is kept in NetkitData alone is netkit's by its form; sizes of segmentation are
+for what another end receives."""
 
 _POLICY = {"forward": 0, "blackhole": 2}
 _SCRUB = {"none": 0, "default": 1}
@@ -134,7 +136,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute(
         "mac", "end", Ifla(1, "mac"), "live", _ALL,
         {"type": "string", "pattern": "^[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}$"},
-        "Hardware address of this end (veth and netkit in l2 mode).",
+        "Hardware address of this end; a netkit has one in l2 mode.",
         feature="netkit_mac",
     ),
     Attribute(
@@ -167,26 +169,26 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     ),
     # The kernel copies a gso_max_size or gro_max_size of at most 65536 to its IPv4 twin: the twins come after them.
     Attribute(
-        "gso_max_size", "pair", Ifla(41, "u32"), "live", _ALL, _GSO_SIZE,
+        "gso_max_size", "pair", Ifla(41, "u32"), "live", _PAIRS, _GSO_SIZE,
         "Largest IPv6 packet before segmentation (BIG TCP above 65536), in bytes, at both ends.", usual=65536,
     ),
     Attribute(
-        "gro_max_size", "pair", Ifla(58, "u32"), "live", _ALL, _SIZE,
+        "gro_max_size", "pair", Ifla(58, "u32"), "live", _PAIRS, _SIZE,
         "Largest IPv6 packet that receive offload may build, in bytes, at both ends.",
         feature="gro_max_size", usual=65536,
     ),
     Attribute(
-        "gso_ipv4_max_size", "pair", Ifla(63, "u32"), "live", _ALL, _GSO_SIZE,
+        "gso_ipv4_max_size", "pair", Ifla(63, "u32"), "live", _PAIRS, _GSO_SIZE,
         "Largest IPv4 packet before segmentation, in bytes, at both ends.",
         feature="gso_ipv4", usual=65536,
     ),
     Attribute(
-        "gro_ipv4_max_size", "pair", Ifla(64, "u32"), "live", _ALL, _SIZE,
+        "gro_ipv4_max_size", "pair", Ifla(64, "u32"), "live", _PAIRS, _SIZE,
         "Largest IPv4 packet that receive offload may build, in bytes, at both ends.",
         feature="gso_ipv4", usual=65536,
     ),
     Attribute(
-        "gso_max_segs", "pair", Ifla(40, "u32"), "live", _ALL,
+        "gso_max_segs", "pair", Ifla(40, "u32"), "live", _PAIRS,
         {"type": "integer", "minimum": 1, "maximum": 65535},
         "Largest number of segments that one packet may be cut into, at both ends.", usual=65535,
     ),

@@ -107,6 +107,14 @@ AUTO = Kind(
     ("netkit", "veth"),
     link_layer="mode",
 )
+DUMMY = Kind(
+    "dummy",
+    "a dummy",
+    "a device that has addresses and routes, and drops what it transmits; it has no peer",
+    hooks={"ingress": "TCX_INGRESS", "egress": "TCX_EGRESS"},
+    becomes=("dummy",),
+    feature="dummy",
+)
 EXTERNAL = Kind(
     "external",
     "an external device",
@@ -118,7 +126,7 @@ EXTERNAL = Kind(
     link_layer="device",
 )
 
-KINDS: Mapping[KindName, Kind] = {kind.name: kind for kind in (NETKIT, VETH, AUTO, EXTERNAL)}
+KINDS: Mapping[KindName, Kind] = {kind.name: kind for kind in (NETKIT, VETH, AUTO, DUMMY, EXTERNAL)}
 """The words that a spec may say, in the order in which they are told of."""
 
 MADE: tuple[Kind, ...] = tuple(kind for kind in KINDS.values() if kind.made and kind.becomes == (kind.name,))
