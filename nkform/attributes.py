@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from nkform.dataclass import dataclass
-from nkform.model import Kind
+from nkform.kinds import MADE, NETKIT, KindName, kind_of
 
 Form = Literal["u8", "u16", "u32", "mac"]
 
@@ -64,7 +64,7 @@ class Attribute:
     place: Literal["device", "pair", "end"]
     kept: Ifla | NetkitData | Flag
     change: Literal["live", "replace"]
-    kinds: frozenset[Kind]
+    kinds: frozenset[KindName]
     schema: Mapping[str, Any]
     doc: str
     default: int | str | bool | None = None
@@ -83,9 +83,14 @@ ONE_QUEUE = 1
 and switches all but one off again, for which it waits for RCU grace periods at each end (drivers/net/veth.c,
 veth_init_queues): that is a third of the time that a pair takes."""
 
-_BOTH: frozenset[Kind] = frozenset({"netkit", "veth"})
-_VETH: frozenset[Kind] = frozenset({"veth"})
-_NETKIT: frozenset[Kind] = frozenset({"netkit"})
+_ALL = frozenset(kind.name for kind in MADE)
+_PAIRS = frozenset(kind.name for kind in MADE if kind.has_peer)
+_POLICIES = frozenset(kind.name for kind in MADE if kind.policy)
+_QUEUED = frozenset(kind.name for kind in MADE if kind.queues)
+_NETKIT = frozenset({NETKIT.name})
+"""Which kinds have an attribute. What is kept in NetkitData alone is netkit's by its form; sizes of segmentation are
+for what another end receives."""
+
 _POLICY = {"forward": 0, "blackhole": 2}
 _SCRUB = {"none": 0, "default": 1}
 _SIZE = {"type": "integer", "minimum": 1, "maximum": MAX_GSO}
@@ -112,7 +117,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         default="l3",
     ),
     Attribute(
-        "policy", "end", NetkitData(3, 4, "u32", _POLICY), "live", _BOTH,
+        "policy", "end", NetkitData(3, 4, "u32", _POLICY), "live", _POLICIES,
         {"enum": ["forward", "blackhole"]},
         "What happens to a packet that this end transmits while no program is attached. A veth drops it by a program.",
         default="forward",
@@ -124,14 +129,14 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         default="default", feature="netkit_scrub",
     ),
     Attribute(
-        "mtu", "pair", Ifla(4, "u32"), "live", _BOTH,
+        "mtu", "pair", Ifla(4, "u32"), "live", _ALL,
         {"type": "integer", "minimum": 68, "maximum": 65535},
         "Largest packet, in bytes, at both ends.", usual=1500,
     ),
     Attribute(
-        "mac", "end", Ifla(1, "mac"), "live", _BOTH,
+        "mac", "end", Ifla(1, "mac"), "live", _ALL,
         {"type": "string", "pattern": "^[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}$"},
-        "Hardware address of this end (veth and netkit in l2 mode).",
+        "Hardware address of this end; a netkit has one in l2 mode.",
         feature="netkit_mac",
     ),
     Attribute(
@@ -147,48 +152,48 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         feature="netkit_room", usual=0, limit="the kernel keeps it in 16 bits",
     ),
     Attribute(
-        "txqlen", "end", Ifla(13, "u32"), "live", _BOTH,
+        "txqlen", "end", Ifla(13, "u32"), "live", _ALL,
         {"type": "integer", "minimum": 0, "maximum": MAX_TXQLEN},
         "Length of the transmit queue, in packets.",
         inherit=True, usual=1000, limit="Linux 7.3 and later refuse more",
     ),
     Attribute(
-        "numtxqueues", "end", Ifla(31, "u32"), "replace", _VETH, _QUEUES,
+        "numtxqueues", "end", Ifla(31, "u32"), "replace", _QUEUED, _QUEUES,
         "Number of transmit queues. A new pair that is not given any has 1.",
         inherit=True, usual=ONE_QUEUE,
     ),
     Attribute(
-        "numrxqueues", "end", Ifla(32, "u32"), "replace", _VETH, _QUEUES,
+        "numrxqueues", "end", Ifla(32, "u32"), "replace", _QUEUED, _QUEUES,
         "Number of receive queues. A new pair that is not given any has 1.",
         feature="numrxqueues", inherit=True, usual=ONE_QUEUE,
     ),
     # The kernel copies a gso_max_size or gro_max_size of at most 65536 to its IPv4 twin: the twins come after them.
     Attribute(
-        "gso_max_size", "pair", Ifla(41, "u32"), "live", _BOTH, _GSO_SIZE,
+        "gso_max_size", "pair", Ifla(41, "u32"), "live", _PAIRS, _GSO_SIZE,
         "Largest IPv6 packet before segmentation (BIG TCP above 65536), in bytes, at both ends.", usual=65536,
     ),
     Attribute(
-        "gro_max_size", "pair", Ifla(58, "u32"), "live", _BOTH, _SIZE,
+        "gro_max_size", "pair", Ifla(58, "u32"), "live", _PAIRS, _SIZE,
         "Largest IPv6 packet that receive offload may build, in bytes, at both ends.",
         feature="gro_max_size", usual=65536,
     ),
     Attribute(
-        "gso_ipv4_max_size", "pair", Ifla(63, "u32"), "live", _BOTH, _GSO_SIZE,
+        "gso_ipv4_max_size", "pair", Ifla(63, "u32"), "live", _PAIRS, _GSO_SIZE,
         "Largest IPv4 packet before segmentation, in bytes, at both ends.",
         feature="gso_ipv4", usual=65536,
     ),
     Attribute(
-        "gro_ipv4_max_size", "pair", Ifla(64, "u32"), "live", _BOTH, _SIZE,
+        "gro_ipv4_max_size", "pair", Ifla(64, "u32"), "live", _PAIRS, _SIZE,
         "Largest IPv4 packet that receive offload may build, in bytes, at both ends.",
         feature="gso_ipv4", usual=65536,
     ),
     Attribute(
-        "gso_max_segs", "pair", Ifla(40, "u32"), "live", _BOTH,
+        "gso_max_segs", "pair", Ifla(40, "u32"), "live", _PAIRS,
         {"type": "integer", "minimum": 1, "maximum": 65535},
         "Largest number of segments that one packet may be cut into, at both ends.", usual=65535,
     ),
     Attribute(
-        "up", "end", Flag(1), "live", _BOTH,
+        "up", "end", Flag(1), "live", _ALL,
         {"type": "boolean"},
         "Whether this end is up; a pair carries packets when both are.",
         default=True, inherit=True,
@@ -196,3 +201,8 @@ ATTRIBUTES: tuple[Attribute, ...] = (
 )  # fmt: skip
 
 BY_NAME: Mapping[str, Attribute] = {a.name: a for a in ATTRIBUTES}
+
+
+def may_have(attr: Attribute, kind: KindName) -> bool:
+    """Whether a device that is declared as of this kind may turn out to have an attribute."""
+    return not attr.kinds.isdisjoint(kind_of(kind).becomes)

@@ -10,17 +10,23 @@ from nkform.dataclass import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Feature:
+    """`kind`: the kind of device (kinds.py) that it is about; others do without it."""
+
     since: str
     what: str
     hint: str = ""
     config: str = ""
+    kind: str = ""
 
 
 FEATURES: dict[str, Feature] = {
-    "netkit": Feature("6.7", "netkit devices", "`kind: auto` takes veth where netkit is missing", "CONFIG_NETKIT"),
-    "netkit_mac": Feature("6.10", "MAC addresses on netkit in l2 mode"),
-    "netkit_scrub": Feature("6.13", "scrub on netkit (6.12.4 of the stable series has it too)"),
-    "netkit_room": Feature("6.14", "headroom and tailroom on netkit"),
+    "netkit": Feature(
+        "6.7", "netkit devices", "`kind: auto` takes veth where netkit is missing", "CONFIG_NETKIT", "netkit"
+    ),
+    "netkit_mac": Feature("6.10", "MAC addresses on netkit in l2 mode", kind="netkit"),
+    "netkit_scrub": Feature("6.13", "scrub on netkit (6.12.4 of the stable series has it too)", kind="netkit"),
+    "netkit_room": Feature("6.14", "headroom and tailroom on netkit", kind="netkit"),
+    "dummy": Feature("2.6.23", "dummy devices", "a kernel with CONFIG_DUMMY has them", "CONFIG_DUMMY", "dummy"),
     "gro_max_size": Feature("5.19", "gro_max_size"),
     "gso_ipv4": Feature("6.3", "GSO and GRO sizes for IPv4 of their own"),
     "numrxqueues": Feature("3.7", "more than one receive queue", config="CONFIG_RPS"),

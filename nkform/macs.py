@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection
 
+from nkform.attributes import BY_NAME
 from nkform.dataclass import replace
 from nkform.model import Device, Endpoint
 
@@ -26,12 +27,15 @@ def live_macs(device: Device) -> Macs:
 
 def macs(node: str, device: Device, live: Device | None, features: Collection[str]) -> Macs:
     """Those that a device has or, as a pair that is to come, shall have; none where it cannot be given one."""
-    if device.kind == "external":
+    if device.traits.programs_only:
         return live_macs(live) if live else (None, None)
-    if device.kind == "netkit" and (device.attrs.get("mode") != "l2" or "netkit_mac" not in features):
+    by_mode = device.traits.link_layer == "mode"
+    if by_mode and (device.attrs.get("mode") != "l2" or BY_NAME["mac"].feature not in features):
         return None, None
     own, peer = live_macs(live) if live else (None, None)
-    return own or chosen(node, device.name, "primary"), peer or chosen(node, device.name, "peer")
+    if device.traits.has_peer:
+        peer = peer or chosen(node, device.name, "peer")
+    return own or chosen(node, device.name, "primary"), peer
 
 
 def chosen(node: str, device: str, side: str) -> str:

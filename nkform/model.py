@@ -11,10 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 
 from nkform.dataclass import dataclass, field, replace
-
-Kind = str
-"""Declared: netkit, veth, auto (netkit where the kernel has it, else veth) or external (exists already, only its
-programs are ours). Observed: what the kernel calls it, whatever that is."""
+from nkform.kinds import Kind, KindName, kind_of
 
 ROOT = ""
 """The namespace key of the namespace that nkform itself runs in."""
@@ -180,7 +177,7 @@ class Master:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One end of a pair.
+    """One end of a pair, or the only one of a device without a peer.
 
     `namespace` is a namespace key: ROOT, a name under /run/netns, `pid:N`, or `path:P`. A key `nsid:N` is only ever
     observed: a namespace that has no name we know.
@@ -237,15 +234,6 @@ class After:
 
 Position = First | Last | Before | After
 """Where a chain stands among the programs of others at its hook."""
-
-HOOKS: Mapping[str, tuple[str, ...]] = {
-    "netkit": ("primary", "peer"),
-    "veth": ("primary", "peer"),
-    "auto": ("primary", "peer"),
-    "external": ("ingress", "egress"),
-}
-"""The hooks of each kind of device: `primary` is what the primary transmits, `peer` what the peer transmits."""
-
 
 MAX_PROGRAMS = 63
 """Programs that one hook takes: BPF_MPROG_MAX (include/linux/bpf_mprog.h), less the end mark."""
@@ -379,7 +367,7 @@ class Hook:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A device: a pair with its two ends, or an external device (no peer).
+    """A device: a pair with its two ends, or one without a peer, such as an external device.
 
     `chains` are declared: the programs of each hook that the spec names; of the others nothing is managed but what is
     ours. `attach` is `tc` where legacy tc is asked for. `owner`, `enslaved` and `hooks` are observed: whose mark it
@@ -392,7 +380,7 @@ class Device:
     """
 
     name: str
-    kind: Kind
+    kind: KindName
     attrs: Attrs
     primary: Endpoint
     peer: Endpoint | None = None
@@ -407,6 +395,11 @@ class Device:
     ingress: bool = field(default=False, compare=False)
     alias: str = field(default="", compare=False)
     mac: str = field(default="", compare=False)
+
+    @property
+    def traits(self) -> Kind:
+        """What a device of its kind is like."""
+        return kind_of(self.kind)
 
     @property
     def hooks_legacy(self) -> bool:

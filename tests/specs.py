@@ -64,8 +64,17 @@ def ends(draw: st.DrawFn, number: int, outside: bool) -> Spec:
 
 
 @st.composite
+def dummies(draw: st.DrawFn, number: int) -> Spec:
+    """A device without a peer."""
+    sizes = {key: size for key, size in _sizes(False, frozenset()).items() if key in ("mtu", "txqlen", "up")}
+    chosen = draw(st.lists(st.sampled_from(sorted(sizes)), unique=True))
+    device = {"kind": "dummy", **{key: draw(sizes[key]) for key in chosen}, **draw(ends(number, True))}
+    return {**device, "mac": f"02:00:00:00:0{number}:01"} if draw(st.booleans()) else device
+
+
+@st.composite
 def specs(draw: st.DrawFn, kind: str, features: frozenset[str]) -> Spec:
-    """A spec of a few devices of one kind."""
+    """A spec of a few pairs of one kind, and of dummies where the kernel has them."""
     devices: Spec = {}
     taken: set[tuple[str | None, str]] = set()
     used: set[str] = set()
@@ -73,6 +82,9 @@ def specs(draw: st.DrawFn, kind: str, features: frozenset[str]) -> Spec:
     for number, name in enumerate(NAMES):
         place = draw(st.sampled_from((None, *NAMESPACES))), draw(st.sampled_from(PEERS))
         if not draw(st.booleans()) or place in taken:
+            continue
+        if "dummy" in features and draw(st.sampled_from((False, False, True))):
+            devices[name] = draw(dummies(number))
             continue
         taken.add(place)
         chosen = draw(st.lists(st.sampled_from(sorted(sizes)), unique=True, max_size=6))

@@ -255,7 +255,7 @@ class Chains:
             if filters is not None and action.backend == "tc":
                 filters.ensure()
             self._take(_Change(action, now, indexes), backends)
-            if filters is not None and device.kind == "external":
+            if filters is not None and device.traits.programs_only:
                 filters.release()
 
     def _check_pins(self, action: SetChain, now: Hook) -> None:

@@ -167,7 +167,7 @@ class Executor:
             raise KernelError(errno.ENOTEMPTY, f"delete namespace {name}, which holds {', '.join(others)}")
 
     def _create_pairs(self, actions: Sequence[CreatePair]) -> None:
-        """Makes pairs; only those that are new get the mark, so that nothing of others ever does."""
+        """Makes devices; only those that are new get the mark, so that nothing of others ever does."""
         with Socket() as socket:
             for start in range(0, len(actions), PAIRS_AT_ONCE):
                 some = actions[start : start + PAIRS_AT_ONCE]
@@ -175,8 +175,7 @@ class Executor:
                 with ExitStack() as stack:
                     requests = []
                     for action in some:
-                        assert action.device.peer is not None
-                        key = action.device.peer.namespace
+                        key = action.device.peer.namespace if action.device.peer else ROOT
                         fd = None if key == ROOT else stack.enter_context(self._namespaces.open(key))
                         requests.append(link_requests.create(action.device, fd, self._steps.group))
                     outcomes, _ = socket.ask(requests)
@@ -187,7 +186,7 @@ class Executor:
                 check(socket, [link_requests.claim(action.device.primary.name, self._node) for action in made])
 
     def _delete_pairs(self, actions: Sequence[DeletePair]) -> None:
-        """Removes pairs together, through a group that they are put into for the purpose."""
+        """Removes devices together, through a group that they are put into for the purpose."""
         if self._chains:
             for action in actions:
                 self._chains.hold(action.device.name, action.device.hooks)
@@ -242,7 +241,7 @@ class Executor:
         for action in actions:
             link = found[action.device.primary.name]
             self._steps.ahead(1)
-            if action.device.kind == "external" and action.device.index not in (0, link.index):
+            if action.device.traits.programs_only and action.device.index not in (0, link.index):
                 raise KernelError(errno.ESTALE, f"attach programs to {link.name}", "another device has that name now")
             if isinstance(action, SetChain) and action.heir_of.ours:
                 self._chains.hold(action.device.name, {action.hook: action.heir_of})

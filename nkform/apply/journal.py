@@ -232,7 +232,7 @@ def begin(
 
 def _gives_clsact(action: Action) -> TypeGuard[SetChain]:
     """Whether an action may give a device of others a clsact qdisc, which goes with no pair."""
-    if not isinstance(action, SetChain) or action.device.kind != "external":
+    if not isinstance(action, SetChain) or not action.device.traits.programs_only:
         return False
     return action.backend == "tc" or action.before.legacy
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from nkform import kinds
 from nkform.dataclass import dataclass, field
 from nkform.model import Device
 
-HOOKS = ("primary", "peer", "ingress", "egress")
+HOOKS = kinds.HOOKS
 """The spec's words. `peer` and `ingress` are packets that come from the workload or the wire, the others go there."""
 
 MODES = ("l2", "l3")
@@ -20,7 +21,7 @@ FRAMINGS = ("ethernet", "ip", "other")
 class Facts:
     """A device and a hook of it. `None` is what is not known, before the device is made.
 
-    `kind` is netkit, veth or external; `mode` is l2 for all but netkit and devices whose packets begin with their IP
+    `kind` is one of kinds.py; `mode` is l2 for all but netkit and devices whose packets begin with their IP
     header (`framing`), which is l3. `addresses` are those of the primary,
     `peer_addresses` of the peer, each with its prefix length. `ifindexes` finds the devices that parameters name.
     """
@@ -59,7 +60,7 @@ def is_wanting(facts: Facts, name: str) -> bool:
     """Whether a fact is not known and never will be."""
     if getattr(facts, name) not in (None, ()) or name in FROM_THE_KERNEL:
         return False
-    return not (name in FROM_THE_KERNEL_OF_PAIRS and facts.kind != "external")
+    return not (name in FROM_THE_KERNEL_OF_PAIRS and kinds.kind_of(facts.kind).has_peer)
 
 
 IN_SPECS = frozenset({"mac", "peer_mac", "mtu", "addresses", "peer_addresses"})
@@ -77,7 +78,7 @@ def facts_of(device: Device, hook: str) -> Facts:
     mode = "l3" if device.framing == "ip" else "l2"
     return Facts(
         kind=device.kind,
-        mode=str(device.attrs.get("mode", "l2")) if device.kind == "netkit" else mode,
+        mode=str(device.attrs.get("mode", "l2")) if device.traits.link_layer == "mode" else mode,
         framing=device.framing,
         hook=hook,
         mac=None if mac is None else str(mac),

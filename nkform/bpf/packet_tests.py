@@ -15,6 +15,7 @@ from nkform.bpf.parameters import Canonical
 from nkform.bpf.template import Numbers, Template, check, excluded
 from nkform.dataclass import dataclass, field, replace
 from nkform.document.nearest import nearest
+from nkform.kinds import NETKIT
 from nkform.problem import NkformError, Path, Problem
 
 if TYPE_CHECKING:
@@ -192,7 +193,7 @@ def run_template_test(
 
     Raises NkformError, KernelError (EINVAL: this kernel runs no program on such a packet).
     """
-    facts = Facts(kind="netkit", mode=mode, hook=test.hook, ifindex=IFINDEX, peer_ifindex=IFINDEX)
+    facts = Facts(kind=NETKIT.name, mode=mode, hook=test.hook, ifindex=IFINDEX, peer_ifindex=IFINDEX)
     facts = replace(facts, **{"mac": "02:00:00:00:00:02", "peer_mac": "02:00:00:00:00:01", "mtu": 1500, **test.facts})
     assert excluded(template, facts) is None
     rendered = renderer.render(template, test.params, facts, engine.name)

@@ -11,6 +11,7 @@ from nkform.document.json_schema import Violation
 from nkform.document.nearest import nearest
 from nkform.document.source import Source
 from nkform.document.yaml_events import Place
+from nkform.kinds import KINDS, ONLY_PAIRS
 from nkform.problem import Path, Problem
 
 NOUNS = {
@@ -161,10 +162,11 @@ def _text(violation: Violation, path: Path, _: Place | None) -> Sentence:
 
 def _unknown(violation: Violation, path: Path, _: Place | None) -> Sentence:
     key = violation.key
-    if violation.schema.get("title") == "external":
-        message = f"an external device has no `{key}`"
+    title = violation.schema.get("title")
+    if kind := next((kind for kind in KINDS.values() if kind.said == title), None):
         possible = ", ".join(violation.schema.get("properties", {}))
-        return "NK0207", message, f"nkform leaves an external device as it is; possible here: {possible}"
+        hint = f"nkform leaves {title} as it is; possible here: {possible}" if kind.programs_only else ONLY_PAIRS
+        return "NK0207", f"{title} has no `{key}`", hint
     known = violation.schema.get("properties", {})
     message = f"there is no key `{key[:60]}` {_inside(path)}"
     return "NK0201", message, _elsewhere(key, path) or _near_hint(key, known)

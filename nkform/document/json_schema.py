@@ -231,12 +231,15 @@ def _pattern(_: _Compiler, schema: Schema) -> Check:
 
 def _if(compiler: _Compiler, schema: Schema) -> Check:
     condition, then = compiler.compile(schema["if"]), compiler.compile(schema["then"])
+    otherwise = compiler.compile(schema["else"]) if "else" in schema else None
 
     def check(value: object, link: Link | None, found: Found) -> None:
         failed: Found = []
         condition(value, link, failed)
         if not failed:
             then(value, link, found)
+        elif otherwise is not None:
+            otherwise(value, link, found)
 
     return check
 
@@ -265,6 +268,7 @@ _KEYWORDS: dict[str, _Maker] = {
     "pattern": _pattern,
     "if": _if,
     "then": _if,
+    "else": _if,
 }
 """Each keyword's maker, `type` first. Keywords with the same maker are checked together."""
 

@@ -25,11 +25,11 @@ from nkform.kernel.links import (
     IFLA_MASTER,
     IFLA_NET_NS_FD,
     NUMBERS,
-    PEER_INFO,
     RTM_DELLINK,
     RTM_NEWLINK,
 )
-from nkform.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, Request, attribute, nested, text, u32
+from nkform.kernel.netlink import NLA_F_NESTED, NLM_F_CREATE, NLM_F_EXCL, Request, attribute, nested, text, u32
+from nkform.kinds import NETKIT
 from nkform.model import Attrs, Device, Value, mark
 
 ALIKE = 256
@@ -79,19 +79,21 @@ def _encoded(values: tuple[tuple[str, Value], ...]) -> bytes:
 
 
 def create(device: Device, peer_namespace: int | None, group: int = 0) -> Request:
-    """Makes a pair, both ends down, the peer right in its namespace (a file descriptor; None: the caller's).
+    """Makes a device, its ends down, a peer right in its namespace (a file descriptor; None: the caller's).
 
     `group`: the link group that the primary is in until `claim` marks it.
     """
-    assert device.peer is not None
-    usual = {"numtxqueues": ONE_QUEUE, "numrxqueues": ONE_QUEUE} if device.kind == "veth" else {}
-    far = _own_attributes({**usual, **device.peer.attrs})
-    peer = IFINFOMSG.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, device.peer.name) + far
-    if peer_namespace is not None:
-        peer += u32(IFLA_NET_NS_FD, peer_namespace)
-    data = [attribute(PEER_INFO[device.kind] | 0x8000, peer)]
-    if device.kind == "netkit":
-        data += _encode_data(device.attrs, device.primary.attrs, device.peer.attrs)
+    usual = {"numtxqueues": ONE_QUEUE, "numrxqueues": ONE_QUEUE} if device.traits.queues else {}
+    data, beside = list[bytes](), ""
+    if device.peer is not None:
+        far = _own_attributes({**usual, **device.peer.attrs})
+        peer = IFINFOMSG.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, device.peer.name) + far
+        if peer_namespace is not None:
+            peer += u32(IFLA_NET_NS_FD, peer_namespace)
+        data.append(attribute(device.traits.peer_info | NLA_F_NESTED, peer))
+        beside = f" with peer {device.peer.name}" + (f" in {device.peer.namespace}" if device.peer.namespace else "")
+    if device.traits.own_data:
+        data += _encode_data(device.attrs, device.primary.attrs, device.peer.attrs if device.peer else {})
     body = (
         IFINFOMSG.pack(0, 0, 0, 0, 0)
         + text(IFLA_IFNAME, device.primary.name)
@@ -99,13 +101,7 @@ def create(device: Device, peer_namespace: int | None, group: int = 0) -> Reques
         + _own_attributes({**usual, **device.primary.attrs})
         + nested(IFLA_LINKINFO, text(IFLA_INFO_KIND, device.kind), nested(IFLA_INFO_DATA, *data))
     )
-    where = f" in {device.peer.namespace}" if device.peer.namespace else ""
-    return Request(
-        RTM_NEWLINK,
-        NLM_F_CREATE | NLM_F_EXCL,
-        body,
-        f"create {device.kind} {device.primary.name} with peer {device.peer.name}{where}",
-    )
+    return Request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, f"create {device.kind} {device.primary.name}{beside}")
 
 
 def _which(name: str, index: int, flags: int = 0, mask: int = 0) -> bytes:
@@ -130,13 +126,13 @@ def _said(value: Value) -> str:
 
 
 def change_data(name: str, own: Attrs, peer: Attrs, index: int = 0) -> Request:
-    """Changes what a netkit lets change in place (its policies), through the primary.
+    """Changes what a netkit lets change in place (its policies), through the primary. No other kind has any such thing.
 
     RTM_NEWLINK without CREATE: RTM_SETLINK ignores INFO_DATA without a word.
     """
     body = _which(name, index) + nested(
         IFLA_LINKINFO,
-        text(IFLA_INFO_KIND, "netkit"),
+        text(IFLA_INFO_KIND, NETKIT.name),
         nested(IFLA_INFO_DATA, *_encode_data({}, own, peer)),
     )
     said = [f"{key} {value}" for key, value in own.items()] + [f"peer {key} {value}" for key, value in peer.items()]

@@ -27,6 +27,7 @@ from nkform.kernel.netlink import (
     u32,
     walk,
 )
+from nkform.kinds import kind_of
 from nkform.model import Value
 
 RTM_NEWLINK = 16
@@ -63,9 +64,7 @@ IFLA_INFO_KIND = 1
 IFLA_INFO_DATA = 2
 IFLA_INFO_SLAVE_KIND = 4
 IFLA_INFO_SLAVE_DATA = 5
-VETH_INFO_PEER = 1
 IFLA_VXLAN_LINK = 3
-IFLA_NETKIT_PEER_INFO = 1
 IFLA_NETKIT_PRIMARY = 2
 RTEXT_FILTER_SKIP_STATS = 8
 XDP_NONE = 8
@@ -98,7 +97,6 @@ FALLBACKS: Mapping[str, str] = {
 them (net/ipv4/ip_tunnel.c, ip_tunnel_init_net; ipip.c, ip_gre.c, ip_vti.c; net/ipv6/sit.c, ip6_tunnel.c, ip6_gre.c,
 ip6_vti.c)."""
 
-PEER_INFO = {"veth": VETH_INFO_PEER, "netkit": IFLA_NETKIT_PEER_INFO}
 NUMBERS: Mapping[str, struct.Struct] = {"u8": U8, "u16": U16, "u32": U32}
 
 
@@ -164,7 +162,7 @@ class _Layout:
         info = _places(body, parts.get(IFLA_LINKINFO, NOWHERE), heads)
         self._kind = string(_payload(body, info.get(IFLA_INFO_KIND)))
         heads += range(*info.get(IFLA_INFO_KIND, NOWHERE))  # by the kind the data is read
-        data = _places(body, info.get(IFLA_INFO_DATA, NOWHERE) if self._kind == "netkit" else NOWHERE, heads)
+        data = _places(body, info.get(IFLA_INFO_DATA, NOWHERE) if kind_of(self._kind).own_data else NOWHERE, heads)
         if self._kind == "vxlan":  # it goes with the link below, and tells of it here alone
             tunnel = _places(body, info.get(IFLA_INFO_DATA, NOWHERE), heads)
             parts |= {IFLA_LINK: tunnel[IFLA_VXLAN_LINK]} if IFLA_VXLAN_LINK in tunnel else {}

@@ -12,10 +12,12 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from nkform.dataclass import replace
+from nkform.features import FEATURES
 from nkform.kernel import inet, link_requests, links, sysctl
 from nkform.kernel.error import KernelError
 from nkform.kernel.netlink import Socket, first_error
 from nkform.kernel.netns import Namespaces
+from nkform.kinds import MADE, NETKIT, Kind, KindName
 from nkform.model import Address, Device, Endpoint
 
 REFUSES = "refuses:"
@@ -38,8 +40,10 @@ def probe(namespaces: Namespaces, wanted: Collection[str]) -> frozenset[str]:
             found |= {name for name in values if _refuses(*name.removeprefix(REFUSES).split("=", 1))}
             if rest:
                 found |= _links(socket)
-            if any(name.startswith("netkit") for name in wanted):
+            if any(name in FEATURES and FEATURES[name].kind == NETKIT.name for name in wanted):
                 found |= _netkit(socket)
+            others = [kind for kind in MADE if kind is not NETKIT and kind.feature in wanted]
+            found |= {kind.feature for kind in others if _has_module(kind.name) or _makes(socket, kind)}
     return frozenset(found & set(wanted))
 
 
@@ -81,7 +85,7 @@ def _links(socket: Socket) -> set[str]:
 def _netkit(socket: Socket) -> set[str]:
     trial = Device(
         "nkprobe",
-        "netkit",
+        NETKIT.name,
         {"mode": "l3", "headroom": 8, "tailroom": 8},
         Endpoint("nkprobe", attrs={"policy": "forward", "scrub": "none"}),
         Endpoint("nkprobe-p", attrs={"policy": "forward", "scrub": "none"}),
@@ -92,7 +96,7 @@ def _netkit(socket: Socket) -> set[str]:
             return set()
         raise error
     kept = links.decode(answers[1][0]).own
-    found = {"netkit"}
+    found = {NETKIT.feature}
     if "scrub" in kept:
         found.add("netkit_scrub")
     if "headroom" in kept:
@@ -107,6 +111,27 @@ def _netkit(socket: Socket) -> set[str]:
     if first_error(socket.ask([link_requests.create(with_mac, None)])[0]) is None:
         found.add("netkit_mac")
     return found
+
+
+def _makes(socket: Socket, kind: Kind) -> bool:
+    """Whether the kernel makes devices of a kind."""
+    name = f"nkprobe-{kind.name}"[:15]
+    trial = Device(name, kind.name, {}, Endpoint(name), Endpoint("nkprobe-p") if kind.has_peer else None)
+    error = first_error(socket.ask([link_requests.create(trial, None)])[0])
+    if error is not None and error.errno != errno.EOPNOTSUPP:
+        raise error
+    return error is None
+
+
+def _has_module(kind: KindName) -> bool:
+    """Whether the kernel has a module for a kind of device that is not loaded: it loads by itself with the first such
+    device. To try it here would leave traces: with that of dummy comes a `dummy0`."""
+    if Path("/sys/module", kind).exists():
+        return False
+    try:
+        return f"/{kind}.ko" in Path("/lib/modules", os.uname().release, "modules.dep").read_text(encoding="utf-8")
+    except OSError:
+        return False
 
 
 CAPABILITIES: Mapping[str, int] = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}

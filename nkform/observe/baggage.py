@@ -17,16 +17,8 @@ from nkform.kernel.netns import Namespaces
 from nkform.model import ROOT, Device, Endpoint
 from nkform.observe.chains import TYPES, read_links
 
-OWN = {
-    "veth": (AttachType.TCX_INGRESS, AttachType.TCX_EGRESS),
-    "netkit": (
-        AttachType.NETKIT_PRIMARY,
-        AttachType.NETKIT_PEER,
-        AttachType.TCX_INGRESS,
-        AttachType.TCX_EGRESS,
-    ),
-}
-"""The hooks of a pair's primary; its peer has those of tcx."""
+TCX = (AttachType.TCX_INGRESS, AttachType.TCX_EGRESS)
+"""What each link has; the primary has the hooks of its kind besides."""
 
 NAMED = 8
 """Of a kind so many things are named: a workload may have thousands."""
@@ -97,7 +89,8 @@ def _programs(device: Device, end: Endpoint, where: str) -> Iterator[str]:
     """Programs at hooks that the look at the device's chains has left out."""
     primary = end is device.primary
     known = {TYPES[device.kind, hook] for hook in device.hooks} if primary else set()
-    for attach_type in OWN[device.kind] if primary else OWN["veth"]:
+    own = [TYPES[device.kind, hook] for hook in device.traits.hooks] if primary else []
+    for attach_type in dict.fromkeys((*own, *TCX)):
         if attach_type not in known:
             for entry in read_links(end.index, attach_type, {}).linked:
                 yield f"program {entry.name or entry.program_id} at {attach_type.name.lower()} of {where}"

@@ -16,15 +16,11 @@ from nkform.kernel.bpf import BpfError, link_fd, owned, prog_fd
 from nkform.kernel.bpf_links import AttachType, LinkInfo, link_info, query
 from nkform.kernel.bpf_programs import prog_info
 from nkform.kernel.clsact import PREFIX, Direction, Filter, Tc
-from nkform.model import HOOKS, Attached, Device, Endpoint, Hook
+from nkform.kinds import EXTERNAL, KINDS
+from nkform.model import Attached, Device, Endpoint, Hook
 
 TYPES: Mapping[tuple[str, str], AttachType] = {
-    ("netkit", "primary"): AttachType.NETKIT_PRIMARY,
-    ("netkit", "peer"): AttachType.NETKIT_PEER,
-    ("veth", "primary"): AttachType.TCX_EGRESS,
-    ("veth", "peer"): AttachType.TCX_INGRESS,
-    ("external", "ingress"): AttachType.TCX_INGRESS,
-    ("external", "egress"): AttachType.TCX_EGRESS,
+    (kind.name, hook): AttachType[site] for kind in KINDS.values() for hook, site in kind.hooks.items()
 }
 """Where the chain of a hook is attached, by kind of device; always through the primary's ifindex."""
 
@@ -88,15 +84,15 @@ def with_hooks(
     pins = read_pins(bpffs.pins(node, base))
     left = {name for name, _ in pins} | _filtered(node, indexes, legacy)
     others = {
-        name: Device(name, "external", {}, Endpoint(name), index=indexes[name])
+        name: Device(name, EXTERNAL.name, {}, Endpoint(name), index=indexes[name])
         for name in sorted(left)
         if name in indexes and name not in devices
     }
     found = {}
     for device in (*devices.values(), *others.values()):
-        relevant = device.owner == node or device.kind == "external"
+        relevant = device.owner == node or device.traits.programs_only
         hooks = {}
-        for hook in HOOKS.get(device.kind, ()) if relevant else ():
+        for hook in device.traits.hooks if relevant else ():
             attach_type = TYPES[device.kind, hook]
             hooks[hook] = read_links(device.index, attach_type, pins.get((device.name, hook), {}))
             if device.index in legacy and attach_type in DIRECTIONS:
@@ -115,9 +111,9 @@ def _followed(found: dict[str, Device], pins: Pins, indexes: Mapping[str, int]) 
     followed = 0
     for info in _living(elsewhere):
         if name := names.get(info.ifindex):
-            device = found.get(name) or Device(name, "external", {}, Endpoint(name), index=info.ifindex)
+            device = found.get(name) or Device(name, EXTERNAL.name, {}, Endpoint(name), index=info.ifindex)
             hooks = dict(device.hooks)
-            for hook in HOOKS.get(device.kind, ()):
+            for hook in device.traits.hooks:
                 if (attach_type := TYPES[device.kind, hook]) == info.attach_type:
                     known = {**pins.get((name, hook), {}), **elsewhere}
                     linked = read_links(device.index, attach_type, known)

@@ -17,7 +17,7 @@ from nkform.kernel.error import KernelError
 from nkform.kernel.monitor import Notice, Touched
 from nkform.kernel.netlink import S32, Socket
 from nkform.kernel.netns import Namespaces
-from nkform.model import HOOKS, ROOT, Device, Endpoint, Node, mark
+from nkform.model import ROOT, Device, Endpoint, Node, mark
 from nkform.observe.chains import TYPES
 from nkform.observe.namespaces import identify
 
@@ -71,7 +71,7 @@ def _reachable(ids: Mapping[str, int | None], end: Endpoint) -> bool:
 
 
 def _hooks(live: Device, desired: Device | None) -> Iterator[tuple[int, AttachType]]:
-    for hook in HOOKS.get(live.kind, ()):
+    for hook in live.traits.hooks:
         found = live.hooks.get(hook)
         if (found and found.ours) or (desired and hook in desired.chains):
             yield live.index, TYPES[live.kind, hook]

@@ -8,10 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from nkform.kernel.links import Link
+from nkform.kinds import kind_of
 from nkform.model import ROOT
-
-PAIRS = ("netkit", "veth")
-"""Their IFLA_LINK is the other end; that of all other kinds is the device below."""
 
 Leaning = dict[tuple[str, int], list[str]]
 """In words, by the key of the namespace and the ifindex of the link below."""
@@ -37,4 +35,5 @@ def any_leans(known: Mapping[int, Link]) -> bool:
 
 
 def _leans(link: Link) -> bool:
-    return bool(link.link) and link.kind not in PAIRS and (link.nsid is not None or link.link != link.index)
+    """The IFLA_LINK of a pair is the other end; that of all other kinds is the device below."""
+    return bool(link.link) and not kind_of(link.kind).has_peer and (link.nsid is not None or link.link != link.index)

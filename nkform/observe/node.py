@@ -17,6 +17,7 @@ from nkform.kernel.error import KernelError
 from nkform.kernel.netlink import Socket, whole
 from nkform.kernel.netns import Namespaces
 from nkform.kernel.qdiscs import FILTER_PREFIX, at_ingress, has_filter
+from nkform.kinds import EXTERNAL, kind_of
 from nkform.model import (
     ADDR_GEN_MODE,
     FORCE_FORWARDING,
@@ -35,7 +36,7 @@ from nkform.model import (
     owner_of,
 )
 from nkform.observe import owned, sysctls
-from nkform.observe.leaning import PAIRS, Leaning, any_leans, note
+from nkform.observe.leaning import Leaning, any_leans, note
 from nkform.observe.namespaces import Contents, read, visit
 from nkform.observe.taken import Place, Slot
 
@@ -123,7 +124,7 @@ def _whole(namespaces: Namespaces, wish: _Wish) -> Node:
     """One look in which no pair lacks an end, or the last of several."""
     for pause in TORN:
         live = _look(namespaces, wish)
-        if all(device.peer for device in live.devices.values() if device.kind in PAIRS):
+        if all(device.peer for device in live.devices.values() if device.traits.has_peer):
             return live
         time.sleep(pause)
     return _look(namespaces, wish)
@@ -141,7 +142,7 @@ def _look(namespaces: Namespaces, wish: _Wish) -> Node:
     devices: dict[str, Device] = {}
     for link in (_marked(link, node, begun) for link in root.links.values()):
         owner = owner_of(link.alias)
-        if link.name in declared or (owner == node and link.kind in PAIRS):
+        if link.name in declared or (owner == node and kind_of(link.kind).made):
             device = _device(world, link, declared.get(link.name), node)
             devices[link.name] = sysctls.with_sysctls(device, values)
     devices, astray = _with_hooks(devices, root, node, declared)
@@ -204,7 +205,7 @@ def _with_hooks(
 
     for index in left & root.links.keys():  # devices of others, with programs of ours that no spec names any more
         name = root.links[index].name
-        devices[name] = Device(name, "external", {}, Endpoint(name), index=index)
+        devices[name] = Device(name, EXTERNAL.name, {}, Endpoint(name), index=index)
     indexes = {link.name: link.index for link in root.links.values()}
     return with_hooks(devices, node, indexes, legacy, bpffs.BASE)
 
@@ -260,7 +261,7 @@ def _read(namespaces: Namespaces, wish: _Wish) -> tuple[_World, dict[tuple[str, 
         """Our devices and declared ones, and their peers where those are in the root namespace."""
         some = [link for link in known.values() if is_ours(link)]
         here = {(link.name, 0): link.index for link in some}
-        here |= {(link.name, 1): link.link for link in some if link.nsid is None}
+        here |= {(link.name, 1): link.link for link in some if link.nsid is None and kind_of(link.kind).has_peer}
         changed.update(sysctls.changed(ROOT, known, socket) if wish.all_sysctls else ())
         return set(here.values()), _places(ends.get(ROOT, ()), here)
 
@@ -332,7 +333,7 @@ def _primaries(
         (primary, link)
         for link in known.values()
         if link.nsid is not None
-        and link.kind in PAIRS
+        and kind_of(link.kind).has_peer
         and (primary := root.links.get(link.link)) is not None
         and (primary.link, primary.kind) == (link.index, link.kind)
         and primary.nsid is not None
@@ -379,14 +380,14 @@ def _device(world: _World, link: links.Link, declared: Device | None, node: str)
         "enslaved": bool(link.master),
         "index": link.index,
     }
-    if declared is not None and declared.kind == "external":
+    if declared is not None and declared.traits.programs_only:
         framing = hardware.framing(link.name) if declared.chains else "ethernet"
         primary, mac = Endpoint(link.name), str(link.values.get("mac", ""))
-        return Device(link.name, "external", {}, primary, framing=framing, mac=mac, **common)  # type: ignore[arg-type]
+        return Device(link.name, declared.kind, {}, primary, framing=framing, mac=mac, **common)  # type: ignore[arg-type]
     device_wide = {name: value for name, value in link.own.items() if name in _DEVICE_WIDE}
     own = {name: value for name, value in link.own.items() if name not in _DEVICE_WIDE}
     primary = _end(world, root, link, ROOT, {**link.values, **own}, (link.name, 0))
-    peer = _peer(world, link, declared) if link.kind in PAIRS else None
+    peer = _peer(world, link, declared) if kind_of(link.kind).has_peer else None
     return Device(link.name, link.kind, device_wide, primary, peer, **common)  # type: ignore[arg-type]
 
 
@@ -394,7 +395,7 @@ def _owner_of_pair(root: Contents, link: links.Link, node: str) -> str | None:
     """Whose a device is. One without a mark may be the other end of another node's pair, whose own mark its primary
     carries."""
     owner = owner_of(link.alias)
-    if owner is None and link.kind in PAIRS and link.nsid is None and (other := root.links.get(link.link)):
+    if owner is None and kind_of(link.kind).has_peer and link.nsid is None and (other := root.links.get(link.link)):
         owner = owner_of(other.alias)
         return owner if owner != node else None
     return owner

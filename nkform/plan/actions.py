@@ -74,7 +74,8 @@ class SetMark:
 
 @dataclass(frozen=True, slots=True)
 class CreatePair:
-    """Makes a pair with all attributes of both ends, marked, both ends down; fails closed: policies come first.
+    """Makes a pair, or a device that has no peer, with all attributes of its ends, marked, the ends down; fails closed:
+    policies come first.
 
     Here and wherever an action carries a device, the name of its primary is what that is called at the moment; the
     device's own name is what its pins go by.
@@ -85,7 +86,7 @@ class CreatePair:
 
 @dataclass(frozen=True, slots=True)
 class DeletePair:
-    """Removes a pair; `device` is all that there was."""
+    """Removes a pair, or a device that has no peer; `device` is all that there was."""
 
     device: Device
 
@@ -393,7 +394,7 @@ def configure(device: str, endpoint: Endpoint, *, silent: bool = False) -> Itera
 
 
 def create(device: Device) -> Iterator[Action]:
-    """A whole pair, the workload's end first: no packet passes before the primary, which comes up last."""
+    """A whole device, the workload's end first: no packet passes before the primary, which comes up last."""
     yield CreatePair(device)
     if device.peer is not None:
         yield from configure(device.name, device.peer, silent=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from nkform.dataclass import replace
+from nkform.kinds import kind_of
 from nkform.model import (
-    HOOKS,
     MAX_PROGRAMS,
     After,
     Attached,
@@ -38,7 +38,8 @@ CLOSING = "closing!"
 def needs_programs(device: Device) -> bool:
     """Whether a declared device has programs of ours, or may come to have one for want of a policy."""
     blackholed = any(end.attrs.get("policy") == "blackhole" for end in device.ends)
-    return bool(device.chains) or (device.kind in ("veth", "auto") and blackholed)
+    stands_in = any(kind_of(kind).policy == "program" for kind in device.traits.becomes)
+    return bool(device.chains) or (stands_in and blackholed)
 
 
 def completed(device: Device) -> tuple[Device, list[Problem]]:
@@ -50,12 +51,12 @@ def completed(device: Device) -> tuple[Device, list[Problem]]:
         return device, []
     problems = []
     found: dict[str, Chain] = {}
-    for hook in HOOKS[device.kind]:
+    for hook in device.traits.hooks:
         chain = device.chains.get(hook, Chain())
         blackholed = _blackholed(device, hook)
         if chain.programs and chain.default == "pass" and blackholed:
             problems.append(_falls_through(device.name, hook))
-        if chain.default == "drop" or (not chain.programs and blackholed and device.kind == "veth"):
+        if chain.default == "drop" or (not chain.programs and blackholed and device.traits.policy == "program"):
             end = Program(DEFAULT, VERDICT, {"verdict": "drop"})
             chain = replace(chain, programs=(*chain.programs, end))
         if hook in device.chains or chain.programs:
@@ -315,7 +316,7 @@ def _no_clsact(device: Device, live: Device) -> Iterator[Problem]:
     """Filters on a device whose ingress qdisc is somebody's: the kernel has one place for that and a clsact."""
     if not any(chain.programs for chain in device.chains.values()):
         return
-    if device.kind != "external" and any(field.forces_replacement for field in device_fields(device, live)):
+    if not device.traits.programs_only and any(field.forces_replacement for field in device_fields(device, live)):
         return  # the new pair has no such qdisc
     asked = device.attach == "tc"
     yield Problem(
@@ -348,7 +349,7 @@ def unpinned(device: Device, live: Device) -> Iterator[Problem]:
 
 def _cramped(device: Device, live: Device, name: str, entries: Sequence[Attached]) -> Iterator[Problem]:
     """A change of a chain that finds no room at a hook that is nearly full: what is new goes beside what is old."""
-    if device.kind != "external" and any(field.forces_replacement for field in device_fields(device, live)):
+    if not device.traits.programs_only and any(field.forces_replacement for field in device_fields(device, live)):
         return  # the new pair's hook is empty
     coming = newcomers(entries, device.chains[name])
     if len(entries) + coming > MAX_PROGRAMS:
@@ -363,7 +364,7 @@ def _cramped(device: Device, live: Device, name: str, entries: Sequence[Attached
 
 def drops_when_empty(device: Device, hook: str) -> bool:
     """Whether a device has a policy that drops while no program is attached at a hook: on a netkit."""
-    return device.kind == "netkit" and _blackholed(device, hook)
+    return device.traits.policy == "kernel" and _blackholed(device, hook)
 
 
 def _blackholed(device: Device, hook: str) -> bool:

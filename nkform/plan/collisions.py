@@ -19,7 +19,7 @@ def collisions(
     further = {key: space.altnames for key, space in live.namespaces.items() if space.altnames}
     going = {(end.namespace, end.name) for device in gone for end in device.ends}
     for name, device in devices.items():
-        if device.kind == "external":
+        if device.traits.programs_only:
             continue
         if further:
             yield from _further_names(device, further, going)

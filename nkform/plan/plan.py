@@ -11,7 +11,7 @@ from typing import Protocol
 
 from nkform.dataclass import replace
 from nkform.macs import Macs, macs
-from nkform.model import HOOKS, ROOT, Chain, Device, Endpoint, Hook, Namespace, Node, Value
+from nkform.model import ROOT, Chain, Device, Endpoint, Hook, Namespace, Node, Value
 from nkform.plan import chain_steps, chains, replacement
 from nkform.plan.actions import (
     Action,
@@ -162,7 +162,7 @@ def _losses(changes: Collection[Change], more: Mapping[str, Collection[str]] = N
         if not isinstance(before, Device) or not isinstance(after, Device):
             continue
         if change.operation == "replace":
-            some, what = replacement.lost(before, after), f"with the old pair of {change.name} goes"
+            some, what = replacement.lost(before, after), f"with the old {before.traits.noun} of {change.name} goes"
         elif before.peer and after.peer and _leaves(before, after):
             some = replacement.left_behind(before, after)
             way = f"from {described(before.peer.namespace)} to {described(after.peer.namespace)}"
@@ -208,7 +208,7 @@ def _indexes(desired: Node, live: Node) -> dict[str, int | None]:
     made: dict[str, int | None] = {
         end.name: None
         for d in desired.devices.values()
-        if d.kind != "external"
+        if not d.traits.programs_only
         for end in d.ends
         if end.namespace == ROOT
     }
@@ -297,9 +297,9 @@ def _device_changes(
             else:
                 _beside(replacement.beside(_keeping(device, found), found, names), phases, legacy=legacy)
             _hold(device, phases)
-            reason = _reason(compared[name], obstacle)
+            reason = _reason(compared[name], found, obstacle)
             yield Change("replace", "device", name, compared[name], reason, found, device)
-        elif device.kind == "external":
+        elif device.traits.programs_only:
             if compared[name]:
                 _attach(device, found, phases, legacy=legacy)
                 yield Change("update", "device", name, compared[name], before=found, after=device)
@@ -326,13 +326,13 @@ def _hold(device: Device, phases: Phases) -> None:
 
 def is_legacy(device: Device, features: Collection[str]) -> bool:
     """Whether a device's chains are filters of legacy tc: where tcx is missing or not wanted. netkit needs neither."""
-    return device.kind != "netkit" and (device.attach == "tc" or "tcx" not in features)
+    return device.traits.over_tcx and (device.attach == "tc" or "tcx" not in features)
 
 
-def _reason(fields: Collection[FieldChange], obstacle: str) -> str:
-    """Why a pair is made anew, and which of the two ways it will be."""
+def _reason(fields: Collection[FieldChange], found: Device, obstacle: str) -> str:
+    """Why a device is made anew, and which of the two ways it will be."""
     forced = [".".join(field.path) for field in fields if field.forces_replacement]
-    way = f"the old pair goes first: {obstacle}" if obstacle else replacement.BESIDE
+    way = f"the old {found.traits.noun} goes first: {obstacle}" if obstacle else replacement.BESIDE
     return f"{', '.join(forced)} cannot change in place; {way}" if forced else way
 
 
@@ -354,9 +354,9 @@ def _attach(
     heir_of: Mapping[str, Hook] = MappingProxyType({}),
 ) -> None:
     """Chains of one device, those hooks first that have programs of ours to lose."""
-    if device.kind == "external" and live is not None:
+    if device.traits.programs_only and live is not None:
         device = replace(device, index=live.index)  # it goes by its name otherwise, which others may give away
-    for hook in HOOKS[device.kind]:
+    for hook in device.traits.hooks:
         chain = device.chains.get(hook, Chain())
         found = live.hooks.get(hook, Hook()) if live else Hook()
         refills = chains.refills(found, chain, legacy=legacy)
@@ -377,7 +377,7 @@ def _attach(
 def _chains_left(desired: Node, live: Node, targets: Collection[str], phases: Phases) -> Iterator[Change]:
     """Programs of ours on devices of others that the spec does not name any more."""
     for name, found in live.devices.items():
-        if found.kind == "external" and name not in desired.devices and (not targets or name in targets):
+        if found.traits.programs_only and name not in desired.devices and (not targets or name in targets):
             left = tuple(fields(found, found, legacy=found.hooks_legacy))
             if left:
                 _attach(found, found, phases, legacy=found.hooks_legacy)
@@ -386,11 +386,11 @@ def _chains_left(desired: Node, live: Node, targets: Collection[str], phases: Ph
 
 def fields(desired: Device, live: Device, *, legacy: bool) -> Iterator[FieldChange]:
     """All that differs between a device as it shall be and as it is."""
-    for hook in HOOKS[desired.kind]:
+    for hook in desired.traits.hooks:
         runs, chain = live.hooks.get(hook), desired.chains.get(hook)
         if runs or chain:
             yield from chains.fields(runs or Hook(), chain or Chain(), hook, legacy=legacy)
-    if desired.kind == "external":
+    if desired.traits.programs_only:
         return
     yield from device_fields(desired, live)
     yield from end_fields(desired.primary, live.primary, ())
@@ -400,15 +400,16 @@ def fields(desired: Device, live: Device, *, legacy: bool) -> Iterator[FieldChan
 
 
 def _keeping(device: Device, found: Device) -> Device:
-    """A replacement keeps the hardware addresses of the old pair, so that neighbours need not learn new ones."""
-    if device.attrs.get("mode", found.attrs.get("mode")) == "l3" or found.peer is None or device.peer is None:
+    """A replacement keeps the hardware addresses of the old device, so that neighbours need not learn new ones."""
+    if device.attrs.get("mode", found.attrs.get("mode")) == "l3":
         return device
 
     def kept(end: Endpoint, old: Endpoint) -> Endpoint:
         mac = old.attrs.get("mac")
         return end if mac is None or "mac" in end.attrs else replace(end, attrs={**end.attrs, "mac": mac})
 
-    return replace(device, primary=kept(device.primary, found.primary), peer=kept(device.peer, found.peer))
+    peer = kept(device.peer, found.peer) if device.peer and found.peer else device.peer
+    return replace(device, primary=kept(device.primary, found.primary), peer=peer)
 
 
 def _moved(live: Endpoint, desired: Endpoint) -> Endpoint:
@@ -471,6 +472,8 @@ def _update(desired: Device, live: Device, node: str, phases: Phases) -> None:
 
 def _policies(desired: Device, live: Device, phases: Phases) -> None:
     """Policies that close go first of all, those that open last of all."""
+    if desired.traits.policy != "kernel":
+        return
     end = end_of(desired.name, desired.primary, live.primary)
     own, peer = (_policy_change(shall, now) for shall, now in zip(desired.ends, live.ends, strict=True))
     for phase, closing in ((phases.close, True), (phases.open, False)):

@@ -111,7 +111,7 @@ def _foreign(what: str, owner: str | None, path: Path, adopt: bool) -> Iterator[
 def _device_obstacles(node: str, device: Device, live: Node, adopt: bool) -> Iterator[Problem]:
     path: Path = ("devices", device.name)
     found = live.devices.get(device.name)
-    if device.kind == "external":
+    if device.traits.programs_only:
         if found is None:
             other = live.namespaces[ROOT].altnames.get(device.name) if ROOT in live.namespaces else None
             yield Problem(

@@ -122,7 +122,9 @@ def obstacles(
 
 
 def _gives_up(device: Device, found: Device, devices: Mapping[str, Device]) -> str:
-    """What another device is to have of an old pair; or that its peer is out of reach."""
+    """What another device is to have of an old pair; or that it has no peer, or that its peer is out of reach."""
+    if single := next((each for each in (device, found) if not each.traits.has_peer), None):
+        return f"{single.traits.said} has no peer"
     if device.peer is None or found.peer is None or found.peer.namespace.startswith("nsid:"):
         return "its peer cannot be reached"
     new, old = _place(device.peer), _place(found.peer)

@@ -11,6 +11,7 @@ from functools import cache, lru_cache
 from nkform.attributes import ATTRIBUTES, BY_NAME, Attribute
 from nkform.dataclass import dataclass, replace
 from nkform.features import FEATURES
+from nkform.kinds import KindName, kind_of
 from nkform.model import (
     ADDR_GEN_MODE,
     FORCE_FORWARDING,
@@ -19,7 +20,6 @@ from nkform.model import (
     Attrs,
     Device,
     Endpoint,
-    Kind,
     Node,
     Room,
     RoomFor,
@@ -52,7 +52,7 @@ def resolve(desired: Node, features: Collection[str], rooms: Mapping[str, Room])
     devices: dict[str, Device] = {}
     problems: list[Problem] = []
     for name, device in desired.devices.items():
-        if device.kind == "external":
+        if device.traits.programs_only:
             devices[name], noted = completed(device)
             problems += noted
             continue
@@ -64,9 +64,9 @@ def resolve(desired: Node, features: Collection[str], rooms: Mapping[str, Room])
         filled, unknown = _with_room(_as_kind(whole), rooms)
         problems += unknown
         devices[name] = filled
-    made = kernel_routes(device for device in devices.values() if device.kind != "external")
+    made = kernel_routes(device for device in devices.values() if not device.traits.programs_only)
     for name, device in devices.items():
-        if device.kind == "external":
+        if device.traits.programs_only:
             continue
         filled, noted = without_own_routes(device, made)
         problems += noted
@@ -85,10 +85,9 @@ def needed_features(desired: Node) -> set[str]:
     for device in desired.devices.values():
         if needs_programs(device):
             needed.add("tcx")
-        if device.kind in ("netkit", "auto"):
-            needed |= {name for name in FEATURES if name.startswith("netkit")}
+        needed |= {name for name, feature in FEATURES.items() if feature.kind in device.traits.becomes}
         for attr, _, _ in _declared(device):
-            if attr.feature and not attr.feature.startswith("netkit"):
+            if attr.feature and not FEATURES[attr.feature].kind:
                 needed.add(attr.feature)
         for end in device.ends:
             needed |= {f"sysctl:{key}" for key in end.sysctl}
@@ -100,21 +99,26 @@ def needed_features(desired: Node) -> set[str]:
     return needed
 
 
-def _kind(device: Device, features: Collection[str]) -> Kind:
-    if device.kind != "auto":
-        return device.kind
-    return "netkit" if "netkit" in features else "veth"
+def _kind(device: Device, features: Collection[str]) -> KindName:
+    """The first that it may become and that this kernel has, or else the last."""
+    *better, last = device.traits.becomes or (device.kind,)
+    return next((kind for kind in better if kind_of(kind).feature in features), last)
 
 
-def _unsupported_kind(device: Device, kind: Kind, features: Collection[str]) -> Iterator[Problem]:
-    if kind == "netkit" and "netkit" not in features:
-        feature = FEATURES["netkit"]
+def _unsupported_kind(device: Device, kind: KindName, features: Collection[str]) -> Iterator[Problem]:
+    if _lacks(kind, features):
+        feature = FEATURES[kind_of(kind).feature]
         yield Problem(
             "NK0401",
             f"this kernel has no {feature.what}: they came with Linux {feature.since}",
             path=("devices", device.name, "kind"),
             hint=feature.hint,
         )
+
+
+def _lacks(kind: KindName, features: Collection[str]) -> bool:
+    needed = kind_of(kind).feature
+    return bool(needed) and needed not in features
 
 
 def _declared(device: Device) -> Iterator[tuple[Attribute, Value, Path]]:
@@ -130,7 +134,7 @@ def _declared(device: Device) -> Iterator[tuple[Attribute, Value, Path]]:
             yield BY_NAME[name], value, (*path, "peer", name)
 
 
-def _left_out(device: Device, kind: Kind) -> Iterator[Problem]:
+def _left_out(device: Device, kind: KindName) -> Iterator[Problem]:
     """What a device loses as this kind."""
     for attr, value, path in _declared(device):
         if kind in attr.kinds or value == _of_itself(kind, attr):
@@ -144,19 +148,20 @@ def _left_out(device: Device, kind: Kind) -> Iterator[Problem]:
         )
 
 
-def _of_itself(kind: Kind, attr: Attribute) -> Value | None:
+def _of_itself(kind: KindName, attr: Attribute) -> Value | None:
     """The value that a kind works by which does not have the attribute: a veth has ARP and MAC addresses."""
-    return "l2" if (kind, attr.name) == ("veth", "mode") else attr.default
+    return "l2" if attr.name == "mode" and kind_of(kind).link_layer == "always" else attr.default
 
 
 @cache
-def _kept(kind: Kind) -> frozenset[str]:
+def _kept(kind: KindName) -> frozenset[str]:
     """The attributes that this kind has itself; on a veth, programs stand in for its policies."""
-    return frozenset(a.name for a in ATTRIBUTES if kind in a.kinds and (kind, a.name) != ("veth", "policy"))
+    stood_in = {"policy"} if kind_of(kind).policy == "program" else set()
+    return frozenset(a.name for a in ATTRIBUTES if kind in a.kinds and a.name not in stood_in)
 
 
 @cache
-def _defaults(kind: Kind, of_device: bool) -> Mapping[str, Value]:
+def _defaults(kind: KindName, of_device: bool) -> Mapping[str, Value]:
     return {
         a.name: a.default
         for a in ATTRIBUTES
@@ -183,7 +188,7 @@ def _as_kind(device: Device) -> Device:
 
 
 @lru_cache(ALIKE)
-def _filled(kind: Kind, values: tuple[tuple[str, Value], ...], of_device: bool) -> Attrs:
+def _filled(kind: KindName, values: tuple[tuple[str, Value], ...], of_device: bool) -> Attrs:
     """Attributes with the defaults of what is not said, and without what the kind does not have.
 
     Devices that say the same share what comes out.
@@ -241,13 +246,13 @@ def _with_room(device: Device, rooms: Mapping[str, Room]) -> tuple[Device, list[
 
 def _missing(device: Device, features: Collection[str]) -> Iterator[Problem]:
     """What the device asks of the kernel that the kernel does not have."""
-    if device.kind == "netkit" and "netkit" not in features:
+    if _lacks(device.kind, features):
         return
     for attr, value, path in _declared(device):
         name = attr.feature
         if name is None or name in features or value == attr.default:
             continue
-        if name.startswith("netkit") and device.kind != "netkit":
+        if FEATURES[name].kind not in ("", device.kind):
             continue
         if attr.name in ("headroom", "tailroom") and value == 0:
             continue

@@ -59,7 +59,7 @@ def plan(before: Node, live: Node, features: Collection[str], without: Without =
     freed = [
         name
         for name, device in before.devices.items()
-        if name in desired.devices and device.kind != "external" and device.owner is None
+        if name in desired.devices and not device.traits.programs_only and device.owner is None
     ]
     marks = tuple(SetMark(ROOT, name, False, alias=before.devices[name].alias) for name in freed)
     changes = tuple(_brief(change) for change in _marked(found.changes, freed, before))
@@ -144,7 +144,7 @@ def _renamed(end: Endpoint, to: Endpoint, device: str) -> MoveEnd:
 def _concerns(device: Device, live: Device | None, node: str) -> bool:
     """Whether a device is to be restored: ours, one that was adopted since, or one of others with programs of ours,
     the very one: another device may have its name by now."""
-    if device.kind == "external":
+    if device.traits.programs_only:
         return live is not None and live.index == device.index
     return device.owner == node or (device.owner is None and live is not None and live.owner == node)
 

@@ -187,8 +187,8 @@ def _entries(entry: Attached) -> dict[str, list[Any]]:
 
 
 def _device(device: Device) -> dict[str, Any]:
-    if device.kind == "external":
-        return {"kind": "external"}
+    if device.traits.programs_only:
+        return {"kind": device.kind}
     peer = device.peer
     found = {
         "kind": device.kind,

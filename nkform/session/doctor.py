@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from nkform.features import FEATURES
+from nkform.kinds import kind_of
 from nkform.results import Finding
 
 
@@ -44,8 +45,9 @@ def _features() -> list[Finding]:
         if name in found:
             findings.append(Finding(name, "ok", feature.what))
             continue
-        if name.startswith("netkit_") and "netkit" not in found:
-            findings.append(Finding(name, "missing", f"{feature.what}: needs netkit devices"))
+        of_kind = kind_of(feature.kind).feature
+        if of_kind not in ("", name, *found):
+            findings.append(Finding(name, "missing", f"{feature.what}: needs {FEATURES[of_kind].what}"))
             continue
         why = f"came with Linux {feature.since}"
         if feature.config and option(feature.config) == "n":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from nkform.dataclass import dataclass, replace
@@ -187,7 +188,8 @@ def _guarded(order: Order, runner: _Runner) -> Guardian | None:
     try:
         with timed(order.listener, "apply"):
             runner.run()
-        runner.end()
+        with nullcontext() if order.trial else afterwards(order.listener):  # what nobody confirms has to go back
+            runner.end()
     except Stopped as error:
         raise stopped(node) from error
     except NkformError:

@@ -148,7 +148,7 @@ class Watch:
         values = [value for device in subject.node.devices.values() for value in device.attrs.values()]
         needy = {name for value in values if isinstance(value, RoomFor) for name in value.devices}
         needy |= subject.programs.named(subject.node) if subject.programs else set()
-        framings = {name: d.framing for name, d in live.devices.items() if d.kind == "external"}
+        framings = {name: d.framing for name, d in live.devices.items() if d.traits.programs_only}
         chained = subject.node.devices.keys() & live.devices.keys() if subject.programs else ()
         known = {name: live_macs(live.devices[name]) for name in chained if subject.node.devices[name].chains}
         basis = (subject, {name: live.rooms.get(name) for name in needy}, framings, known)

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from nkform.attributes import BY_NAME
+from nkform.attributes import BY_NAME, may_have
 from nkform.dataclass import dataclass, field
 from nkform.document import names
 from nkform.document.inet import Prefix
 from nkform.document.nearest import nearest
 from nkform.document.scalars import quoted
-from nkform.model import ROOT, Device, Endpoint, Kind, Namespace, Node, RoomFor, Route, Value
+from nkform.kinds import AUTO, ONLY_PAIRS, KindName, kind_of
+from nkform.model import ROOT, Device, Endpoint, Namespace, Node, RoomFor, Route, Value
 from nkform.problem import Path, Problem
 from nkform.spec.decode_end import decode_end
 from nkform.spec.decode_programs import Declared
@@ -72,9 +73,9 @@ def decode(data: Data, broken: Collection[Path], where: Where, *, complete: bool
     by_kind: dict[str, Data] = {}
     devices: dict[str, Device] = {}
     for name, given in data.get("devices", {}).items():
-        kind = given.get("kind") or defaults.get("kind", "auto")
+        kind = given.get("kind") or defaults.get("kind", AUTO.name)
         if kind not in by_kind:
-            by_kind[kind] = {} if kind == "external" else defaults_for(kind, defaults)
+            by_kind[kind] = {} if kind_of(kind).programs_only else defaults_for(kind, defaults)
         devices[name] = _device(name, kind, merge_defaults(by_kind[kind], given), context)
     context.seen.gateways()
     return Node(node, namespaces, devices), problems
@@ -95,21 +96,25 @@ def _namespace(name: str, given: Mapping[str, Any], context: Context) -> Namespa
     return Namespace(name, create=create, optional=optional)
 
 
-def _device(name: str, kind: Kind, data: Data, context: Context) -> Device:
+def _device(name: str, kind: KindName, data: Data, context: Context) -> Device:
     path = ("devices", name)
     if fault := names.ifname_fault(name):
         context.report("NK0301", f"the device's name {quoted(name)} {fault}", path, names.IFNAME_RULE)
     context.seen.end(ROOT, name, path)
     chains = context.programs.chains(kind, data.get("programs") or {}, (*path, "programs"))
     attach = data.get("attach", "auto")
-    if kind == "external":
+    if kind_of(kind).programs_only:
         optional = data.get("optional", False)
         return Device(name, kind, {}, Endpoint(name), chains=chains, attach=attach, optional=optional)
+    traits = kind_of(kind)
     if data.get("optional"):
-        hint = "only devices of others (`kind: external`) may be absent; for a pair, say so of its namespace"
-        context.report(
-            "NK0324", f"the pair {quoted(name)} is made by nkform: it cannot be absent", (*path, "optional"), hint
-        )
+        hint = "only devices of others (`kind: external`) may be absent"
+        hint += "; for a pair, say so of its namespace" if traits.has_peer else ""
+        message = f"the {traits.noun} {quoted(name)} is made by nkform: it cannot be absent"
+        context.report("NK0324", message, (*path, "optional"), hint)
+    if "peer" in data and not traits.has_peer:
+        context.report("NK0207", f"{traits.said} has no `peer`", (*path, "peer"), ONLY_PAIRS)
+        data = {key: value for key, value in data.items() if key != "peer"}
 
     own: dict[str, Value] = {}
     near: dict[str, Value] = {}
@@ -119,7 +124,7 @@ def _device(name: str, kind: Kind, data: Data, context: Context) -> Device:
         row = BY_NAME.get(key)
         if row is None:
             continue
-        if kind != "auto" and kind not in row.kinds:
+        if not may_have(row, kind):
             _not_for(key, kind, (*path, key), context)
         meant = _value(key, value, (*path, key), context)
         (own if row.place == "device" else near)[key] = meant
@@ -128,14 +133,15 @@ def _device(name: str, kind: Kind, data: Data, context: Context) -> Device:
     for key, value in given.items():
         row = BY_NAME.get(key)
         if row is not None:
-            if kind != "auto" and kind not in row.kinds:
+            if not may_have(row, kind):
                 _not_for(key, kind, (*path, "peer", key), context)
             far[key] = _value(key, value, (*path, "peer", key), context)
 
     _check_mac(kind, data, path, context)
     _check_mtu(data, path, context)
     primary = decode_end(name, ROOT, attrs=near, data=data, path=path, context=context)
-    return Device(name, kind, own, primary, _peer(data, far, path, context), chains, attach)
+    peer = _peer(data, far, path, context) if traits.has_peer else None
+    return Device(name, kind, own, primary, peer, chains, attach)
 
 
 def _peer(data: Data, attrs: dict[str, Value], path: Path, context: Context) -> Endpoint | None:
@@ -219,16 +225,17 @@ def _not_for(key: str, kind: str, path: Path, context: Context) -> None:
         "NK0306",
         f"`{key}` is for {kinds} only, and this device is a {kind}",
         path,
-        f"take it out, or write kind: {kinds}",
+        f"take it out, or write kind: {' or '.join(sorted(BY_NAME[key].kinds))}",
     )
 
 
-def _check_mac(kind: Kind, data: Data, path: Path, context: Context) -> None:
-    if kind == "veth" or data.get("mode", "l3") != "l3" or (*path, "mode") in context.broken:
+def _check_mac(kind: KindName, data: Data, path: Path, context: Context) -> None:
+    if kind_of(kind).link_layer != "mode" or data.get("mode", "l3") != "l3" or (*path, "mode") in context.broken:
         return
+    layered = next(each for each in kind_of(kind).becomes if kind_of(each).link_layer == "mode")
     for where, end in ((path, data), ((*path, "peer"), data.get("peer") or {})):
         if "mac" in end:
-            what = "a netkit, which `kind: auto` may become," if kind == "auto" else "a netkit"
+            what = f"a {layered}" if kind == layered else f"a {layered}, which `kind: {kind}` may become,"
             reason = "mode l3" if "mode" in data else "mode l3, its default,"
             message = f"{what} has no MAC address in {reason}".rstrip(",")
             context.report("NK0307", message, (*where, "mac"), "write mode: l2, or take the mac out")

@@ -10,7 +10,8 @@ from typing import Any
 
 from nkform.document.nearest import nearest
 from nkform.document.scalars import quoted
-from nkform.model import HOOKS, After, Before, Chain, First, Kind, Last, Position, Program
+from nkform.kinds import KindName, kind_of
+from nkform.model import After, Before, Chain, First, Last, Position, Program
 from nkform.problem import Path
 
 Report = Callable[[str, str, Path, str], None]
@@ -34,14 +35,14 @@ class Declared:
             if name in RESERVED:
                 report("NK0321", f"{quoted(name)} is the end of a chain that drops", ("programs", name), "rename it")
 
-    def chains(self, kind: Kind, given: Mapping[str, Any], path: Path) -> dict[str, Chain]:
+    def chains(self, kind: KindName, given: Mapping[str, Any], path: Path) -> dict[str, Chain]:
         """The chains of a device. A hook that its kind does not have is an error."""
         found = {}
+        traits = kind_of(kind)
         for hook, chain in given.items():
-            if hook not in HOOKS.get(kind, ()):
-                hooks = " and ".join(HOOKS.get(kind, ()))
-                what = "an external device" if kind == "external" else "a pair"
-                self._report("NK0322", f"{what} has no hook `{hook}`", (*path, hook), f"it has {hooks}")
+            if hook not in traits.hooks:
+                hooks = " and ".join(traits.hooks)
+                self._report("NK0322", f"{traits.said} has no hook `{hook}`", (*path, hook), f"it has {hooks}")
             elif chain is not None:
                 found[hook] = self._chain(chain, (*path, hook))
         return found

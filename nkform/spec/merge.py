@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from nkform.attributes import BY_NAME
+from nkform.attributes import BY_NAME, may_have
 from nkform.document.scalars import quoted
+from nkform.kinds import kind_of
 from nkform.problem import Path
 
 Data = dict[str, Any]
@@ -80,10 +81,16 @@ def merge_defaults(defaults: Data, device: Data) -> Data:
 
 
 def defaults_for(kind: str, defaults: Mapping[str, Any]) -> Data:
-    """The defaults that mean something to a kind of device: a default of another kind's attribute is left out."""
+    """The defaults that mean something to a kind of device: what another kind alone has, an attribute, a hook or a
+    peer, is left out."""
     result: Data = {}
+    traits = kind_of(kind)
     for key, value in defaults.items():
         row = BY_NAME.get(key)
-        if row is None or kind == "auto" or kind in row.kinds:
-            result[key] = defaults_for(kind, value) if key == "peer" else value
+        if key == "peer":
+            result |= {key: defaults_for(kind, value)} if traits.has_peer else {}
+        elif key == "programs":
+            result[key] = {hook: chain for hook, chain in value.items() if hook in traits.hooks}
+        elif row is None or may_have(row, kind):
+            result[key] = value
     return result

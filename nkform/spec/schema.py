@@ -7,10 +7,11 @@ number may be a `${variable}`. `strict` takes the latter back: it is what a file
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from nkform.attributes import ATTRIBUTES, Attribute
+from nkform.kinds import AUTO, KINDS, NETKIT, Kind, KindName, kind_of
 from nkform.spec import schema_programs
 
 FILE = "schemas/spec.v1.json"
@@ -29,7 +30,7 @@ _EXAMPLE: Json = {
     "namespaces": {"web": {"create": True}},
     "devices": {
         "lxc-web": {
-            "kind": "netkit",
+            "kind": NETKIT.name,
             "mode": "l3",
             "addresses": ["169.254.1.1/32"],
             "routes": [{"to": "10.0.0.2/32"}],
@@ -134,19 +135,37 @@ def _end_properties() -> Json:
     }
 
 
-def _device_properties(*kinds: str) -> Json:
+def _device_properties(*kinds: KindName) -> Json:
     return {
         "kind": _or_variable(
-            "netkit or veth; auto is netkit where the kernel has it, else veth; external is a device that exists"
-            " already and that nkform does not manage. Default: auto.",
+            f"{'; '.join(f'{name}: {kind_of(name).about}' for name in kinds)}. Default: {AUTO.name}.",
             {"enum": list(kinds)},
-            "netkit",
+            NETKIT.name,
         ),
         **{row.name: _attribute(row) for row in ATTRIBUTES},
         **_end_properties(),
         "peer": _ref("peer"),
         **schema_programs.device_properties(),
     }
+
+
+def _by_kind(kinds: Iterable[Kind]) -> Json:
+    """What a device of each of these kinds can have, which is less than all."""
+    schema: Json = {}
+    for kind in kinds:
+        keys = (*_device_properties(), "optional")
+        if kind.programs_only:
+            keys = ("kind", "optional", *schema_programs.device_properties())
+        schema = {
+            "if": {"required": ["kind"], "properties": {"kind": {"const": kind.name}}},
+            "then": {
+                "title": kind.said,
+                "additionalProperties": False,
+                "properties": {key: {} for key in keys if key != "peer"},
+            },
+            **({"else": schema} if schema else {}),
+        }
+    return schema
 
 
 def _number(description: str, low: int, high: int, *examples: int) -> Json:
@@ -258,23 +277,18 @@ def _definitions() -> Json:
             },
         },
         "device": {
-            "description": "A pair of devices, by the name of its primary end; or a device that exists already.",
+            "description": "A pair of devices, by the name of its primary end; or a device without a peer.",
             "examples": [{"peer": {"name": "eth0"}}, _EXAMPLE["devices"]["lxc-web"]],
             "type": "object",
             "additionalProperties": False,
             "properties": {
-                **_device_properties("netkit", "veth", "auto", "external"),
+                **_device_properties(*KINDS),
                 "optional": _or_variable(
                     "With `kind: external`: whether the device may be absent, which is then no error. Default: false.",
                     {"type": "boolean"}, True,
                 ),
             },
-            "if": {"required": ["kind"], "properties": {"kind": {"const": "external"}}},
-            "then": {
-                "title": "external",
-                "additionalProperties": False,
-                "properties": {"kind": {}, "optional": {}, **{key: {} for key in schema_programs.device_properties()}},
-            },
+            **_by_kind(kind for kind in KINDS.values() if not kind.has_peer),
         },
         **schema_programs.definitions(),
     }  # fmt: skip
@@ -300,11 +314,11 @@ def build() -> Json:
                 "propertyNames": _ref("variable_name"),
             },
             "defaults": {
-                "description": "Merged under every device that is not external.",
+                "description": "Merged under every device that nkform makes.",
                 "examples": [{"mtu": 1500, "peer": {"name": "eth0"}}],
                 "type": ["object", "null"],
                 "additionalProperties": False,
-                "properties": _device_properties("netkit", "veth", "auto"),
+                "properties": _device_properties(*(kind.name for kind in KINDS.values() if kind.made)),
             },
             "namespaces": {
                 "description": "The network namespaces that peers go to, by name.",

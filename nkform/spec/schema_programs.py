@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from nkform.kinds import HOOKS
+
 Json = dict[str, Any]
 
 NAME = "^[A-Za-z_][A-Za-z0-9_-]*$"
@@ -39,8 +41,8 @@ def device_properties() -> Json:
     """What a device has."""
     return {
         "attach": {
-            "description": "How programs are attached at veth and external devices: as tcx links, with tc as filters "
-            "of legacy tc, or as the kernel allows. Default: auto.",
+            "description": "How programs are attached at devices of other kinds than netkit: as tcx links, with tc as "
+            "filters of legacy tc, or as the kernel allows. Default: auto.",
             "examples": ["tc"],
             "enum": ["auto", "tcx", "tc"],
         },
@@ -77,11 +79,11 @@ def definitions() -> Json:
         },
         "chains": {
             "description": "The programs of each hook. Pairs have `primary` (what the primary transmits) and `peer` "
-            "(what the peer transmits), external devices have `ingress` and `egress`.",
+            "(what the peer transmits), other devices have `ingress` and `egress`.",
             "examples": [{"peer": ["count"]}],
             "type": "object",
             "additionalProperties": False,
-            "properties": {hook: {"$ref": "#/$defs/chain"} for hook in ("primary", "peer", "ingress", "egress")},
+            "properties": {hook: {"$ref": "#/$defs/chain"} for hook in HOOKS},
         },
         "chain": {
             "description": "Programs in the order they run: a list, or {chain: [...], default: drop, position: first}.",

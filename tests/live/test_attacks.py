@@ -324,7 +324,7 @@ OWN = ("programs", "peer", "mtu")
 @st.composite
 def with_another_end(draw: st.DrawFn, name: str, device: dict[str, Any]) -> dict[str, Any]:
     """The device with other addresses, routes and perhaps sysctls, here or at its peer."""
-    if draw(st.booleans()):
+    if "peer" not in device or draw(st.booleans()):
         return {**device, **draw(ends(NAMES.index(name), outside=True))}
     return {**device, "peer": {**device["peer"], **draw(ends(NAMES.index(name), outside=False))}}
 

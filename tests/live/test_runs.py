@@ -23,6 +23,7 @@ from tests.live.attack import die, in_child, killed_after
 from tests.live.chain_sites import TCX_INGRESS
 from tests.live.processes import Process, end_all
 from tests.live.support import Node, ip, link, links, needs
+from tests.live.test_attacks import counted, failed
 from tests.live.test_pairs import veth
 from tests.live.whole import differences, held, whole
 from tests.sizes import SEED, SIZES
@@ -306,3 +307,15 @@ def test_the_lock_is_free_after_a_run(node: Node) -> None:
     lock = rundir.lock("test")
     assert not isinstance(lock, str)
     lock.release()
+
+
+def test_a_run_that_is_done_stays_done_whatever_fails_after_it(node: Node) -> None:
+    old, new = veth(), veth()
+    for spec, mtu in ((old, 1500), (new, 1400)):
+        for device in spec["devices"].values():
+            device["mtu"] = mtu
+    node.apply(old)
+    calls = counted(node, new)
+    node.apply(old)
+    for place in range(calls.ends[-1], len(calls.made)):
+        failed(node, old, new, place)

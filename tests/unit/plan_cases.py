@@ -82,7 +82,7 @@ class Kernel:
         hooks = {name: self.hook(f"{device.name} {name}", hook) for name, hook in made.hooks.items()}
         made = replace(made, primary=ends[0], peer=ends[1] if ends[1:] else None, index=index, hooks=hooks)
         made = replace(made, enslaved=ends[0].master is not None, **self.of("devices", device.name))
-        return made if made.owner == self.node or made.kind == "external" else replace(made, hooks={})
+        return made if made.owner == self.node or made.traits.programs_only else replace(made, hooks={})
 
     def end(self, end: m.Endpoint, wanted: m.Endpoint, index: int) -> m.Endpoint:
         more = self.of("ends", _text(end))
@@ -148,9 +148,9 @@ class Kernel:
             peer=ends[1] if ends[1:] else None,
             chains={},
             attach="auto",
-            owner=None if device.kind == "external" else self.node,
+            owner=None if device.traits.programs_only else self.node,
             index=ends[0].index,
-            hooks={n: self.hook_after(device, n, hooks.get(n, m.Hook())) for n in m.HOOKS[device.kind]},
+            hooks={n: self.hook_after(device, n, hooks.get(n, m.Hook())) for n in device.traits.hooks},
         )
 
     def usual(self, kind: str, *places: str) -> dict[str, Any]:
@@ -289,6 +289,9 @@ def _text(value: Any) -> str:
             some = [{k: v for k, v in each.items() if v not in USUAL[k]} for each in (attrs, primary.attrs, peer.attrs)]
             parts = kind, _text(some[0]), _text(primary), _text(some[1]), "and", _text(peer), _text(some[2])
             return " ".join(part for part in parts if part)
+        case m.Device(_, kind, attrs, primary):
+            some = {k: v for k, v in {**attrs, **primary.attrs}.items() if v not in USUAL[k]}
+            return f"{kind} {_text(primary)} {_text(some)}".rstrip()
         case m.Hook():
             return f"[{', '.join(entry.name for entry in (*value.linked, *value.filters))}]"
         case m.Chain():
