@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from nkform.apply import transaction
+from nkform.apply import undoing
 from nkform.apply.chains import Chains
 from nkform.apply.executor import Executor
 from nkform.kernel import bpffs, inet, link_requests, rundir
@@ -134,8 +134,7 @@ def test_a_run_that_could_not_undo_everything_says_so_afterwards(node: Node, mon
     before = whole()
     spec = changed()
     spec["devices"]["to-a"]["peer"]["routes"] = [{"to": "default", "via": "203.0.113.1"}]
-    monkeypatch.setattr(transaction, "undo", lambda _: ())
-    monkeypatch.setattr(transaction, "_compare", lambda *_: None)
+    monkeypatch.setattr(undoing.Undoing, "_try", lambda _: ())
     assert "NK0504" in node.refused(spec, command="apply")
     monkeypatch.undo()
     told = "failed and could not undo everything"
