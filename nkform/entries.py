@@ -11,7 +11,7 @@ from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from typing import Any
 
 from nkform.dataclass import dataclass
-from nkform.model import Entry, Filled
+from nkform.model import Entry, MapContents
 
 VALUE = b"\x01"
 """What every key has: only that it is there matters."""
@@ -32,17 +32,17 @@ class Layout:
     rank: Callable[[bytes], Any]
 
 
-def keys(filled: Filled) -> frozenset[bytes]:
+def keys(filled: MapContents) -> frozenset[bytes]:
     """The keys of entries, as the kernel has them."""
     layout = LAYOUTS[filled.layout]
     return frozenset(map(layout.key, filled.entries))
 
 
-def filled(name: str, layout: str, found: Iterable[bytes]) -> Filled:
+def filled(name: str, layout: str, found: Iterable[bytes]) -> MapContents:
     """A map that holds these keys. Whether they were declared or read, alike maps are equal."""
     kind = LAYOUTS[layout]
     entries = {kind.told(key) for key in found}
-    return Filled(name, layout, tuple(sorted(entries, key=lambda entry: kind.rank(kind.key(entry)))))
+    return MapContents(name, layout, tuple(sorted(entries, key=lambda entry: kind.rank(kind.key(entry)))))
 
 
 # --- layouts ----------------------------------------------------------------------------

@@ -49,13 +49,13 @@ def owner_of(alias: str | None) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class RoomFor:
+class ReserveFor:
     """A headroom or tailroom to be computed: the sum of what these devices of the root namespace need."""
 
     devices: tuple[str, ...]
 
 
-Value = int | str | bool | RoomFor
+Value = int | str | bool | ReserveFor
 """An attribute's value: sizes in bytes, enumerations by their kernel name in lower case."""
 
 Attrs = Mapping[str, Value]
@@ -246,7 +246,7 @@ Entry = int | str
 
 
 @dataclass(frozen=True, slots=True)
-class Filled:
+class MapContents:
     """A map by its name in the kernel, and the entries in it. `layout` names how they are keys (nkform.entries)."""
 
     map: str
@@ -254,7 +254,7 @@ class Filled:
     entries: tuple[Entry, ...] = ()
 
 
-Contents = Mapping[str, tuple[Filled, ...]]
+MapsByParam = Mapping[str, tuple[MapContents, ...]]
 """By parameter, the maps that it fills: one, or one for each family of addresses."""
 
 
@@ -274,7 +274,7 @@ class Program:
     params: Mapping[str, object] = field(default_factory=dict)
     digest: str = ""
     places: Mapping[str, tuple[str | int, ...]] = field(default_factory=dict, compare=False)
-    contents: Contents = field(default_factory=dict)
+    contents: MapsByParam = field(default_factory=dict)
     program_id: int = field(default=0, compare=False)
 
 
@@ -330,7 +330,7 @@ class Attached:
     name: str
     digest: str = ""
     ours: bool = False
-    contents: Contents = field(default_factory=dict)
+    contents: MapsByParam = field(default_factory=dict)
     loaded: int = 0
 
     @property
@@ -437,7 +437,7 @@ class Namespace:
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class BufferSpace:
     """What an existing device asks of the devices in front of it, in bytes; None where the kernel does not report
     it. And its ifindex."""
 
@@ -461,7 +461,7 @@ class Node:
     name: str
     namespaces: Mapping[str, Namespace] = field(default_factory=dict)
     devices: Mapping[str, Device] = field(default_factory=dict)
-    rooms: Mapping[str, Room] = field(default_factory=dict)
+    buffer_spaces: Mapping[str, BufferSpace] = field(default_factory=dict)
     covered: bool = False
     taken: Mapping[str, tuple[Taken, ...]] = field(default_factory=dict, compare=False)
     astray: int = 0

@@ -14,7 +14,7 @@ from nkform.apply.foreign_state import ForeignItem
 from nkform.dataclass import replace
 from nkform.kernel import devconf, sysctl
 from nkform.kernel.error import KernelError
-from nkform.kernel.netlink import Socket, whole
+from nkform.kernel.netlink import Socket, consistent_dump
 from nkform.kernel.netns import Namespaces
 from nkform.model import FORCE_FORWARDING, FORWARDING, Node
 from nkform.observe import explanations
@@ -38,7 +38,7 @@ def noted(plan: Plan, live: Node, namespaces: Namespaces) -> tuple[Node, tuple[F
                 enter(fd, key)
             with Socket() as socket:
                 dump = partial(devconf.dump, names=going.get(key, frozenset()), shared=shared)
-                interfaces = whole(dump, socket)
+                interfaces = consistent_dump(dump, socket)
                 values[key] = {name: _forced(name, sysctls) for _, name, sysctls in interfaces}
                 if names := shaken.get(key):
                     known = {index: name for index, name, _ in interfaces}

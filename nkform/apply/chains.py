@@ -163,7 +163,7 @@ class Chains:
         coming: dict[Coming, Callable[[], int | None]] = {}
         for action in actions if self._programs and not self._returning else ():
             device, hook = action.device, action.hook
-            if not (action.before.ours or action.heir_of.ours or device.name in self._gone):
+            if not (action.before.ours or action.inherit_maps_from.ours or device.name in self._gone):
                 for program in action.after.programs:
                     if program.template:
                         coming[device.name, hook, program.name] = partial(self._load_ahead, device, hook, program)

@@ -18,7 +18,7 @@ from nkform.apply.expedite import Expedited
 from nkform.apply.visit import Steps, Visit, check, raise_first
 from nkform.kernel import link_requests, links
 from nkform.kernel.error import KernelError
-from nkform.kernel.netlink import Socket, whole
+from nkform.kernel.netlink import Socket, consistent_dump
 from nkform.kernel.netns import Namespaces
 from nkform.kernel.sysfs import Interfaces
 from nkform.model import ROOT, Hook, owner_of
@@ -162,7 +162,7 @@ class Executor:
             if {socket.cookie()} != set(cookies):
                 told = "that name leads to another namespace now, or it is not on record as nkform's"
                 raise KernelError(errno.ESTALE, f"delete namespace {name}", told)
-            present = whole(partial(links.dump, decoder=self._decoder), socket)
+            present = consistent_dump(partial(links.dump, decoder=self._decoder), socket)
         if others := [link.name for link in present if not links.is_the_kernels(link)]:
             raise KernelError(errno.ENOTEMPTY, f"delete namespace {name}, which holds {', '.join(others)}")
 
@@ -191,7 +191,7 @@ class Executor:
             for action in actions:
                 self._chains.hold(action.device.name, action.device.hooks)
         with Socket() as socket:
-            present = {link.name: link for link in whole(links.dump, socket)}
+            present = {link.name: link for link in consistent_dump(links.dump, socket)}
             gone = []
             for action in actions:
                 link = present.get(action.device.primary.name)
@@ -243,8 +243,8 @@ class Executor:
             self._steps.ahead(1)
             if action.device.traits.programs_only and action.device.index not in (0, link.index):
                 raise KernelError(errno.ESTALE, f"attach programs to {link.name}", "another device has that name now")
-            if isinstance(action, SetChain) and action.heir_of.ours:
-                self._chains.hold(action.device.name, {action.hook: action.heir_of})
+            if isinstance(action, SetChain) and action.inherit_maps_from.ours:
+                self._chains.hold(action.device.name, {action.hook: action.inherit_maps_from})
             # Half a change of a chain or of a map is undone like a whole one.
             self._done(action)
             if isinstance(action, SetMap):

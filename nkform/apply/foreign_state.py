@@ -17,7 +17,7 @@ from typing import Literal
 from nkform.dataclass import dataclass, replace
 from nkform.kernel import inet, inet_foreign, links, neighbours, qdiscs
 from nkform.kernel.error import KernelError
-from nkform.kernel.netlink import Request, Socket, whole
+from nkform.kernel.netlink import Request, Socket, consistent_dump
 from nkform.kernel.netns import Namespaces
 from nkform.model import Device, Node, host
 from nkform.plan.actions import (
@@ -160,7 +160,7 @@ def read(socket: Socket, key: str, names: Collection[str], known: Mapping[int, s
     for index, (kind, qdisc) in qdiscs.at_root(socket, indexes).items():
         if kind in qdiscs.REMADE:
             yield ForeignItem(key, known[index], "qdisc", qdisc.hex())
-    routes = whole(inet_foreign.dump_foreign_routes, socket)
+    routes = consistent_dump(inet_foreign.dump_foreign_routes, socket)
     present = inet_foreign.of_links(inet.dump_addresses, socket, indexes) if routes else ()
     sources = {inet.packed(address.text) for index, address in present if known.get(index) in names}
     for route in routes:
@@ -181,7 +181,7 @@ def give_again(items: Sequence[ForeignItem], namespaces: Namespaces, *, beside: 
     for key, some in by_namespace.items():
         try:
             with namespaces.open(key) as fd, namespaces.entered(fd, key), Socket() as socket:
-                indexes = {link.name: link.index for link in whole(links.dump, socket)}
+                indexes = {link.name: link.index for link in consistent_dump(links.dump, socket)}
                 for lost in _lost(some, socket, indexes, beside):
                     wanted = list(lost)
                     outcomes, _ = socket.ask([request for _, request in wanted])
@@ -235,7 +235,7 @@ def _host(item: ForeignItem) -> str:
 
 def _still_there(places: Mapping[ForeignItem, int], key: str, namespaces: Namespaces) -> list[int]:
     with namespaces.open(key) as fd, namespaces.entered(fd, key), Socket() as socket:
-        indexes = {link.name: link.index for link in whole(links.dump, socket)}
+        indexes = {link.name: link.index for link in consistent_dump(links.dump, socket)}
         some = _lost(list(places), socket, indexes, beside=True, onlink=True)
         gone = {item for lost in some for item, _ in lost}
     return [place for item, place in places.items() if item.name in indexes and item not in gone]
@@ -286,7 +286,7 @@ def _qdiscs_lost(some: Sequence[ForeignItem], socket: Socket, indexes: Mapping[s
 def _routes_lost(
     some: Sequence[ForeignItem], socket: Socket, indexes: Mapping[str, int], beside: bool, onlink: bool
 ) -> Iterator[Lost]:
-    routes = whole(inet_foreign.dump_foreign_routes, socket)
+    routes = consistent_dump(inet_foreign.dump_foreign_routes, socket)
     there = {inet.through(route, inet_foreign.leads(route)[0]) for route in routes}
     taken = {inet_foreign.route_key(route) for route in routes}
     had = [each for each in some if each.kind == "route"]

@@ -15,11 +15,11 @@ from nkform.entries import VALUE, filled, keys
 from nkform.kernel.bpf_maps import map_delete_many, map_info, map_items, map_update_many
 from nkform.kernel.bpf_programs import prog_info
 from nkform.kernel.error import KernelError
-from nkform.model import Contents, Filled
+from nkform.model import MapContents, MapsByParam
 from nkform.observe import contents
 
 
-def fill(map_fd: int, before: Filled | None, after: Filled) -> None:
+def fill(map_fd: int, before: MapContents | None, after: MapContents) -> None:
     """Changes a map's entries. `before` None: from whatever it holds.
 
     Raises KernelError (ESTALE: it does not hold what the plan was made for), and what was changed by then stays.
@@ -36,7 +36,7 @@ def fill(map_fd: int, before: Filled | None, after: Filled) -> None:
     map_delete_many(map_fd, old - crowd, info)
 
 
-def refill(program_fd: int, known: Contents) -> None:
+def refill(program_fd: int, known: MapsByParam) -> None:
     """Gives the maps of a program that runs nowhere what they held when it ran."""
     with ExitStack() as stack:
         maps = maps_of(prog_info(program_fd).id, stack) if known else {}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from nkform.apply.journal import STATES, Entry, Found, find
 from nkform.apply.visit import give_back
 from nkform.kernel import bpffs, link_requests, links
-from nkform.kernel.netlink import Socket, whole
+from nkform.kernel.netlink import Socket, consistent_dump
 from nkform.kernel.netns import Namespaces
 from nkform.model import Node, owner_of
 from nkform.observe.namespaces import identify
@@ -53,7 +53,7 @@ def _claim(entry: Entry) -> None:
     """Devices in the run's group are those that it made and had not marked, or was about to delete."""
     node = entry.before.name
     with Socket() as socket:
-        in_group = [link for link in whole(links.dump, socket) if link.group == entry.group]
+        in_group = [link for link in consistent_dump(links.dump, socket) if link.group == entry.group]
         ours = [
             link for link in in_group if owner_of(link.alias) == node or (not link.alias and link.name in entry.made)
         ]
@@ -76,7 +76,7 @@ def _release_qdiscs(entry: Entry) -> None:
     from nkform.kernel.clsact import Tc
 
     with Socket() as socket, Tc() as tc:
-        for link in whole(links.dump, socket):
+        for link in consistent_dump(links.dump, socket):
             if link.name in devices:
                 tc.release(link.index)
 

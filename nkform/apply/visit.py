@@ -15,7 +15,7 @@ from nkform.apply import owned
 from nkform.dataclass import replace
 from nkform.kernel import devconf, inet, inet_foreign, link_requests, links, neighbours, sysctl
 from nkform.kernel.error import KernelError
-from nkform.kernel.netlink import Request, Socket, whole
+from nkform.kernel.netlink import Request, Socket, consistent_dump
 from nkform.kernel.netns import Namespaces
 from nkform.model import ROOT, Attrs, Master, Value, mark, secret_first
 from nkform.plan.actions import (
@@ -34,8 +34,8 @@ from nkform.plan.actions import (
     SetPolicy,
     SetSysctl,
     SetSysctls,
-    Settle,
     SetUp,
+    WaitForCarrier,
     end_of,
 )
 
@@ -148,7 +148,7 @@ class Visit:
             case SetMaster(end, before, after):
                 self._done(action)  # half of it is undone like all of it
                 self._set_master(end, before, after)
-            case Settle(end):
+            case WaitForCarrier(end):
                 self._settle(end)
                 self._done(action)
             case SetSysctl(end, key, _, after):
@@ -191,12 +191,12 @@ class Visit:
         only. One that is reached by nothing any more is taken for reachable, as it was.
         """
         old, new = self._index(before), self._index(after)
-        addresses = whole(partial(inet_foreign.dump_foreign_addresses, index=old), self._socket)
+        addresses = consistent_dump(partial(inet_foreign.dump_foreign_addresses, index=old), self._socket)
         bodies = [body for _, body in addresses]
         self._socket.ask([inet_foreign.add_foreign_address(body, new, after.name, relabelled=True) for body in bodies])
-        far = whole(partial(inet_foreign.dump_far_end_routes, index=old, addresses=bodies), self._socket)
+        far = consistent_dump(partial(inet_foreign.dump_far_end_routes, index=old, addresses=bodies), self._socket)
         self._socket.ask([inet_foreign.add_foreign_route(route, new, after.name) for route in far])
-        routes = whole(partial(inet_foreign.dump_foreign_routes, index=old), self._socket)
+        routes = consistent_dump(partial(inet_foreign.dump_foreign_routes, index=old), self._socket)
         waiting = sorted(routes, key=inet_foreign.has_gateway)
         carried: list[bytes] = []
         for onlink in (False, True):
@@ -251,7 +251,7 @@ class Visit:
             raise_first(outcomes)
             if links.is_running(answers[0][0]):
                 addresses = partial(inet.dump_tentative, index=index)
-                if not whole(addresses, self._socket):
+                if not consistent_dump(addresses, self._socket):
                     return
             time.sleep(SETTLE_PAUSE)
 
@@ -304,7 +304,14 @@ def _names_at_first(actions: Sequence[Action]) -> list[str]:
 
 def _need_indexes(action: Action) -> tuple[str, ...]:
     match action:
-        case AddAddress(end) | DeleteAddress(end) | AddRoute(end) | DeleteRoute(end) | Settle(end) | SetMaster(end):
+        case (
+            AddAddress(end)
+            | DeleteAddress(end)
+            | AddRoute(end)
+            | DeleteRoute(end)
+            | WaitForCarrier(end)
+            | SetMaster(end)
+        ):
             return () if end.index else (end.name,)
         case CarryRoutes(before, after) | CarryNeighbours(before, after):
             return tuple(end.name for end in (before, after) if not end.index)

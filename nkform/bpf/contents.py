@@ -12,7 +12,7 @@ from typing import Any
 from nkform.bpf import values as data
 from nkform.bpf.parameters import MAP, Kind, Parameter
 from nkform.entries import filled, keys
-from nkform.model import Contents, Filled
+from nkform.model import MapContents, MapsByParam
 
 
 def names(parameter: Parameter) -> tuple[str, ...]:
@@ -31,18 +31,18 @@ def layout(kind: Kind, family: str) -> str:
     return {"address": family, "prefix": f"{family}-prefix"}.get(kind.name, kind.name)
 
 
-def of(parameter: Parameter, items: Any) -> tuple[Filled, ...]:
+def of(parameter: Parameter, items: Any) -> tuple[MapContents, ...]:
     """The maps of a parameter with their entries, given in canonical form; None: with nothing in them."""
     found = []
     for family in names(parameter):
         entries = tuple(items or ())
         own = data.of_family(entries, family) if family else entries
         kind = layout(parameter.kind, family)
-        packed = keys(Filled("", kind, own))  # type: ignore[arg-type]  # entries are numbers and text
+        packed = keys(MapContents("", kind, own))  # type: ignore[arg-type]  # entries are numbers and text
         found.append(filled(map_name(parameter, family), kind, packed))
     return tuple(found)
 
 
-def of_all(parameters: Mapping[str, Parameter], params: Mapping[str, Any]) -> Contents:
+def of_all(parameters: Mapping[str, Parameter], params: Mapping[str, Any]) -> MapsByParam:
     """What the maps of a program hold that has these parameters."""
     return {name: of(p, params.get(name)) for name, p in parameters.items() if p.role == MAP}

@@ -21,7 +21,7 @@ from nkform.kernel import bpf_maps
 from nkform.kernel.bpf_maps import BPF_F_RDONLY_PROG, MapInfo, MapType, map_create, map_info
 from nkform.kernel.bpf_programs import VerifierError, prog_load
 from nkform.kernel.child import Answer, ChildError, Limits, Worker
-from nkform.model import Contents
+from nkform.model import MapsByParam
 from nkform.problem import NkformError, Position, Problem
 
 LOAD_IMMEDIATE = 0x18
@@ -158,7 +158,7 @@ class Loader:
         maps: Mapping[str, int] | None = None,
         *,
         alone: bool = False,
-        contents: Contents | None = None,
+        contents: MapsByParam | None = None,
     ) -> Loaded:
         """Loads a program with its values and with its maps filled.
 
@@ -207,7 +207,7 @@ class Loader:
         rendered: Rendered,
         packed: bytes,
         old: Mapping[str, int],
-        contents: Contents | None = None,
+        contents: MapsByParam | None = None,
     ) -> Loaded:
         said = _keys(rendered.contents)
         exactly = said if contents is None else _keys(contents)
@@ -238,7 +238,7 @@ class Loader:
         return Loaded(prog_fd, maps, frozenset(fresh))
 
 
-def _keys(contents: Contents) -> dict[str, frozenset[bytes]]:
+def _keys(contents: MapsByParam) -> dict[str, frozenset[bytes]]:
     """What maps hold, by their names."""
     return {each.map: keys(each) for some in contents.values() for each in some}
 

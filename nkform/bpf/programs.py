@@ -23,7 +23,7 @@ from nkform.features import FEATURES
 from nkform.kernel.error import KernelError
 from nkform.kernel.hardware import index_of
 from nkform.macs import Macs, with_macs
-from nkform.model import Chain, Contents, Device, Explanation, Node, Program
+from nkform.model import Chain, Device, Explanation, MapsByParam, Node, Program
 from nkform.problem import NkformError, Problem, fail
 from nkform.problem import Path as SpecPath
 
@@ -134,7 +134,7 @@ class Programs:
             chains[hook] = replace(chain, programs=programs)
         return device if chains == device.chains else replace(device, chains=chains)
 
-    def _contents(self, device: Device, hook: str, program: Program) -> Contents:
+    def _contents(self, device: Device, hook: str, program: Program) -> MapsByParam:
         template = self._templates[program.template]
         if not any(parameter.role == MAP for parameter in template.parameters.values()):
             return {}
@@ -380,7 +380,7 @@ class Programs:
             rendered = self._render(program, facts_of(device, hook))
         return None if rendered.unknown else self._load(rendered, {}, program.contents, alone=False)
 
-    def _load(self, rendered: Rendered, maps: Mapping[str, int], contents: Contents, *, alone: bool) -> Loaded:
+    def _load(self, rendered: Rendered, maps: Mapping[str, int], contents: MapsByParam, *, alone: bool) -> Loaded:
         if self._engine is None:
             self._engine = make(self._source.engine, objects=self._source.objects)
         return self._loader.load(self._engine.build(rendered), rendered, maps, alone=alone, contents=contents)

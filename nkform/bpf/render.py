@@ -23,7 +23,7 @@ from nkform.bpf.values import Layout, Values
 from nkform.bpf.vocabulary import FACT_PREFIX, Used, Vocabulary, function_name, listed, unlisted
 from nkform.dataclass import dataclass, field
 from nkform.kernel.child import Answer, ChildError, Limits, Worker
-from nkform.model import Contents
+from nkform.model import MapsByParam
 from nkform.problem import NkformError, Position, Problem
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Rendered:
     identity: Values
     unknown: tuple[str, ...]
     places: tuple[Place | None, ...] = field(repr=False)
-    contents: Contents = field(default_factory=dict)
+    contents: MapsByParam = field(default_factory=dict)
     capacities: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -285,7 +285,7 @@ def facts_used(rendered: Rendered, params: Collection[str]) -> frozenset[str]:
     return frozenset(defaults | names)
 
 
-def contents_of(template: Template, params: Mapping[str, Canonical], facts: Facts) -> Contents:
+def contents_of(template: Template, params: Mapping[str, Canonical], facts: Facts) -> MapsByParam:
     """What the maps of a program shall hold; that takes no rendering."""
     return filling.of_all(template.parameters, _complete(template, params, facts))
 

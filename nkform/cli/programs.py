@@ -95,19 +95,19 @@ def build(options: argparse.Namespace) -> int:
 def _resolved(spec: Spec) -> dict[str, Device]:
     """The devices as on a kernel that can do everything."""
     from nkform.features import FEATURES
-    from nkform.model import Room
+    from nkform.model import BufferSpace
     from nkform.plan.resolve import resolve
 
-    rooms = {name: Room(0, 0) for name in _rooms(spec)}
-    return dict(resolve(spec.node, FEATURES, rooms).devices)
+    buffer_spaces = {name: BufferSpace(0, 0) for name in _buffer_spaces(spec)}
+    return dict(resolve(spec.node, FEATURES, buffer_spaces).devices)
 
 
-def _rooms(spec: Spec) -> Iterator[str]:
-    from nkform.model import RoomFor
+def _buffer_spaces(spec: Spec) -> Iterator[str]:
+    from nkform.model import ReserveFor
 
     for device in spec.node.devices.values():
         for value in device.attrs.values():
-            if isinstance(value, RoomFor):
+            if isinstance(value, ReserveFor):
                 yield from value.devices
 
 

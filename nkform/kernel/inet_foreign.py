@@ -55,9 +55,9 @@ from nkform.kernel.netlink import (
     U32,
     Request,
     Socket,
+    consistent_dump,
     u32,
     walk,
-    whole,
 )
 from nkform.model import Route, RouteKey
 
@@ -122,7 +122,7 @@ def of_links(
     addresses: list[tuple[int, T]] = []
     for index in indexes:
         try:
-            addresses += whole(partial(dump, index=index), socket)
+            addresses += consistent_dump(partial(dump, index=index), socket)
         except KernelError as error:
             if error.errno != errno.ENODEV:  # it has gone since
                 raise

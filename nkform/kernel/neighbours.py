@@ -17,9 +17,9 @@ from nkform.kernel.netlink import (
     Request,
     Socket,
     attribute,
+    consistent_dump,
     u32,
     walk,
-    whole,
 )
 
 RTM_NEWNEIGH = 28
@@ -54,7 +54,7 @@ def made(socket: Socket, indexes: Collection[int]) -> list[tuple[int, bytes]]:
         each
         for index in asked
         for flags in (0, NTF_PROXY)
-        for each in whole(partial(_dump, index=index, flags=flags), socket)
+        for each in consistent_dump(partial(_dump, index=index, flags=flags), socket)
         if each[0] in indexes
     ]
 

@@ -294,12 +294,12 @@ def _chunks(requests: Sequence[Request]) -> Iterator[Sequence[Request]]:
         yield requests[start:]
 
 
-def whole(dump: Callable[[Socket], Iterable[T]], socket: Socket) -> list[T]:
+def consistent_dump(dump: Callable[[Socket], Iterable[T]], socket: Socket) -> list[T]:
     """A dump that nothing changed under, waited for. Raises KernelError (EINTR) when the kernel never sits still."""
-    return settled(lambda socket: list(dump(socket)), socket)
+    return consistent(lambda socket: list(dump(socket)), socket)
 
 
-def settled(read: Callable[[Socket], T], socket: Socket) -> T:
+def consistent(read: Callable[[Socket], T], socket: Socket) -> T:
     """What is read from dumps that nothing changed under, waited for. Raises KernelError (EINTR) as `whole` does."""
     for pause in (*PAUSES, None):
         try:

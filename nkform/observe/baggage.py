@@ -12,7 +12,7 @@ from functools import partial
 from nkform.dataclass import dataclass
 from nkform.kernel import inet_foreign, neighbours, qdiscs
 from nkform.kernel.bpf_links import AttachType
-from nkform.kernel.netlink import Socket, whole
+from nkform.kernel.netlink import Socket, consistent_dump
 from nkform.kernel.netns import Namespaces
 from nkform.model import ROOT, Device, Endpoint
 from nkform.observe.chains import TYPES, read_links
@@ -68,7 +68,7 @@ def _inside(socket: Socket, index: int, where: str) -> Iterator[str]:
     addresses = inet_foreign.of_links(inet_foreign.dump_foreign_addresses, socket, [index])
     texts = [inet_foreign.decode_address(body)[0] for link, body in addresses if link == index]
     yield from _some("address", texts, f"of {where}")
-    routes = whole(partial(inet_foreign.dump_foreign_routes, index=index), socket)
+    routes = consistent_dump(partial(inet_foreign.dump_foreign_routes, index=index), socket)
     texts = [inet_foreign.route_text(route) for route in routes if inet_foreign.leads(route)[0] == index]
     yield from _some("route", texts, f"through {where}")
     texts = [neighbours.text(entry) for _, entry in neighbours.made(socket, [index])]

@@ -14,9 +14,9 @@ from nkform.entries import LAYOUTS, filled
 from nkform.kernel.bpf import BpfError, map_fd, prog_fd
 from nkform.kernel.bpf_maps import map_info, map_items
 from nkform.kernel.bpf_programs import prog_info
-from nkform.model import Attached, Contents, Device, Filled, Hook, Program
+from nkform.model import Attached, Device, Hook, MapContents, MapsByParam, Program
 
-Maps = Callable[[Attached], Contents]
+Maps = Callable[[Attached], MapsByParam]
 """Tells which maps of a program to look into, whatever entries stand there."""
 
 
@@ -64,7 +64,7 @@ def with_entries(entries: Iterable[Attached], maps: Maps) -> tuple[Attached, ...
     )
 
 
-def read(program: int, known: Contents) -> Contents:
+def read(program: int, known: MapsByParam) -> MapsByParam:
     """What maps of a program hold, those that `known` names and that have the keys it says. Raises KernelError."""
     try:
         there = maps_of(program)
@@ -80,7 +80,7 @@ def read(program: int, known: Contents) -> Contents:
     return {name: each for name, some in found.items() if len(each := tuple(f for f in some if f)) == len(some)}
 
 
-def _read(there: Mapping[str, int], wanted: Filled) -> Filled | None:
+def _read(there: Mapping[str, int], wanted: MapContents) -> MapContents | None:
     fd = there.get(wanted.map)
     if fd is None:
         return None

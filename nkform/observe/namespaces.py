@@ -12,7 +12,7 @@ from typing import TypeVar
 from nkform.dataclass import dataclass, field
 from nkform.kernel import inet, inet_foreign, links
 from nkform.kernel.error import KernelError
-from nkform.kernel.netlink import Socket, whole
+from nkform.kernel.netlink import Socket, consistent_dump
 from nkform.kernel.netns import Namespaces, get_nsid, nsid_of
 from nkform.model import ROOT, Address, Route, Taken
 from nkform.observe.taken import Place, Slot, look, with_hops
@@ -54,7 +54,7 @@ a spec has there."""
 def read(decoder: links.Decoder, relevant: Relevant) -> Contents:
     """Reads the namespace that the thread is in. Addresses and routes are not read where they matter of no link."""
     with Socket() as socket:
-        known = {link.index: link for link in whole(partial(links.dump, decoder=decoder), socket)}
+        known = {link.index: link for link in consistent_dump(partial(links.dump, decoder=decoder), socket)}
         indexes, places = relevant(known, socket)
         addresses: dict[int, tuple[Address, ...]] = {}
         routes: dict[int, tuple[Route, ...]] = {}
@@ -78,8 +78,8 @@ def _routes(socket: Socket, indexes: Collection[int]) -> list[tuple[int, Route]]
     """Our routes through some links. Of a workload's few, the kernel passes over what else it has there, with whatever
     number."""
     if len(indexes) > LINKS_ONE_BY_ONE:
-        return [each for each in whole(inet.dump_routes, socket) if each[0] in indexes]
-    return [each for index in indexes for each in whole(partial(inet.dump_routes, index=index), socket)]
+        return [each for each in consistent_dump(inet.dump_routes, socket) if each[0] in indexes]
+    return [each for index in indexes for each in consistent_dump(partial(inet.dump_routes, index=index), socket)]
 
 
 def _grouped(pairs: Iterable[tuple[int, T]]) -> dict[int, tuple[T, ...]]:

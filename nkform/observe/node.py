@@ -6,15 +6,14 @@ Mirrors plan/ file by file: observe finds what is, plan says what should change.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Mapping
 from functools import cache, partial
 
 from nkform.attributes import ATTRIBUTES
 from nkform.dataclass import dataclass, replace
-from nkform.kernel import bpffs, devconf, hardware, links, rundir, sysctl
+from nkform.kernel import bpffs, devconf, hardware, links, rundir
 from nkform.kernel.error import KernelError
-from nkform.kernel.netlink import Socket, whole
+from nkform.kernel.netlink import Socket
 from nkform.kernel.netns import Namespaces
 from nkform.kernel.qdiscs import FILTER_PREFIX, at_ingress, has_filter
 from nkform.kinds import EXTERNAL, kind_of
@@ -25,12 +24,12 @@ from nkform.model import (
     ROOT,
     STABLE_SECRET,
     Attrs,
+    BufferSpace,
     Device,
     Endpoint,
     Master,
     Namespace,
     Node,
-    Room,
     Taken,
     mark,
     owner_of,
@@ -45,9 +44,6 @@ ETH_MAX_MTU = 0xFFFF
 TORN = (0.01, 0.02, 0.04)
 """Seconds between one look and the next while a pair lacks an end: it went between two of the dumps of one look."""
 _DEVICE_WIDE = frozenset(a.name for a in ATTRIBUTES if a.place == "device")
-
-Wanted = Mapping[str, Mapping[str, Mapping[str, str]]]
-"""The sysctls that a spec names, by namespace key and interface."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +157,9 @@ def _look(namespaces: Namespaces, wish: _Wish) -> Node:
         name=node,
         namespaces=known,
         devices=devices,
-        rooms={link.name: Room(link.headroom, link.tailroom, link.index) for link in root.links.values()},
+        buffer_spaces={
+            link.name: BufferSpace(link.headroom, link.tailroom, link.index) for link in root.links.values()
+        },
         covered=covered,
         taken=_taken(world, devices),
         astray=astray,
@@ -229,7 +227,7 @@ def _named(desired: Node | None) -> set[str]:
     return {key for key in keys if key != ROOT and not key.startswith("nsid:")}
 
 
-def _sysctls(devices: Iterable[Device]) -> Wanted:
+def _sysctls(devices: Iterable[Device]) -> sysctls.Wanted:
     wanted: dict[str, dict[str, Mapping[str, str]]] = {}
     for device in devices:
         for end in device.ends:
@@ -268,7 +266,7 @@ def _read(namespaces: Namespaces, wish: _Wish) -> tuple[_World, dict[tuple[str, 
     root = read(decoder, ours)
     values: dict[tuple[str, str], Mapping[str, str]] = {}
     shared = devconf.Shared()
-    values.update(_read_sysctls(root, ROOT, wanted, shared))
+    values.update(sysctls.wanted_of(root.links, ROOT, wanted, shared))
     contents = {ROOT: root}
     keys: dict[int | None, list[str]] = {None: [ROOT]}
     leaning: Leaning = {}
@@ -276,7 +274,7 @@ def _read(namespaces: Namespaces, wish: _Wish) -> tuple[_World, dict[tuple[str, 
     def look(key: str, is_root: bool) -> None:
         if is_root:
             keys[None].append(key)
-            values.update(_read_sysctls(root, key, wanted, shared))
+            values.update(sysctls.wanted_of(root.links, key, wanted, shared))
             return
         primaries: list[links.Link] = []
 
@@ -293,7 +291,7 @@ def _read(namespaces: Namespaces, wish: _Wish) -> tuple[_World, dict[tuple[str, 
 
         try:
             contents[key] = read(decoder, matters)
-            values.update(_read_sysctls(contents[key], key, wanted, shared))
+            values.update(sysctls.wanted_of(contents[key].links, key, wanted, shared))
         except KernelError:
             if key in named:
                 raise
@@ -340,35 +338,6 @@ def _primaries(
     ]
     home = namespaces.home_id(socket) if pairs else None
     return [primary for primary, link in pairs if link.nsid == home]
-
-
-def _read_sysctls(
-    contents: Contents, key: str, wanted: Wanted, shared: devconf.Shared
-) -> Iterator[tuple[tuple[str, str], Mapping[str, str]]]:
-    """The sysctls that are wanted of the namespace that the thread is in, by its key and the interface.
-
-    An end that was deleted is wanted back with all of them: the kernel tells those of all interfaces at once.
-    """
-    if key not in wanted:
-        return
-    present = {link.name for link in contents.links.values()}
-    asked = {interface: names for interface, names in wanted[key].items() if interface in present}
-    many = {interface for interface, names in asked.items() if len(names) > devconf.FILES_AT_MOST}
-    told: dict[str, Mapping[str, str]] = {}
-    if many:
-        with Socket() as socket:
-            told = {name: some for _, name, some in whole(partial(devconf.dump, names=many, shared=shared), socket)}
-    for interface, names in asked.items():
-        known = told.get(interface, {})
-        alike = known.keys() == names.keys()
-        yield (key, interface), known if alike else dict(_each(interface, names, known))
-
-
-def _each(interface: str, names: Iterable[str], known: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    for name in names:
-        with suppress(KernelError):  # it is not there: the plan will say so
-            if value := known[name] if name in known else sysctl.read(interface, name):
-                yield name, value
 
 
 def _device(world: _World, link: links.Link, declared: Device | None, node: str) -> Device:

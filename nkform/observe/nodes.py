@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nkform.kernel import links, rundir
-from nkform.kernel.netlink import Socket, whole
+from nkform.kernel.netlink import Socket, consistent_dump
 from nkform.kernel.netns import Namespaces
 from nkform.model import owner_of
 from nkform.observe import owned, record
@@ -16,7 +16,7 @@ def nodes(namespaces: Namespaces) -> list[str]:
     Raises KernelError.
     """
     with Socket() as socket:
-        found = {owner_of(link.alias) for link in whole(links.dump, socket)} - {None}
+        found = {owner_of(link.alias) for link in consistent_dump(links.dump, socket)} - {None}
     found |= {name for name in rundir.nodes() if name not in found and record.read(name, only=()) is not None}
 
     def look(key: str, _: bool) -> None:

@@ -15,7 +15,7 @@ from nkform.dataclass import dataclass, field, replace
 from nkform.gateways import Around, Holder, may_be_ruled_out
 from nkform.kernel import inet, inet_foreign, sysctl
 from nkform.kernel.error import KernelError
-from nkform.kernel.netlink import Socket, whole
+from nkform.kernel.netlink import Socket, consistent_dump
 from nkform.model import Address, Endpoint, Route, RouteKey, Taken, host
 
 T = TypeVar("T")
@@ -219,7 +219,7 @@ def _look_at_routes(
     lengths = {(":" in to, int(to.rpartition("/")[2])) for _, to, _ in wanted}
     ours: set[RouteKey] = set()
     found: dict[RouteKey, list[Taken]] = {}
-    for route in whole(partial(inet_foreign.dump_any_routes, lengths=lengths), socket):
+    for route in consistent_dump(partial(inet_foreign.dump_any_routes, lengths=lengths), socket):
         if route.key not in wanted:
             continue
         place, _ = wanted[route.key]

@@ -17,10 +17,10 @@ from nkform.model import (
     Chain,
     Device,
     Endpoint,
-    Filled,
     First,
     Hook,
     Last,
+    MapContents,
     Master,
     Program,
     Route,
@@ -199,7 +199,7 @@ class CarryNeighbours:
 
 
 @dataclass(frozen=True, slots=True)
-class Settle:
+class WaitForCarrier:
     """Waits until an end that came up carries packets: the kernel goes on with that in the background."""
 
     end: End
@@ -311,8 +311,8 @@ class SetChain:
     """Makes a hook run exactly this chain, among programs of others, by these steps (plan/chain_steps.py).
 
     `before` is what it ran, and must still run: `revision` is that of its links (0 before Linux 6.6); None where the
-    hook comes with its device. `backend`: how the chain is attached. `heir_of` is what the hook of the pair runs that
-    this one is to replace: the maps of its programs live on.
+    hook comes with its device. `backend`: how the chain is attached. `inherit_maps_from` is what the hook of the pair
+    runs that this one is to replace: the maps of its programs live on.
     """
 
     device: Device
@@ -322,7 +322,7 @@ class SetChain:
     steps: tuple[Step, ...]
     backend: Backend = "link"
     revision: int | None = None
-    heir_of: Hook = field(default_factory=Hook)
+    inherit_maps_from: Hook = field(default_factory=Hook)
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,8 +332,8 @@ class SetMap:
     device: Device
     hook: str
     program: str
-    before: Filled | None
-    after: Filled
+    before: MapContents | None
+    after: MapContents
 
 
 Action = (
@@ -353,7 +353,7 @@ Action = (
     | DeleteRoute
     | CarryRoutes
     | CarryNeighbours
-    | Settle
+    | WaitForCarrier
     | SetSysctl
     | SetSysctls
     | SetChain
@@ -437,7 +437,7 @@ def namespace_of(action: Action) -> str:
             return before.namespace
         case SetLink(end) | SetUp(end) | SetMaster(end) | AddAddress(end) | DeleteAddress(end) | AddRoute(end):
             return end.namespace
-        case DeleteRoute(end) | CarryRoutes(end) | CarryNeighbours(end) | Settle(end):
+        case DeleteRoute(end) | CarryRoutes(end) | CarryNeighbours(end) | WaitForCarrier(end):
             return end.namespace
         case SetSysctl(end) | SetSysctls(end):
             return end.namespace

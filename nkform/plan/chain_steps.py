@@ -50,12 +50,12 @@ def change(
     *,
     backend: Backend = "link",
     revision: int | None = None,
-    heir_of: Hook | None = None,
+    inherit_maps_from: Hook | None = None,
     closed: bool = False,
 ) -> SetChain:
     """The action that makes a hook run a chain. `closed`: it drops while nothing is attached there."""
     taken = tuple(steps(before, after, backend=backend, closed=closed))
-    return SetChain(device, hook, before, after, taken, backend, revision, heir_of or Hook())
+    return SetChain(device, hook, before, after, taken, backend, revision, inherit_maps_from or Hook())
 
 
 def steps(before: Hook, after: Chain, *, backend: Backend, closed: bool = False) -> list[Step]:

@@ -13,10 +13,10 @@ from nkform.model import (
     Before,
     Chain,
     Device,
-    Filled,
     First,
     Hook,
     Last,
+    MapContents,
     Position,
     Program,
 )
@@ -174,13 +174,13 @@ def in_order(present: Sequence[Attached], chain: Chain) -> bool:
     return [(e.name, e.identity) for e in present] == [(p.name, p.digest) for p in chain.programs]
 
 
-def settled(hook: Hook, chain: Chain, *, legacy: bool) -> bool:
+def is_converged(hook: Hook, chain: Chain, *, legacy: bool) -> bool:
     """Whether nothing is to be done at a hook: all ours are there, in one way of attachment, in place, with all that
     their maps shall hold."""
     return attached(hook, chain, legacy=legacy) and not _unsettled(hook, chain)
 
 
-def refills(hook: Hook, chain: Chain, *, legacy: bool) -> list[tuple[str, Filled, Filled]]:
+def refills(hook: Hook, chain: Chain, *, legacy: bool) -> list[tuple[str, MapContents, MapContents]]:
     """The maps that change under a running program: its name, what is and what shall be; none if a new one is needed.
 
     That is where the entries of one parameter are all that differs. Two such changes, one after the other, could let
@@ -214,7 +214,7 @@ def attached(hook: Hook, chain: Chain, *, legacy: bool) -> bool:
 
 def fields(hook: Hook, chain: Chain, name: str, *, legacy: bool) -> Iterator[FieldChange]:
     """What differs at a hook, for people: programs that come, go or change, their order, where they are attached."""
-    if settled(hook, chain, legacy=legacy):
+    if is_converged(hook, chain, legacy=legacy):
         return
     present = {entry.name: runs(entry) for entry in hook.ours}
     wanted = {program.name: program.digest for program in chain.programs}

@@ -20,7 +20,7 @@ class Phases:
     outside: list[Action] = field(default_factory=list)
     raised: list[Action] = field(default_factory=list)
     routes: list[Action] = field(default_factory=list)
-    settle: list[Action] = field(default_factory=list)
+    carrier: list[Action] = field(default_factory=list)
     switch: list[Action] = field(default_factory=list)
     retire: list[Action] = field(default_factory=list)
     attach: list[Action] = field(default_factory=list)
@@ -41,6 +41,6 @@ class Phases:
         inside = [action for key in keys for some in (self.inside, self.inside_routes) for action in some.get(key, ())]
         return (
             *self.close, *self.delete, *self.namespaces, *self.move, *self.create, *self.attach,
-            *inside, *self.outside, *self.raised, *self.routes, *self.settle, *self.switch, *self.retire, *self.hold,
+            *inside, *self.outside, *self.raised, *self.routes, *self.carrier, *self.switch, *self.retire, *self.hold,
             *self.leave, *self.open,
         )  # fmt: skip

@@ -29,8 +29,8 @@ from nkform.plan.actions import (
     SetMaster,
     SetPolicy,
     SetSysctl,
-    Settle,
     SetUp,
+    WaitForCarrier,
     create,
     device_of,
     end_of,
@@ -188,7 +188,7 @@ def meaning(
     targets: Collection[str] = (),
 ) -> tuple[dict[str, Device], list[Problem]]:
     """The devices of a spec as this node shall have them, and what is wrong with that or worth saying."""
-    meant = resolve(desired, features, live.rooms)
+    meant = resolve(desired, features, live.buffer_spaces)
     problems = list(meant.problems)
     devices = {name: d for name, d in meant.devices.items() if not targets or name in targets}
     indexes = _indexes(desired, live) if programs is not None else {}
@@ -212,7 +212,7 @@ def _indexes(desired: Node, live: Node) -> dict[str, int | None]:
         for end in d.ends
         if end.namespace == ROOT
     }
-    return {name: room.index for name, room in live.rooms.items()} | made
+    return {name: room.index for name, room in live.buffer_spaces.items()} | made
 
 
 def _unknown_targets(targets: Collection[str], desired: Node, live: Node) -> Iterator[Problem]:
@@ -320,7 +320,7 @@ def _hold(device: Device, phases: Phases) -> None:
         if (value := end.sysctl.get(IPV6_MTU)) is not None:
             place = end_of(device.name, end)
             if all(each.attrs.get("up") for each in device.ends):
-                phases.hold.append(Settle(place))
+                phases.hold.append(WaitForCarrier(place))
             phases.hold.append(SetSysctl(place, IPV6_MTU, None, value))
 
 
@@ -339,8 +339,8 @@ def _reason(fields: Collection[FieldChange], found: Device, obstacle: str) -> st
 def _beside(change: replacement.Replacement, phases: Phases, *, legacy: bool) -> None:
     """Files the actions of a replacement whose new pair is built while the old one works."""
     _schedule(replacement.build(change), phases)
-    _attach(change.new, None, phases, legacy=legacy, heir_of=change.found.hooks)
-    phases.settle += replacement.settle(change)
+    _attach(change.new, None, phases, legacy=legacy, inherit_maps_from=change.found.hooks)
+    phases.carrier += replacement.wait_for_carrier(change)
     phases.switch += replacement.switch(change)
     phases.retire.append(replacement.retire(change))
 
@@ -351,7 +351,7 @@ def _attach(
     phases: Phases,
     *,
     legacy: bool,
-    heir_of: Mapping[str, Hook] = MappingProxyType({}),
+    inherit_maps_from: Mapping[str, Hook] = MappingProxyType({}),
 ) -> None:
     """Chains of one device, those hooks first that have programs of ours to lose."""
     if device.traits.programs_only and live is not None:
@@ -362,14 +362,21 @@ def _attach(
         refills = chains.refills(found, chain, legacy=legacy)
         for program, now, shall in refills:
             phases.attach.append(SetMap(device, hook, program, now, shall))
-        if not refills and not chains.settled(found, chain, legacy=legacy):
+        if not refills and not chains.is_converged(found, chain, legacy=legacy):
             backend: Backend = "tc" if legacy and chain.programs else "link"
-            heir = heir_of.get(hook)
+            heir = inherit_maps_from.get(hook)
             closed = live is not None and (chains.drops_when_empty(device, hook) or chains.drops_when_empty(live, hook))
             revision = found.revision if live and hook in live.hooks else None  # else nobody has looked
             phases.attach.append(
                 chain_steps.change(
-                    device, hook, found, chain, backend=backend, revision=revision, heir_of=heir, closed=closed
+                    device,
+                    hook,
+                    found,
+                    chain,
+                    backend=backend,
+                    revision=revision,
+                    inherit_maps_from=heir,
+                    closed=closed,
                 )
             )
 

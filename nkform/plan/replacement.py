@@ -47,7 +47,7 @@ from nkform.plan.actions import (
     DeleteRoute,
     MoveEnd,
     SetMaster,
-    Settle,
+    WaitForCarrier,
     create,
     end_of,
 )
@@ -239,11 +239,11 @@ def _keys(device: Device) -> set[tuple[str, int, str, int]]:
     return {(end.namespace, *route.key) for end in device.ends for route in end.routes}
 
 
-def settle(change: Replacement) -> Iterator[Action]:
+def wait_for_carrier(change: Replacement) -> Iterator[Action]:
     """Waits until the new pair can carry packets; one that shall be down never will."""
     if all(end.attrs.get("up") for end in change.new.ends):
         for end in reversed(change.new.ends):
-            yield Settle(end_of(change.new.name, end))
+            yield WaitForCarrier(end_of(change.new.name, end))
 
 
 def switch(change: Replacement) -> Iterator[Action]:

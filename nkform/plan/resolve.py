@@ -18,11 +18,11 @@ from nkform.model import (
     FORWARDING,
     STABLE_SECRET,
     Attrs,
+    BufferSpace,
     Device,
     Endpoint,
     Node,
-    Room,
-    RoomFor,
+    ReserveFor,
     Value,
 )
 from nkform.plan.chains import completed, needs_programs
@@ -48,7 +48,7 @@ class Resolved:
     problems: tuple[Problem, ...]
 
 
-def resolve(desired: Node, features: Collection[str], rooms: Mapping[str, Room]) -> Resolved:
+def resolve(desired: Node, features: Collection[str], buffer_spaces: Mapping[str, BufferSpace]) -> Resolved:
     devices: dict[str, Device] = {}
     problems: list[Problem] = []
     for name, device in desired.devices.items():
@@ -61,7 +61,7 @@ def resolve(desired: Node, features: Collection[str], rooms: Mapping[str, Room])
         problems += _left_out(device, kind)
         whole, noted = completed(device if device.kind == kind else replace(device, kind=kind))
         problems += noted
-        filled, unknown = _with_room(_as_kind(whole), rooms)
+        filled, unknown = _with_room(_as_kind(whole), buffer_spaces)
         problems += unknown
         devices[name] = filled
     made = kernel_routes(device for device in devices.values() if not device.traits.programs_only)
@@ -204,19 +204,19 @@ def _with_attrs(end: Endpoint, attrs: Attrs) -> Endpoint:
     return Endpoint(end.name, end.namespace, attrs, end.addresses, routes, end.sysctl)
 
 
-def _with_room(device: Device, rooms: Mapping[str, Room]) -> tuple[Device, list[Problem]]:
+def _with_room(device: Device, buffer_spaces: Mapping[str, BufferSpace]) -> tuple[Device, list[Problem]]:
     """Head- and tailroom as numbers: the sum of what the named devices need."""
-    if not any(isinstance(value, RoomFor) for value in device.attrs.values()):
+    if not any(isinstance(value, ReserveFor) for value in device.attrs.values()):
         return device, []
     problems: list[Problem] = []
     attrs = dict(device.attrs)
     for name, value in device.attrs.items():
-        if not isinstance(value, RoomFor):
+        if not isinstance(value, ReserveFor):
             continue
         total, most = 0, BY_NAME[name].schema["maximum"]
         for place, other in enumerate(value.devices):
             path: Path = ("devices", device.name, name, "for", place)
-            room = rooms.get(other)
+            room = buffer_spaces.get(other)
             needed = None if room is None else room.headroom if name == "headroom" else room.tailroom
             if room is None:
                 problems.append(Problem("NK0404", f"there is no device {other} here to make {name} for", path=path))

@@ -75,7 +75,7 @@ def _places(found: tuple[Difference, ...]) -> frozenset[Place]:
     return frozenset(each.place for each in found)
 
 
-class Trouble:
+class RetryBackoff:
     """What goes wrong, and so when to try again. `not_before`: when that is, None where nothing is put off."""
 
     def __init__(self) -> None:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from nkform.dataclass import dataclass, replace
-from nkform.model import Attached, Contents, Device, Explanation, Hook, Node
+from nkform.model import Attached, Device, Explanation, Hook, MapsByParam, Node
 from nkform.observe.explanations import Known
 from nkform.observe.record import Record
 from nkform.results import DeviceStatus, Drifted, LastApplied, ProgramStatus, Status
@@ -119,7 +119,7 @@ def _with_contents(live: Node, known: Known) -> Node:
     return live.with_devices(devices)
 
 
-def _of(maps: _FilledMaps, known: Known, device: str, hook: str, entry: Attached) -> Contents:
+def _of(maps: _FilledMaps, known: Known, device: str, hook: str, entry: Attached) -> MapsByParam:
     return maps.of(known.of(device, hook, entry))
 
 
@@ -127,9 +127,9 @@ class _FilledMaps:
     """The maps that a spec fills, of templates, each of which is read once."""
 
     def __init__(self) -> None:
-        self._by_template: dict[tuple[str, str], Contents] = {}
+        self._by_template: dict[tuple[str, str], MapsByParam] = {}
 
-    def of(self, explanation: Explanation | None) -> Contents:
+    def of(self, explanation: Explanation | None) -> MapsByParam:
         """Those of a program that was made so; none where its template is not there any more, or not as it was."""
         from nkform.bpf import contents
         from nkform.bpf.catalogue import kept

@@ -23,14 +23,25 @@ from nkform.kernel.netns import Namespaces
 from nkform.kernel.probe import probe
 from nkform.kernel.service import Signals
 from nkform.macs import live_macs
-from nkform.model import Device, Node, RoomFor
+from nkform.model import Device, Node, ReserveFor
 from nkform.observe.fingerprint import Fingerprint, Scope, matters, scope, take
 from nkform.observe.node import observe
 from nkform.plan.drift import WHOLE, Difference, against, differences
 from nkform.plan.parts import Without, concerned
 from nkform.plan.plan import ProgramResolver, meaning
 from nkform.plan.resolve import needed_features
-from nkform.plan.watch import Drifted, Event, Failed, Healed, Recovered, Reread, Settled, Stopped, Trouble, Watching
+from nkform.plan.watch import (
+    Drifted,
+    Event,
+    Failed,
+    Healed,
+    Recovered,
+    Reread,
+    RetryBackoff,
+    Settled,
+    Stopped,
+    Watching,
+)
 from nkform.problem import NkformError, Problem
 from nkform.session.prepared import placed
 from nkform.session.running import Applied
@@ -88,7 +99,7 @@ class Watch:
         self._pulse = Fingerprint(b"", frozenset())
         self._found: tuple[Difference, ...] = ()
         self._told: tuple[Difference, ...] = ()
-        self._trouble = Trouble()
+        self._trouble = RetryBackoff()
         self._resolved: tuple[object, Mapping[str, Device], tuple[Problem, ...]] | None = None
 
     def run(self, subject: Subject, reread: Callable[[], Subject], ready: Callable[[], None]) -> None:
@@ -146,12 +157,12 @@ class Watch:
         particular.
         """
         values = [value for device in subject.node.devices.values() for value in device.attrs.values()]
-        needy = {name for value in values if isinstance(value, RoomFor) for name in value.devices}
+        needy = {name for value in values if isinstance(value, ReserveFor) for name in value.devices}
         needy |= subject.programs.named(subject.node) if subject.programs else set()
         framings = {name: d.framing for name, d in live.devices.items() if d.traits.programs_only}
         chained = subject.node.devices.keys() & live.devices.keys() if subject.programs else ()
         known = {name: live_macs(live.devices[name]) for name in chained if subject.node.devices[name].chains}
-        basis = (subject, {name: live.rooms.get(name) for name in needy}, framings, known)
+        basis = (subject, {name: live.buffer_spaces.get(name) for name in needy}, framings, known)
         if self._resolved is None or self._resolved[0] != basis:
             devices, problems = meaning(subject.node, live, features=subject.features, programs=subject.programs)
             errors = tuple(problem for problem in problems if problem.severity == "error")
@@ -222,7 +233,7 @@ class Watch:
         except OSError as error:
             self._tell(Reread((Problem("NK0601", str(error)),)))
         else:
-            self._trouble = Trouble()
+            self._trouble = RetryBackoff()
             self._tell(Reread())
         return subject
 

@@ -16,7 +16,7 @@ from nkform.document.inet import Prefix
 from nkform.document.nearest import nearest
 from nkform.document.scalars import quoted
 from nkform.kinds import AUTO, ONLY_PAIRS, KindName, kind_of
-from nkform.model import ROOT, Device, Endpoint, Namespace, Node, RoomFor, Route, Value
+from nkform.model import ROOT, Device, Endpoint, Namespace, Node, ReserveFor, Route, Value
 from nkform.problem import Path, Problem
 from nkform.spec.decode_end import decode_end
 from nkform.spec.decode_programs import Declared
@@ -215,7 +215,7 @@ def _value(key: str, value: Any, path: Path, context: Context) -> Value:
             earlier.add(device)
             if device == path[1]:
                 context.report("NK0315", "a device cannot make room for itself", (*path, "for", index), "")
-        return RoomFor(devices)
+        return ReserveFor(devices)
     return value  # type: ignore[no-any-return]
 
 

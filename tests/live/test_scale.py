@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from nkform.kernel import devconf, netns
-from nkform.kernel.netlink import Socket, whole
+from nkform.kernel.netlink import Socket, consistent_dump
 from nkform.kernel.netns import Namespaces
 from tests.live.strike import strikes
 from tests.live.support import Node, ip
@@ -78,7 +78,7 @@ def test_interfaces_with_the_same_sysctls_share_them() -> None:
     conf("v1", "ipv4/rp_filter").write_text("2")
     with Socket() as socket:
         dump = partial(devconf.dump, names={"v0", "v1", "v2"}, shared=devconf.Shared())
-        values = {name: sysctls for _, name, sysctls in whole(dump, socket)}
+        values = {name: sysctls for _, name, sysctls in consistent_dump(dump, socket)}
     assert values["v0"] is values["v2"]
     assert values["v1"] == {**values["v0"], "ipv4.rp_filter": "2"}
     assert len(values["v0"]) > devconf.FILES_AT_MOST

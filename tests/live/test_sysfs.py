@@ -10,7 +10,7 @@ import pytest
 
 from nkform.kernel import link_requests, links, sysfs
 from nkform.kernel.error import KernelError
-from nkform.kernel.netlink import Socket, whole
+from nkform.kernel.netlink import Socket, consistent_dump
 from nkform.kernel.netns import Namespaces
 from nkform.kernel.sysfs import Interfaces
 from tests.live.support import Node, ip
@@ -22,7 +22,7 @@ GROUP = 4711
 
 def index_and_group(name: str) -> tuple[int, int]:
     with Socket() as asking:
-        return next((link.index, link.group) for link in whole(links.dump, asking) if link.name == name)
+        return next((link.index, link.group) for link in consistent_dump(links.dump, asking) if link.name == name)
 
 
 def listener() -> socket.socket:

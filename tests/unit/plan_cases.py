@@ -59,8 +59,8 @@ class Kernel:
         spaces = {space.name: space for space in some if space.name in named or space.owner == self.node}
         devices = {name: found[name] for name in dict.fromkeys((*wanted, *seen)) if name in seen}
         taken = {name: tuple(self.coming(device, found.get(name))) for name, device in wanted.items()}
-        rooms = {name: m.Room(*room) for name, room in self.said.get("rooms", {}).items()}
-        node = m.Node(self.node, self.linked(spaces, found), devices, rooms, taken=taken)
+        buffer_spaces = {name: m.BufferSpace(*room) for name, room in self.said.get("rooms", {}).items()}
+        node = m.Node(self.node, self.linked(spaces, found), devices, buffer_spaces, taken=taken)
         more = {key: self.said[key] for key in ("home", "occupied", "covered") if key in self.said}
         return replace(node, **more)
 
@@ -253,7 +253,7 @@ def line(action: act.Action) -> str:
         elif name == "device" and not isinstance(action, act.CreatePair | act.DeletePair):
             words += [value.primary.name] if isinstance(value, m.Device) else []
         elif _text(value) not in ("False", "root", "none", "", "[]"):
-            words += [name] * (name in ("own", "peer", "heir_of")) + [_text(value)]
+            words += [name] * (name in ("own", "peer", "inherit_maps_from")) + [_text(value)]
     return " ".join(words) + (f" ({', '.join(_steps(action))})" if isinstance(action, act.SetChain) else "")
 
 
@@ -297,7 +297,7 @@ def _text(value: Any) -> str:
         case m.Chain():
             where = f" {chains.describe(value.position)}" if value.position else ""
             return f"[{', '.join(program.name for program in value.programs)}]{where}"
-        case m.Filled():
+        case m.MapContents():
             return f"{value.map} [{', '.join(map(str, value.entries))}]"
         case m.Address() | m.Route():
             return value.text + ("" if value.ours else " (of others)")

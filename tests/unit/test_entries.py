@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nkform.entries import LAYOUTS, filled, keys
-from nkform.model import Filled
+from nkform.model import MapContents
 
 KEYS = [
     ("u8", 7, struct.pack("=B", 7)),
@@ -28,8 +28,8 @@ KEYS = [
 
 @pytest.mark.parametrize(("layout", "entry", "key"), KEYS)
 def test_an_entry_is_a_key_and_a_key_an_entry(layout: str, entry: int | str, key: bytes) -> None:
-    assert keys(Filled("m", layout, (entry,))) == {key}
-    assert filled("m", layout, [key]) == Filled("m", layout, (entry,))
+    assert keys(MapContents("m", layout, (entry,))) == {key}
+    assert filled("m", layout, [key]) == MapContents("m", layout, (entry,))
     assert len(key) == LAYOUTS[layout].size
 
 
@@ -52,9 +52,9 @@ def test_whatever_is_in_a_map_is_told_in_one_form_and_order(layout: str, data: s
 
 
 def test_numbers_and_addresses_are_in_their_own_order() -> None:
-    assert filled("m", "u16", keys(Filled("m", "u16", (256, 2, 1)))).entries == (1, 2, 256)
+    assert filled("m", "u16", keys(MapContents("m", "u16", (256, 2, 1)))).entries == (1, 2, 256)
     prefixes = ("10.10.0.0/16", "10.9.0.0/16", "10.9.0.0/24", "9.0.0.0/8")
-    told = filled("m", "ipv4-prefix", keys(Filled("m", "ipv4-prefix", prefixes)))
+    told = filled("m", "ipv4-prefix", keys(MapContents("m", "ipv4-prefix", prefixes)))
     assert told.entries == ("9.0.0.0/8", "10.9.0.0/16", "10.9.0.0/24", "10.10.0.0/16")
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from nkform import serial
-from nkform.model import Attached, Chain, Contents, Device, Endpoint, Filled, First, Hook, Node, Program
+from nkform.model import Attached, Chain, Device, Endpoint, First, Hook, MapContents, MapsByParam, Node, Program
 from nkform.plan import chains
 from nkform.plan.actions import Action, Attach, Detach, SetChain, SetMap, Update
 from nkform.plan.chain_steps import steps
@@ -20,18 +20,18 @@ from nkform.report.plan_json import render as as_json
 from nkform.report.plan_text import render as as_text
 
 
-def holding(*ports: int, more: Sequence[int] | None = None) -> Contents:
-    found = {"ports": (Filled("ports", "u16", ports),)}
+def holding(*ports: int, more: Sequence[int] | None = None) -> MapsByParam:
+    found = {"ports": (MapContents("ports", "u16", ports),)}
     if more is not None:
-        found["more"] = (Filled("more_ports", "u16", tuple(more)),)
+        found["more"] = (MapContents("more_ports", "u16", tuple(more)),)
     return found
 
 
-def attached(name: str, place: int, contents: Contents | None = None, digest: str = "d") -> Attached:
+def attached(name: str, place: int, contents: MapsByParam | None = None, digest: str = "d") -> Attached:
     return Attached(100 + place, place, name, digest, ours=True, contents=contents or {})
 
 
-def program(name: str, contents: Contents | None = None, digest: str = "d") -> Program:
+def program(name: str, contents: MapsByParam | None = None, digest: str = "d") -> Program:
     return Program(name, "template", {}, digest, contents=contents or {})
 
 
@@ -53,7 +53,10 @@ def test_entries_that_come_and_go_are_told_one_by_one_and_set_in_place() -> None
     (action,) = made.actions
     assert isinstance(action, SetMap)
     assert (action.hook, action.program) == ("ingress", "set")
-    assert (action.before, action.after) == (Filled("ports", "u16", (53, 80)), Filled("ports", "u16", (80, 443)))
+    assert (action.before, action.after) == (
+        MapContents("ports", "u16", (53, 80)),
+        MapContents("ports", "u16", (80, 443)),
+    )
     said = [line.strip() for line in as_text(made, Paint(False)).splitlines() if "ports" in line]
     assert said == ["- programs.ingress.set.ports = 53", "+ programs.ingress.set.ports = 443"]
     document = json.loads(as_json(made))
@@ -63,10 +66,10 @@ def test_entries_that_come_and_go_are_told_one_by_one_and_set_in_place() -> None
 
 
 def test_each_family_of_a_list_has_a_map_of_its_own() -> None:
-    def both(*prefixes: str) -> Contents:
+    def both(*prefixes: str) -> MapsByParam:
         ipv4 = tuple(prefix for prefix in prefixes if ":" not in prefix)
         ipv6 = tuple(prefix for prefix in prefixes if ":" in prefix)
-        return {"p": (Filled("l_ipv4", "ipv4-prefix", ipv4), Filled("l_ipv6", "ipv6-prefix", ipv6))}
+        return {"p": (MapContents("l_ipv4", "ipv4-prefix", ipv4), MapContents("l_ipv6", "ipv6-prefix", ipv6))}
 
     hook = Hook((attached("block", 1, both("10.0.0.0/8", "fd00::/8")),), revision=1)
     one = plan(hook, Chain((program("block", both("10.0.0.0/8", "fc00::/8")),)))

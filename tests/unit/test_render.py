@@ -10,7 +10,7 @@ import pytest
 from nkform.bpf import Facts, Renderer, Template, catalogue, check, digest
 from nkform.bpf.diagnose import template_line
 from nkform.bpf.render import ENGINES
-from nkform.model import Filled
+from nkform.model import MapContents
 from nkform.problem import NkformError
 from tests.unit.templates import FACTS, body, rendered, template, write
 
@@ -256,8 +256,8 @@ def test_entries_of_a_map_are_no_part_of_a_program(tmp_path: Path, engine: str) 
     one, two = (rendered(wanted, {"ports": list(range(many))}, engine=engine) for many in (1, 5))
     assert (one.source, digest(one)) == (two.source, digest(two))
     assert one.packed() == two.packed()
-    assert one.contents["ports"] == (Filled("ports", "u16", (0,)),)
-    assert two.contents["ports"] == (Filled("ports", "u16", (0, 1, 2, 3, 4)),)
+    assert one.contents["ports"] == (MapContents("ports", "u16", (0,)),)
+    assert two.contents["ports"] == (MapContents("ports", "u16", (0, 1, 2, 3, 4)),)
     assert one.capacities == {"ports": 8, "blocked_ipv4": 2, "blocked_ipv6": 2}
 
 
@@ -272,8 +272,8 @@ def test_how_many_entries_a_map_takes_is_structure(tmp_path: Path) -> None:
 def test_entries_of_both_families_go_to_their_maps_and_may_be_the_devices(tmp_path: Path) -> None:
     facts = replace(FACTS, peer_addresses=("10.0.0.2/24", "fd00::2/64"))
     ipv4, ipv6 = rendered(of_set(tmp_path), {"ports": []}, facts).contents["blocked"]
-    assert ipv4 == Filled("blocked_ipv4", "ipv4", ("10.0.0.2",))
-    assert ipv6 == Filled("blocked_ipv6", "ipv6", ("fd00::2",))
+    assert ipv4 == MapContents("blocked_ipv4", "ipv4", ("10.0.0.2",))
+    assert ipv6 == MapContents("blocked_ipv6", "ipv6", ("fd00::2",))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 from nkform.model import Address, Device, Endpoint, Namespace, Node, Route
-from nkform.plan.actions import AddAddress, AddRoute, CreatePair, DeletePair, DeleteRoute, MoveEnd, Settle, SetUp
+from nkform.plan.actions import (
+    AddAddress,
+    AddRoute,
+    CreatePair,
+    DeletePair,
+    DeleteRoute,
+    MoveEnd,
+    SetUp,
+    WaitForCarrier,
+)
 from nkform.plan.changes import Plan
 from nkform.plan.plan import build
 from nkform.plan.replacement import NAME_BYTES, Names
@@ -46,10 +55,10 @@ def planned(found: Node, *wanted: Device) -> Plan:
 def test_the_new_pair_is_complete_before_the_old_one_gives_way() -> None:
     actions = planned(live(device()), device("l2")).actions
     kinds = [type(action) for action in actions]
-    assert kinds.index(CreatePair) < kinds.index(SetUp) < kinds.index(Settle) < kinds.index(MoveEnd)
+    assert kinds.index(CreatePair) < kinds.index(SetUp) < kinds.index(WaitForCarrier) < kinds.index(MoveEnd)
     assert kinds[-1] is DeletePair
     later = kinds.index(DeleteRoute)
-    assert not {CreatePair, SetUp, Settle, MoveEnd, AddAddress, AddRoute} & set(kinds[later:])
+    assert not {CreatePair, SetUp, WaitForCarrier, MoveEnd, AddAddress, AddRoute} & set(kinds[later:])
     assert [(a.end.name, a.beside) for a in actions if isinstance(a, AddRoute)] == [("lxc-web", True)]
 
 

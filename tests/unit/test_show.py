@@ -15,7 +15,7 @@ from nkform.bpf.programs import Programs, Source
 from nkform.dataclass import replace
 from nkform.document.yaml_events import parse
 from nkform.features import FEATURES
-from nkform.model import Address, Attached, Device, Endpoint, Explanation, Filled, Hook, Namespace, Node, Route
+from nkform.model import Address, Attached, Device, Endpoint, Explanation, Hook, MapContents, Namespace, Node, Route
 from nkform.observe.explanations import Known
 from nkform.plan.plan import build, meaning
 from nkform.problem import NkformError
@@ -124,7 +124,12 @@ def test_the_program_that_ends_a_chain_is_its_default() -> None:
 
 
 def test_lists_are_those_that_the_kernel_has() -> None:
-    held = {"prefixes": (Filled("p_ipv4", "ipv4-prefix", ("10.0.0.0/8",)), Filled("p_ipv6", "ipv6-prefix", ("::/0",)))}
+    held = {
+        "prefixes": (
+            MapContents("p_ipv4", "ipv4-prefix", ("10.0.0.0/8",)),
+            MapContents("p_ipv6", "ipv6-prefix", ("::/0",)),
+        )
+    }
     known = Explanation("digest-of-block", "prefix_filter", {"prefixes": ["192.0.2.0/24"], "match": "source"})
     found = shown(node(peer=(attached("block", contents=held),)), of(known))
     (used,) = found["devices"]["lxc-web"]["programs"]["peer"]

@@ -21,9 +21,9 @@ from nkform.plan.watch import (
     Healed,
     Recovered,
     Reread,
+    RetryBackoff,
     Settled,
     Stopped,
-    Trouble,
     Watching,
 )
 from nkform.problem import Position, Problem
@@ -81,7 +81,7 @@ def test_messages_are_read_as_far_as_they_matter() -> None:
 
 
 def test_pauses_grow_while_mending_fails() -> None:
-    trouble = Trouble()
+    trouble = RetryBackoff()
     pauses = [trouble.failed((MTU,), 0.0) for _ in range(11)]
     assert pauses[:4] == [1.0, 2.0, 4.0, 8.0]
     assert pauses[-1] == LONGEST
@@ -91,13 +91,13 @@ def test_pauses_grow_while_mending_fails() -> None:
 
 
 def test_what_has_changed_since_is_tried_at_once() -> None:
-    trouble = Trouble()
+    trouble = RetryBackoff()
     trouble.failed((MTU,), 0.0)
     assert not trouble.early((GONE,), 0.1)
 
 
 def test_being_well_again_is_said_once() -> None:
-    trouble = Trouble()
+    trouble = RetryBackoff()
     assert not trouble.over(())
     trouble.failed((MTU,), 0.0)
     assert not trouble.over((MTU,))
@@ -107,7 +107,7 @@ def test_being_well_again_is_said_once() -> None:
 
 
 def test_who_puts_things_back_is_met_with_longer_pauses() -> None:
-    trouble = Trouble()
+    trouble = RetryBackoff()
     now, pauses = 0.0, []
     for _ in range(4):
         trouble.mended((MTU,), now)
