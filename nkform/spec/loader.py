@@ -220,7 +220,10 @@ class _Loading:
         found = self.judge(data, source)
         if not found:
             return data
-        unknown = {(*v.path, v.key) for v in found if v.keyword == "additionalProperties"}
+        # A key that no device has is missing in each kind of device, too: that is told once.
+        strangers = {(*v.path, v.key): v for v in reversed(found) if v.keyword == "additionalProperties"}
+        found = [v for v in found if strangers.get((*v.path, v.key), v) is v or v.keyword != "additionalProperties"]
+        unknown = strangers.keys()
         told = [
             v
             for v in found
