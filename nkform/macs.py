@@ -8,7 +8,6 @@ the kernel chose).
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection
 
 from nkform.attributes import BY_NAME
@@ -40,6 +39,8 @@ def macs(node: str, device: Device, live: Device | None, features: Collection[st
 
 def chosen(node: str, device: str, side: str) -> str:
     """One that follows from the names: unicast, and locally administered (IEEE 802, 8.4)."""
+    import hashlib
+
     first, *rest = hashlib.sha256(f"{node}\0{device}\0{side}".encode()).digest()[:6]
     return bytes([first & 0xFC | 0x02, *rest]).hex(":")
 

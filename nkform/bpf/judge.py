@@ -13,14 +13,13 @@ from pathlib import Path as File
 from typing import TYPE_CHECKING, Any
 
 from nkform.bpf.parameters import KINDS, Kind, RefusedError
-from nkform.document import sentences
-from nkform.document.json_schema import Found, compile_schema, knows
 from nkform.kernel.child import Answer, ChildError, Limits, Worker
 from nkform.model import Program
 from nkform.problem import NkformError, Path, Position, Problem
 
 if TYPE_CHECKING:
     from nkform.bpf.template import Template
+    from nkform.document.json_schema import Found
 
 LIMITS = Limits(seconds=20, cpu=5, memory=256 << 20, output=16 << 20)
 """Of looking through one manifest, and of judging all that a spec gives to one template."""
@@ -141,6 +140,9 @@ _Check = Callable[[object], Iterator[tuple[Path, str, str]]]
 
 
 def _check(schema: Mapping[str, Any]) -> _Check:
+    from nkform.document import sentences
+    from nkform.document.json_schema import compile_schema, knows
+
     if knows(schema):
         own = compile_schema(schema)
 
@@ -176,6 +178,7 @@ def _wrong(check: _Check, value: object, noun: str) -> list[tuple[Path, str, str
 
 
 def _faults(name: str, schema: Mapping[str, Any]) -> Iterator[_Told]:
+    from nkform.document.json_schema import knows
     from nkform.document.second_judge import SecondJudge, pattern_faults
 
     faults = list(pattern_faults(schema)) if knows(schema) else SecondJudge(schema, _formats()).faults()

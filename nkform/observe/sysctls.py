@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import partial
 
 from nkform.dataclass import replace
-from nkform.kernel import devconf, netconf, sysctl
+from nkform.kernel import devconf, sysctl
 from nkform.kernel.error import KernelError
 from nkform.kernel.links import Link
 from nkform.kernel.netlink import Socket, consistent, consistent_dump
@@ -21,6 +21,8 @@ Wanted = Mapping[str, Mapping[str, Mapping[str, str]]]
 def changed(key: str, known: Mapping[int, Link], socket: Socket) -> Iterator[tuple[tuple[str, str], Mapping[str, str]]]:
     """The sysctls that are not at their default in the socket's namespace, by its key and the interface; `known` are
     the links there. Raises KernelError."""
+    from nkform.kernel import netconf
+
     for index, values in consistent(netconf.changed, socket).items():
         if index in known:
             yield (key, known[index].name), values

@@ -13,7 +13,6 @@ from nkform.plan.drift import Difference, Notes, told
 from nkform.report.colour import Paint
 from nkform.report.drift_text import note, value
 from nkform.report.drift_text import summary as drift_summary
-from nkform.report.steps_text import by_device
 
 SIGN = {"create": "+", "update": "~", "destroy": "-", "replace": "-/+"}
 TONE = {"create": "green", "update": "yellow", "destroy": "red", "replace": "red"}
@@ -54,7 +53,11 @@ def lines(
         used = [operation for operation in LEGEND if any(c.operation == operation for c in plan.changes)]
         yield f"nkform will perform these actions on {plan.node}:\n"
         yield from (f"  {paint(f'{SIGN[operation]:>3}', TONE[operation])} {LEGEND[operation]}\n" for operation in used)
-        steps = by_device(plan) if verbose else {}
+        steps: dict[str, list[str]] = {}
+        if verbose:
+            from nkform.report.steps_text import by_device
+
+            steps = by_device(plan)
         for change in plan.changes:
             yield "\n"
             yield from (f"{line}\n" for line in _change(change, paint, drift))

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nkform.dataclass import dataclass
 from nkform.model import Node
-from nkform.plan.parts import Without
 from nkform.problem import NkformError, Problem
 from nkform.session.listener import Listener, timed
-from nkform.spec import Spec, place
 
 if TYPE_CHECKING:
     from nkform.apply.parts import Observation
@@ -20,7 +19,9 @@ if TYPE_CHECKING:
     from nkform.kernel.netns import Namespaces
     from nkform.observe.node import Begun
     from nkform.plan.changes import Plan
+    from nkform.plan.parts import Without
     from nkform.plan.saved import Saved
+    from nkform.spec import Spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,8 @@ class Prepared:
 
     def place(self, problems: Iterable[Problem]) -> list[Problem]:
         """The problems with their positions in the spec."""
+        from nkform.spec import place
+
         return [place(problem, self.spec) for problem in problems]
 
     def observe(
@@ -68,14 +71,13 @@ class Prepared:
         `without`: what stands in the way of some objects keeps only these from being planned, and those named are left
         alone as well; None: all is planned, or nothing. Raises NkformError with paths into the spec, KernelError.
         """
+        if self.saved is None:
+            return _observe(self, namespaces, listener, begun, without, lambda _: None)
         from nkform.plan.saved import check_given, check_live, check_plan
 
-        saved = self.saved
-        check: Callable[[Node], None] = (lambda live: check_live(saved.basis, live)) if saved else (lambda _: None)
-        found = _observe(self, namespaces, listener, begun, without, check)
-        if saved:
-            check_plan(saved, found.plan)
-            check_given(saved.basis, self.programs.given() if self.programs else "")
+        found = _observe(self, namespaces, listener, begun, without, partial(check_live, self.saved.basis))
+        check_plan(self.saved, found.plan)
+        check_given(self.saved.basis, self.programs.given() if self.programs else "")
         return found
 
 
@@ -85,6 +87,8 @@ def placed(spec: Spec) -> Iterator[None]:
     try:
         yield
     except NkformError as error:
+        from nkform.spec import place
+
         raise NkformError(*(place(problem, spec) for problem in error.problems)) from error
 
 
@@ -113,6 +117,8 @@ def programs_of(spec: Spec, engine: str | None = None, objects: Path | None = No
     with Programs(source) as programs:
         problems = programs.check(spec.node.devices)
         if problems:
+            from nkform.spec import place
+
             raise NkformError(*(place(problem, spec) for problem in problems))
         programs.begin()
         yield programs

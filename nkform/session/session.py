@@ -19,7 +19,6 @@ from nkform.session import node as nodes
 from nkform.session.listener import Listener, Quiet
 from nkform.session.prepared import PlanOptions, Prepared, placed, programs_of
 from nkform.session.run_lock import RunLock, earlier_run, locked, refuse_pending
-from nkform.spec import Spec
 
 if TYPE_CHECKING:
     from nkform.apply.journal import State
@@ -32,8 +31,9 @@ if TYPE_CHECKING:
     from nkform.plan.watch import Event
     from nkform.results import Finding, Status
     from nkform.session.going_back import Command, GoingBack
+    from nkform.session.observed import Observed
     from nkform.session.running import Applied
-    from nkform.session.status import Observed
+    from nkform.spec import Spec
 
 LOCK_SECONDS = 60.0
 """How long a change waits for another run to end, unless told otherwise."""
@@ -121,6 +121,8 @@ class Session:
 
         The programs are held by the session, or by a stack that is given. Raises NkformError.
         """
+        from nkform.spec import Spec
+
         stack = stack or self._stack
         if isinstance(source, Spec):
             options = options or PlanOptions()
@@ -147,6 +149,8 @@ class Session:
 
     def plan_destroy(self, what: Spec | str, *, to_apply: bool = False) -> Planned:
         """What would remove all that carries the mark of a spec's node, or of a node by its name."""
+        from nkform.spec import Spec
+
         if isinstance(what, str):
             from nkform.apply import journal
 
@@ -329,7 +333,7 @@ class Session:
     def observe(self, node: str | None = None) -> Observed:
         """A node as it is, by its name or the only one here; and what is known of its programs."""
         from nkform.kernel.probe import require_root
-        from nkform.session.status import observed
+        from nkform.session.observed import observed
 
         require_root()
         live = nodes.observed(self.namespaces, node)
