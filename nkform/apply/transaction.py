@@ -23,6 +23,7 @@ from nkform.model import ROOT, Node
 from nkform.observe.node import observe
 from nkform.plan.actions import Action, CreatePair, SetMark
 from nkform.plan.changes import Change, Plan
+from nkform.plan.grace import are_worth_it
 from nkform.plan.parts import NOTHING, Without
 from nkform.plan.plan import build
 from nkform.problem import NkformError, Problem, unexpected
@@ -120,9 +121,8 @@ def apply(
         chains: Chains | None = None
 
         def undone() -> list[Problem]:
-            undoing = Undoing(
-                before, with_every_hop(plan, before, now), others, desired, journal, context, chains, cookies
-            )
+            back, worth_it = with_every_hop(plan, before, now), are_worth_it(plan.actions)
+            undoing = Undoing(before, back, others, desired, journal, context, chains, cookies, worth_it)
             return undoing.run(steps.count)
 
         try:

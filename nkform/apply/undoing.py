@@ -75,6 +75,7 @@ class Undoing:
 
     `before` is the node as it was, `now` the same with all that only going back needs (apply/before.py), `others` what
     others had. `desired` says what to look for in maps. `cookies` are the numbers of namespaces, by their keys.
+    `worth_it`: grace periods are expedited, as they were for the run.
     """
 
     before: Node
@@ -85,6 +86,7 @@ class Undoing:
     context: RunContext
     chains: Chains | None
     cookies: dict[str, int]
+    worth_it: bool
 
     def run(self, done: int) -> list[Problem]:
         """Goes back, and returns what to tell. `done`: how many actions were carried out.
@@ -125,7 +127,8 @@ class Undoing:
         try:
             tidy_entry(self.journal.entry, self.context.namespaces, self.chains)
             work = _Return(self)
-            problems: Sequence[Problem] = parts.carry_out(work, work.observe(NOTHING))
+            with self.context.expedited.during(self.worth_it):
+                problems: Sequence[Problem] = parts.carry_out(work, work.observe(NOTHING))
         except (KernelError, NkformError, MemoryError) as error:
             problems = reasons(error)
         if self.chains is not None:

@@ -21,8 +21,7 @@ from hypothesis import HealthCheck, Phase, assume, given, seed, settings
 from hypothesis import strategies as st
 
 from nkform.kernel import bpffs, links, rundir
-from nkform.kernel.netlink import Socket
-from nkform.kernel.netlink import whole as undisturbed
+from nkform.kernel.netlink import Socket, consistent_dump
 from nkform.model import owner_of
 from tests.live.attack import HOST, PRISON, Prisoner, cell, in_child
 from tests.live.isolation import fresh_network
@@ -131,7 +130,7 @@ def counted(node: Node, spec: dict[str, Any]) -> Strike:
 def others_move_in() -> None:
     """Others have addresses on our devices, and routes through them, as routing daemons do; what cannot be is not."""
     with Socket() as socket:
-        ours = [link.name for link in undisturbed(links.dump, socket) if owner_of(link.alias)]
+        ours = [link.name for link in consistent_dump(links.dump, socket) if owner_of(link.alias)]
     root = [f"route replace 198.51.100.0/24 dev lo src {HOST} proto 99"]
     for number, name in enumerate(sorted(ours), 1):
         root += [

@@ -20,8 +20,7 @@ from nkform.kernel.bpf_links import AttachType, query
 from nkform.kernel.bpf_maps import MapType, map_info, map_items
 from nkform.kernel.bpf_programs import prog_info
 from nkform.kernel.clsact import Direction, Tc
-from nkform.kernel.netlink import Request, Socket, walk
-from nkform.kernel.netlink import whole as undisturbed
+from nkform.kernel.netlink import Request, Socket, consistent_dump, walk
 from nkform.kernel.netns import Namespaces
 from nkform.kernel.qdiscs import at_ingress
 from tests.sizes import LAB
@@ -81,14 +80,14 @@ def _pins(top: str) -> Iterator[bpffs.Pin]:
 
 def _inside(where: str) -> Whole:
     with Socket() as socket:
-        links = {index: (lines, sysctls) for index, lines, sysctls in undisturbed(_links, socket)}
+        links = {index: (lines, sysctls) for index, lines, sysctls in consistent_dump(_links, socket)}
         names = {index: lines[0].split()[0] for index, (lines, _) in links.items()}
         parts = {
             "links": sorted(line for lines, _ in links.values() for line in lines),
-            "addresses": sorted(undisturbed(partial(_addresses, names=names), socket)),
-            "routes": sorted(undisturbed(partial(_routes, names=names), socket)),
-            "rules": sorted(undisturbed(_rules, socket)),
-            "qdiscs": sorted(undisturbed(partial(_qdiscs, names=names), socket)),
+            "addresses": sorted(consistent_dump(partial(_addresses, names=names), socket)),
+            "routes": sorted(consistent_dump(partial(_routes, names=names), socket)),
+            "rules": sorted(consistent_dump(_rules, socket)),
+            "qdiscs": sorted(consistent_dump(partial(_qdiscs, names=names), socket)),
             "hooks": [line for index in names for line in _hooks(socket, index, names[index])],
             "sysctls": sorted(line for _, sysctls in links.values() for line in sysctls),
             "files": [] if LAB else sorted(_files(names.values())),
