@@ -32,7 +32,7 @@ from nkform.plan import restore
 from nkform.plan.actions import Action, CreatePair
 from nkform.plan.parts import NOTHING, Without
 from nkform.plan.state_diff import state_diff
-from nkform.problem import NkformError, Problem
+from nkform.problem import NkformError, Problem, unexpected
 
 if TYPE_CHECKING:
     from nkform.apply.chains import Chains
@@ -131,6 +131,8 @@ class Undoing:
                 problems: Sequence[Problem] = parts.carry_out(work, work.observe(NOTHING))
         except (KernelError, NkformError, MemoryError) as error:
             problems = reasons(error)
+        except Exception as error:
+            problems = [unexpected(error)]  # what others had is given back all the same, and the rest is told
         if self.chains is not None:
             with suppress(KernelError):  # what holds no program any more is only clutter: the next run clears it up
                 self.chains.sweep()

@@ -158,8 +158,10 @@ def _devices_unmarked(desired: Node, before: Node, live: Node) -> Iterator[Name]
 def _namespaces_let_go(desired: Node, before: Node, live: Node) -> Iterator[Name]:
     """Those that were ours and are the same ones still, but nobody's."""
     for name in desired.namespaces:
-        old, now = before.namespaces[name], live.namespaces.get(name)
-        if now is not None and old.owner == before.name and now.owner is None and now.cookie == old.cookie != 0:
+        old, now = before.namespaces.get(name), live.namespaces.get(name)
+        if old is None or now is None:
+            continue
+        if old.owner == before.name and now.owner is None and now.cookie == old.cookie != 0:
             yield "namespace", name
 
 

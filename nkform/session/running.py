@@ -200,6 +200,10 @@ def _guarded(order: Order, runner: _Runner) -> Guardian | None:
         elif guardian and not journal.find(node, journal.JOURNAL):
             dismiss()
         raise
+    except BaseException:  # a listener's, say: nobody will confirm what was done
+        if guardian:
+            guardian.revert()
+        raise
     if guardian and runner.live is None:
         dismiss()
         guardian = None

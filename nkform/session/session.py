@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from nkform.session.running import Applied
     from nkform.spec import Spec
 
+FOREVER = 1e9
+"""Seconds; nobody waits so long for a confirmation."""
 LOCK_SECONDS = 60.0
 """How long a change waits for another run to end, unless told otherwise."""
 
@@ -92,6 +94,8 @@ class Session:
         self._stack = ExitStack()
         self._namespaces: Namespaces | None = None
         self._run_lock: RunLock | None = None
+        self._locked_node: str | None = None
+        self._has_changed = False
 
     def __enter__(self) -> Session:
         return self
@@ -210,9 +214,12 @@ class Session:
         """The right to change the machine, and `node` on it, which one run has at a time; others wait for it.
 
         Within the block, what is planned is applied as it is: nobody can have changed the node through nkform since.
-        The methods below take it by themselves where it is not held. `command` is what others are told who wait.
+        The methods below take it by themselves where it is not held. `command` is what others are told who wait. Raises
+        ValueError where it is held for another node, or for none: what waits there was not looked at.
         """
         if self._run_lock is not None:
+            if node is not None and node != self._locked_node:
+                raise ValueError(f"the lock is held for {self._locked_node or 'no node'}, not for {node}")
             yield self._run_lock
             return
         nodes.look_after_guardians(self.listener, but)
@@ -220,24 +227,29 @@ class Session:
             earlier = None
             if node is not None:
                 earlier = earlier_run(node, command, self.namespaces, self.listener, heals=heals, in_part=in_part)
-            self._run_lock = replace(held, earlier=earlier)
+            self._run_lock, self._locked_node = replace(held, earlier=earlier), node
             try:
                 yield self._run_lock
             finally:
-                self._run_lock = None
+                self._run_lock = self._locked_node = None
+                self._has_changed = False
 
     def apply(self, planned: Planned, *, confirm: float = 0) -> Applied:
         """Carries a plan out, whole or not at all; with `keep_going`, what can be of it.
 
         A plan that was not made under the lock is made again, and if it is another one now, nothing is done (NK0517).
         `confirm`: seconds within which the result's trial has to be confirmed; else a process of its own takes all
-        back, whatever becomes of this one. 0: for good.
+        back, whatever becomes of this one. 0: for good. Raises ValueError for what is no number of seconds.
         """
+        if isinstance(confirm, bool) or not isinstance(confirm, int | float) or not 0 <= confirm < FOREVER:
+            raise ValueError(f"confirm={confirm!r}: expected a number of seconds")
         prepared = planned.prepared
         command = "destroy" if prepared.destroys else "apply"
         in_part = bool(prepared.options.targets)
         with placed(prepared.spec), self.lock(command, planned.node, in_part=in_part) as run_lock:
             observation = planned.observation
+            if self._has_changed:  # under this lock: a trial may wait since
+                refuse_pending(planned.node, in_part=in_part)
             if planned.run_lock is not run_lock:
                 from nkform.plan.saved import check_agreed
 
@@ -389,4 +401,9 @@ class Session:
         order = Order(
             prepared, self.namespaces, run_lock, self.listener, expedite=expedite, settles=settles, trial=confirm
         )  # fmt: skip
-        return carry_out(order, observation)
+        try:
+            return carry_out(order, observation)
+        finally:  # what was planned before it under the same lock is to be looked at again
+            self._has_changed = True
+            if self._run_lock is not None:
+                self._run_lock = replace(self._run_lock, earlier=None)

@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -235,3 +236,92 @@ def test_the_calls_of_the_document_are_there() -> None:
     calls = re.findall(r"`session\.(\w+)\(", DOCUMENT.read_text())
     assert len(calls) > 10
     assert [call for call in calls if not callable(getattr(Session, call, None))] == []
+
+
+def test_a_plan_is_carried_out_once(session: Session) -> None:
+    """Also under one lock: what has changed since is looked at."""
+    with session.lock("apply", "box"):
+        planned = session.plan(spec())
+        assert session.apply(planned).added == 2
+        ip("addr", "add", "10.7.0.1/24", "dev", "v0")
+        with pytest.raises(NkformError) as again:
+            session.apply(planned)
+        assert set(codes(again)) == {"NK0517"}
+        assert session.apply(session.plan(spec()), confirm=30).trial is None  # there is nothing to do
+        assert session.apply(session.plan(spec(1400)), confirm=30).trial is not None
+        with pytest.raises(NkformError) as pending:
+            session.apply(session.plan(spec(1300)))
+        assert codes(pending) == ["NK0611"]
+    assert "10.7.0.1" in ip("addr", "show", "dev", "v0")
+    session.confirm()
+
+
+def test_a_lock_is_for_one_node(session: Session) -> None:
+    other = loads(SPEC.replace("node: box", "node: other"))
+    for lock in session.lock("apply", "box"), session.lock("mine"):
+        with lock, pytest.raises(ValueError, match="not for other"):
+            session.apply(session.plan(other))
+    assert links() == set()
+
+
+@pytest.mark.parametrize("confirm", [True, "5", -1, float("nan"), float("inf")])
+def test_what_is_no_time_to_confirm_is_refused(session: Session, confirm: Any) -> None:
+    with pytest.raises(ValueError, match="number of seconds"):
+        session.apply(session.plan(spec()), confirm=confirm)
+    assert links() == set()
+    assert not rundir.nodes()
+
+
+def test_a_listener_that_fails_leaves_nothing_unconfirmed() -> None:
+    class Failing(Quiet):
+        def phase(self, name: str, seconds: float) -> None:
+            if name == "apply":
+                raise RuntimeError("the listener failed")
+
+    with Session() as session:
+        session.apply(session.plan(spec()))
+    with Session(Failing()) as session, pytest.raises(RuntimeError):
+        session.apply(session.plan(spec(1400)), confirm=60)
+    end = time.monotonic() + PATIENCE
+    while link("v0")["mtu"] != 1500:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+TWO = """
+version: 1
+node: box
+namespaces:
+  c1: {create: true}
+devices:
+  va: {kind: veth, addresses: [10.0.0.1/24], peer: {name: pa}}
+  vb: {kind: veth, addresses: [10.0.1.1/24], peer: {name: pb, namespace: c1}}
+  vz: {kind: veth, addresses: [10.0.3.1/24], peer: {name: pz}}
+"""
+
+
+def test_what_takes_the_name_of_a_peer_that_moved_keeps_only_that_device_from_going_back() -> None:
+    """The namespace that it moved to is new, and stays with it."""
+
+    class Squatter(Quiet):
+        def progress(self, done: int, total: int) -> None:
+            if "pb" not in links("c1"):
+                ip("link", "add", "pb", "type", "bridge", namespace="c1")
+
+    with Session() as session:
+        session.apply(session.plan(loads(TWO)))
+    new = TWO.replace("va: {kind: veth, addresses: [10.0.0.1/24],", "va: {kind: veth,")
+    new = new.replace("  c1: {create: true}", "  c1: {create: true}\n  c3: {create: true}")
+    new = new.replace("namespace: c1}}", "namespace: c3}}")
+    new = new.replace("[10.0.3.1/24],", "[10.0.3.1/24], routes: [{to: 10.77.0.0/24, via: 10.200.0.1}],")
+    with Session(Squatter()) as session, pytest.raises(NkformError) as failed:
+        session.apply(session.plan(loads(new)))
+    assert {"NK0501", "NK0503", "NK0504"} <= set(codes(failed))
+    assert "NK0900" not in codes(failed)
+    assert "10.0.0.1/24" in ip("addr", "show", "dev", "va")
+    ip("link", "del", "pb", namespace="c1")
+    with Session() as session:
+        way = session.way_back("recover")
+        assert way is not None
+        session.go_back(way)
+        assert session.plan(loads(TWO)).empty
