@@ -196,7 +196,8 @@ def _with_hooks(
         if ingress & known:
             devices = {n: replace(d, ingress=True) if d.index in ingress else d for n, d in devices.items()}
         left = {index for index in legacy - known if has_filter(socket, index, f"{FILTER_PREFIX}{node}@")}
-    chained = any(device.chains for device in declared.values())
+    # On the way back, what was observed before is declared.
+    chained = any(device.chains or any(hook.ours for hook in device.hooks.values()) for device in declared.values())
     if not chained and not bpffs.has_node(node) and not legacy & known and not left:
         return devices, 0
     from nkform.observe.chains import with_hooks

@@ -20,7 +20,8 @@ later: where the numbers between the priorities of filters run out, the chain is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from difflib import SequenceMatcher
 
 from nkform.model import After, Attached, Before, Chain, Device, First, Hook, Last
 from nkform.plan.actions import (
@@ -83,6 +84,47 @@ def anew(entries: Sequence[Attached], chain: Chain, backend: Backend, beginning:
         for number, program in enumerate(chain.programs)
     ]
     return [*attached, *(Detach(backend, entry) for entry in reversed(entries) if entry.ours)]
+
+
+def among(was: Sequence[Attached], now: Sequence[Attached], backend: Backend) -> list[Step]:
+    """What puts each of our programs back between the programs of others that it stood between, as far as those are
+    still there; none where all stand so. Programs of others are never moved."""
+    others = {entry.program_id: entry for entry in now if not entry.ours}
+    target = [entry for entry in was if entry.ours or entry.program_id in others]
+    known = {entry.program_id for entry in target if not entry.ours}
+    ours = [entry for entry in now if entry.ours]
+    want, have = _slots(target, known), _slots(now, known)
+    if want == have:
+        return []
+    blocks = SequenceMatcher(None, want, have, autojunk=False).get_matching_blocks()
+    staying = {block.a + step: ours[block.b + step] for block in blocks for step in range(block.size)}
+    numbers = {place: number for number, place in enumerate(place for place, e in enumerate(target) if e.ours)}
+    there = {place: others[entry.program_id] for place, entry in enumerate(target) if not entry.ours}
+    there |= {place: staying[number] for place, number in numbers.items() if number in staying}
+    found: list[Step] = []
+    where: Where | None = None
+    for place, entry in enumerate(target):
+        if place in there:
+            where = AfterEntry(_entry(there[place]))
+            continue
+        following = next((there[later] for later in sorted(there) if later > place), None)
+        ahead = where or (BeforeEntry(_entry(following)) if following else First())
+        found.append(Attach(backend, entry.name, numbers[place], ahead))
+        where = AfterNew(numbers[place])
+    kept = {entry.place for entry in staying.values()}
+    return [*found, *(Detach(backend, entry) for entry in reversed(ours) if entry.place not in kept)]
+
+
+def _slots(entries: Sequence[Attached], known: Collection[int]) -> list[tuple[str, str, int]]:
+    """Our programs, each with how many of those programs of others stand ahead of it."""
+    found: list[tuple[str, str, int]] = []
+    ahead = 0
+    for entry in entries:
+        if entry.ours:
+            found.append((entry.name, entry.identity, ahead))
+        elif entry.program_id in known:
+            ahead += 1
+    return found
 
 
 def _turn(entries: Sequence[Attached], chain: Chain, backend: Backend, ahead: Where | None) -> list[Step]:

@@ -6,13 +6,14 @@ killed and run again.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 from nkform.dataclass import dataclass, replace
 from nkform.model import (
     ROOT,
     Address,
     After,
+    Attached,
     Attrs,
     Device,
     Endpoint,
@@ -24,7 +25,8 @@ from nkform.model import (
     Position,
     Value,
 )
-from nkform.plan.actions import Action, AddRoute, DeletePair, MoveEnd, SetMark, chain_of
+from nkform.plan.actions import Action, AddRoute, Backend, DeletePair, MoveEnd, SetChain, SetMark, chain_of
+from nkform.plan.chain_steps import among
 from nkform.plan.changes import Change, Operation, Plan
 from nkform.plan.compare import FieldChange
 from nkform.plan.parts import NOTHING, Name, Without
@@ -64,7 +66,43 @@ def plan(before: Node, live: Node, features: Collection[str], without: Without =
     marks = tuple(SetMark(ROOT, name, False, alias=before.devices[name].alias) for name in freed)
     changes = tuple(_brief(change) for change in _marked(found.changes, freed, before))
     found = replace(found, changes=changes, actions=(*found.actions, *marks))
+    found = _among_others(found, before, live, desired)
     return _taking_over(found, aside, Names(desired.devices, live)) if aside else found
+
+
+def _among_others(plan: Plan, before: Node, live: Node, desired: Node) -> Plan:
+    """The plan in which programs of ours that stood between programs of others do so again: a position says that a
+    chain is beside them, and not that one is in it."""
+    anew = {change.name for change in plan.changes if change.operation in ("create", "replace")}
+    exact: dict[tuple[str, str], SetChain] = {}
+    for name, device in desired.devices.items():
+        now_device = live.devices.get(name)
+        for hook, was in before.devices[name].hooks.items() if now_device and name not in anew else ():
+            assert now_device is not None
+            now = now_device.hooks.get(hook, Hook())
+            backend: Backend = "tc" if was.legacy else "link"
+            there, entries = (now.filters, was.filters) if was.legacy else (now.linked, was.linked)
+            if not _is_split(entries) or len([entry for entry in there if entry.ours]) != len(now.ours):
+                continue
+            if steps := among(entries, there, backend):
+                own = replace(device, index=now_device.index) if device.traits.programs_only else device
+                exact[name, hook] = SetChain(own, hook, now, chain_of(was), tuple(steps), backend, now.revision)
+    if not exact:
+        return plan
+    kept = [a for a in plan.actions if not (isinstance(a, SetChain) and (a.device.name, a.hook) in exact)]
+    told = {change.name for change in plan.changes if change.kind == "device"}
+    more = [
+        Change("update", "device", name, (FieldChange(("programs", hook, "position"), "elsewhere", "as before"),))
+        for name, hook in exact
+        if name not in told
+    ]
+    return replace(plan, changes=(*plan.changes, *more), actions=(*kept, *exact.values()))
+
+
+def _is_split(entries: Sequence[Attached]) -> bool:
+    """Whether a program of others stands between two of ours."""
+    ours = [place for place, entry in enumerate(entries) if entry.ours]
+    return bool(ours) and max(ours) - min(ours) >= len(ours)
 
 
 @dataclass(frozen=True, slots=True)

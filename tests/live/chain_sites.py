@@ -270,6 +270,17 @@ class Others:
         with owned(bpf.link_fd(link_id)) as fd:
             bpf_links.link_detach(fd)
 
+    def attach_behind(self, site: Site, name: str, ahead: str) -> None:
+        """Attaches a program right behind another one."""
+        if site.direction is not None:
+            (priority,) = (each.priority for each in site.filters() if ahead in each.name)
+            self.attach(site, name, priority + 1)
+            return
+        with owned(program(NEXT, name)) as fd:
+            position = bpf_links.After(prog_id=site.one(ahead).program_id)
+            index = socket.if_nametoindex(DEVICE)
+            self._fds.enter_context(owned(bpf_links.link_create(fd, index, site.attach_type, position)))
+
     def attach(self, site: Site, name: str, place: int, device: str = DEVICE) -> None:
         """Attaches a program in front of all others (place 0) or after them (otherwise), or as a filter of a
         priority."""

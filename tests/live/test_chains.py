@@ -341,6 +341,25 @@ def test_a_failure_after_a_chain_moved_puts_it_back_among_programs_of_others(
     assert node.changes(site.spec(["count", "guard"], engine)) == []
 
 
+@pytest.mark.parametrize("chain", [[], ["guard"], ["guard", "count"], ["count", "extra", "guard"]], ids=" ".join)
+def test_each_program_goes_back_between_those_of_others_that_it_stood_between(
+    node: Node, site: Site, engine: str, others: Others, chain: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a failure, and at once after an apply. The one of others is in our chain, as no spec can ask for."""
+    node.apply(site.spec(["count", "guard"], engine))
+    others.attach_behind(site, "theirs", "count")
+    counted = site.counted()
+    assert site.order() == "count theirs guard"
+    with failing_late(monkeypatch):
+        error = node.refused(site.spec(chain, engine), command="apply")
+    assert "NK0505" in error
+    assert site.order() == "count theirs guard"
+    node.apply(site.spec(chain, engine))
+    assert node.run("rollback", "-y").code == 0
+    assert site.order() == "count theirs guard"
+    assert site.counted() >= counted
+
+
 def test_a_pair_that_is_made_anew_has_its_chain_and_its_counters(
     node: Node, site: Site, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
