@@ -136,12 +136,21 @@ def _with_names_back(aside: Collection[_Aside], live: Node) -> Node:
         devices.pop(each.before.name, None)
     for each in aside:
         ends = [replace(now, name=was.name) for now, was in zip(each.live.ends, each.before.ends, strict=True)]
-        devices[each.before.name] = replace(each.live, name=each.before.name, primary=ends[0], peer=ends[1])
+        hooks = {name: _recognised(hook, each.before.hooks.get(name, Hook())) for name, hook in each.live.hooks.items()}
+        devices[each.before.name] = replace(
+            each.live, name=each.before.name, primary=ends[0], peer=ends[1], hooks=hooks
+        )  # fmt: skip
         for now, end in zip(each.live.ends, ends, strict=True):
             if end.namespace in spaces:
                 links = {name: ours for name, ours in spaces[end.namespace].links.items() if name != now.name}
                 spaces[end.namespace] = replace(spaces[end.namespace], links={**links, end.name: True})
     return replace(live, devices=devices, namespaces=spaces)
+
+
+def _recognised(hook: Hook, was: Hook) -> Hook:
+    """A hook with the links of ours that are those from before: their pins go by the name that the device had."""
+    known = {(entry.place, entry.program_id): entry for entry in was.linked if entry.ours}
+    return replace(hook, linked=tuple(known.get((entry.place, entry.program_id), entry) for entry in hook.linked))
 
 
 def _taking_over(plan: Plan, aside: Collection[_Aside], names: Names) -> Plan:

@@ -77,7 +77,8 @@ def test_a_folder_of_pins_that_others_could_write_to_is_refused(node: Node, top:
     try:
         assert str(folder) in node.refused(TCX_INGRESS.spec(["guard", "count"]), command="apply")
     finally:
-        os.chown(folder, 0, 0)
+        if folder.exists():  # an empty one of programs that are held is cleared away
+            os.chown(folder, 0, 0)
     assert differences(before, whole()) == []
 
 
