@@ -54,7 +54,7 @@ def declared(before: Node, live: Node) -> Node:
 def plan(before: Node, live: Node, features: Collection[str], without: Without = NOTHING) -> Plan:
     """What leads back, but for what is to be left alone. Raises NkformError where something of others is in the way."""
     desired, live = without.trim(declared(before, live), live)
-    aside = [each for name in desired.devices if (each := _set_aside(before.devices[name], live))]
+    aside = [each for name in desired.devices if (each := _set_aside(before.devices[name], before, live))]
     live = _with_names_back(aside, live)
     readopt = [*_devices_unmarked(desired, before, live), *_namespaces_let_go(desired, before, live)]
     found = build(desired, live, features=features, resolved=desired.devices, retake=True, readopt=readopt)
@@ -115,16 +115,25 @@ class _Aside:
     new: Device | None
 
 
-def _set_aside(device: Device, live: Node) -> _Aside | None:
+def _set_aside(device: Device, before: Node, live: Node) -> _Aside | None:
     """Only a pair that is there under its own name, or is gone for good, has nothing that waits beside it."""
     there = live.devices.get(device.name)
     if device.peer is None or not device.index or (there is not None and there.index == device.index):
         return None
     if there is not None and there.owner != live.name:
         return None  # somebody else's has the name
-    for other in live.devices.values():
-        if other.index == device.index and other.owner == live.name and other.peer is not None:
-            return _Aside(device, other, there)
+    ours = [other for other in live.devices.values() if other.owner == live.name and other.peer is not None]
+    places = {(end.namespace, end.name) for end in device.ends}
+    for other in ours:
+        if other.index == device.index:
+            new = (
+                each
+                for each in ours
+                if each.name not in before.devices
+                and each is not other
+                and places & {(e.namespace, e.name) for e in each.ends}
+            )
+            return _Aside(device, other, there or next(new, None))
     return None
 
 
@@ -133,7 +142,8 @@ def _with_names_back(aside: Collection[_Aside], live: Node) -> Node:
     devices, spaces = dict(live.devices), dict(live.namespaces)
     for each in aside:
         del devices[each.live.name]
-        devices.pop(each.before.name, None)
+        if each.new is not None:
+            devices.pop(each.new.name, None)
     for each in aside:
         ends = [replace(now, name=was.name) for now, was in zip(each.live.ends, each.before.ends, strict=True)]
         hooks = {name: _recognised(hook, each.before.hooks.get(name, Hook())) for name, hook in each.live.hooks.items()}
