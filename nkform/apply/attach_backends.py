@@ -18,12 +18,11 @@ from nkform.plan.actions import AfterEntry, BeforeEntry, Entry, Where
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a program is attached, and as what: `loaded` is the id that goes on record, 0: its own."""
+    """Where a program is attached, and as what."""
 
     position: bpf_links.Position
     name: str
     digest: str
-    loaded: int = 0
 
 
 class AttachBackend(Protocol):
@@ -36,8 +35,8 @@ class AttachBackend(Protocol):
 
     def attach(self, fd: int, place: Place) -> int: ...
 
-    def update(self, fd: int, entry: Attached, digest: str, loaded: int = 0) -> None:
-        """Puts a program in the place of an attached one. `loaded`: as in Place."""
+    def update(self, fd: int, entry: Attached, digest: str) -> None:
+        """Puts a program in the place of an attached one."""
 
     def detach(self, entry: Attached) -> None: ...
 
@@ -62,19 +61,19 @@ class Links:
         link = bpf_links.link_create(fd, self._index, self._attach_type, place.position)
         try:
             made = bpf_links.link_info(link)
-            said = entry_name(place.name, place.digest, made.id, place.loaded or made.prog_id)
+            said = entry_name(place.name, place.digest, made.id, made.prog_id)
             bpf.pin(link, bpffs.prepare(self._pin(said), self._base))
         finally:
             os.close(link)
         return made.id
 
-    def update(self, fd: int, entry: Attached, digest: str, loaded: int = 0) -> None:
+    def update(self, fd: int, entry: Attached, digest: str) -> None:
         """A crash between the two steps leaves a pin with the old program's id, so that the next plan updates again."""
         old = self._pin(pin_name(entry))
         link = bpf_links.open_link(old.path(self._base))
         try:
             bpf_links.link_update(link, fd)
-            number = loaded or bpf_links.link_info(link).prog_id
+            number = bpf_links.link_info(link).prog_id
         finally:
             os.close(link)
         bpffs.rename(old, self._pin(entry_name(entry.name, digest, entry.place, number)), self._base)
@@ -121,11 +120,11 @@ class Filters:
         return AfterEntry(Entry(present[ours[-1]].place))
 
     def attach(self, fd: int, place: Place) -> int:
-        said = filter_name(self._node, place.name, place.digest, place.loaded or prog_info(fd).id)
+        said = filter_name(self._node, place.name, place.digest, prog_info(fd).id)
         return self._tc.filter_create(fd, self._index, self._direction, place.position, name=said)
 
-    def update(self, fd: int, entry: Attached, digest: str, loaded: int = 0) -> None:
-        said = filter_name(self._node, entry.name, digest, loaded or prog_info(fd).id)
+    def update(self, fd: int, entry: Attached, digest: str) -> None:
+        said = filter_name(self._node, entry.name, digest, prog_info(fd).id)
         self._tc.filter_update(self._index, self._direction, entry.place, fd, name=said)
 
     def detach(self, entry: Attached) -> None:

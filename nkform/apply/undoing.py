@@ -25,6 +25,7 @@ from nkform.apply.tidy import release, tidy_entry
 from nkform.apply.visit import give_back
 from nkform.dataclass import dataclass
 from nkform.kernel.error import KernelError
+from nkform.kernel.netns import Namespaces
 from nkform.kernel.probe import probe
 from nkform.model import Node
 from nkform.observe.node import observe
@@ -67,6 +68,16 @@ def reasons(error: BaseException) -> Sequence[Problem]:
         case KernelError():
             return [Problem("NK0501", f"could not {error}", hint=HINTS.get(error.errno or 0, ""))]
     raise AssertionError(error)
+
+
+def way_back(before: Node, namespaces: Namespaces, features: frozenset[str], without: Without = NOTHING) -> Observation:
+    """A look at the node, and what leads back to what it was, as far as nothing of others is in the way.
+
+    Raises KernelError, NkformError.
+    """
+    live = observe(namespaces, before.name, before)
+    build = partial(restore.plan, before, live, features)
+    return parts.observation(restore.declared(before, live), live, features, build, without)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,10 +173,7 @@ class _Return:
         self._features = features | probe(self._namespaces, {"tcx"}) if chained else features
 
     def observe(self, without: Without) -> Observation:
-        before = self._before
-        live = observe(self._namespaces, before.name, before)
-        build = partial(restore.plan, before, live, self._features)
-        return parts.observation(restore.declared(before, live), live, self._features, build, without)
+        return way_back(self._before, self._namespaces, self._features, without)
 
     def carry_out(self, observation: Observation, *, whole: bool) -> None:  # noqa: ARG002 - each part goes back for good
         actions = observation.plan.actions

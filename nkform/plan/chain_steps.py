@@ -21,7 +21,6 @@ later: where the numbers between the priorities of filters run out, the chain is
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from difflib import SequenceMatcher
 
 from nkform.model import After, Attached, Before, Chain, Device, First, Hook, Last
 from nkform.plan.actions import (
@@ -96,6 +95,8 @@ def among(was: Sequence[Attached], now: Sequence[Attached], backend: Backend) ->
     want, have = _slots(target, known), _slots(now, known)
     if want == have:
         return []
+    from difflib import SequenceMatcher  # as hardly any plan needs it
+
     blocks = SequenceMatcher(None, want, have, autojunk=False).get_matching_blocks()
     staying = {block.a + step: ours[block.b + step] for block in blocks for step in range(block.size)}
     numbers = {place: number for number, place in enumerate(place for place, e in enumerate(target) if e.ours)}

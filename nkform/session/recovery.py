@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from functools import partial
 
-from nkform.apply import parts
+from nkform.apply import parts, undoing
 from nkform.apply.context import RunContext
 from nkform.apply.foreign_state import ForeignItem, give_again
 from nkform.apply.interrupt import Interrupts
@@ -23,7 +22,6 @@ from nkform.kernel.rundir import Lock
 from nkform.model import Node
 from nkform.observe import explanations, record
 from nkform.observe.node import observe
-from nkform.plan import restore
 from nkform.plan.changes import Plan
 from nkform.plan.parts import NOTHING, Without
 from nkform.plan.saved import check_agreed
@@ -45,11 +43,7 @@ class WayBack:
 
 def way_back(before: Node, namespaces: Namespaces, without: Without = NOTHING) -> WayBack:
     """The way back, as far as nothing of others is in the way. Raises KernelError, NkformError."""
-    features = probe(namespaces, {"tcx"})
-    live = observe(namespaces, before.name, before)
-    desired = restore.declared(before, live)
-    build = partial(restore.plan, before, live, features)
-    return WayBack(before, parts.observation(desired, live, features, build, without))
+    return WayBack(before, undoing.way_back(before, namespaces, probe(namespaces, {"tcx"}), without))
 
 
 class _Return:
