@@ -14,7 +14,7 @@ from nkform.apply.foreign_state import ForeignItem
 from nkform.dataclass import replace
 from nkform.kernel import devconf, sysctl
 from nkform.kernel.error import KernelError
-from nkform.kernel.netlink import Socket, consistent_dump
+from nkform.kernel.netlink import U32, Socket, consistent_dump
 from nkform.kernel.netns import Namespaces
 from nkform.model import FORCE_FORWARDING, FORWARDING, Node
 from nkform.observe import explanations
@@ -29,18 +29,21 @@ def noted(plan: Plan, live: Node, namespaces: Namespaces) -> tuple[Node, tuple[F
     live = replace(live, explained=explanations.read(live.name))
     going = sysctl_snapshot.going(plan, live)
     shaken = foreign_state.shaken(plan.actions, live)
+    lowered = foreign_state.lowered(plan.actions)
     values: dict[str, sysctl_snapshot.Interfaces] = {}
     others: list[ForeignItem] = []
     shared = devconf.Shared()
     with namespaces.away() as enter:
-        for key in sorted(key for key in going.keys() | shaken.keys() if not key.startswith("nsid:")):
+        for key in sorted(key for key in going.keys() | shaken.keys() | lowered.keys() if not key.startswith("nsid:")):
             with namespaces.open(key) as fd:
                 enter(fd, key)
             with Socket() as socket:
                 dump = partial(devconf.dump, names=going.get(key, frozenset()), shared=shared)
                 interfaces = consistent_dump(dump, socket)
                 values[key] = {name: _forced(name, sysctls) for _, name, sysctls in interfaces}
-                if names := shaken.get(key):
+                upon = foreign_state.upon(socket, lowered[key]) if key in lowered else {}
+                others += (ForeignItem(key, name, "mtu", U32.pack(mtu).hex()) for name, mtu in upon.items())
+                if names := {*shaken.get(key, ()), *upon}:
                     known = {index: name for index, name, _ in interfaces}
                     others += foreign_state.read(socket, key, names, known)
     return sysctl_snapshot.noted(plan, live, going, values), tuple(others)

@@ -2,8 +2,9 @@
 
 A route goes with the link that it leads through, when that is taken down, and with the address that it names as its
 source; an IPv6 address goes with `down` and with a small MTU, a neighbour that somebody entered with `down`; a qdisc
-with its link. None of them is in any spec, so none is in a plan: they are noted before anything is done, as the kernel
-reports them, and given again after it.
+with its link. The MTU of a VLAN or macvlan falls with that of the link below, and does not rise with it. None of them
+is in any spec, so none is in a plan: they are noted before anything is done, as the kernel reports them, and given
+again after it.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from socket import AF_INET6
 from typing import Literal
 
 from nkform.dataclass import dataclass, replace
-from nkform.kernel import inet, inet_foreign, links, neighbours, qdiscs
+from nkform.kernel import inet, inet_foreign, link_requests, links, neighbours, qdiscs
 from nkform.kernel.error import KernelError
-from nkform.kernel.netlink import Request, Socket, consistent_dump
+from nkform.kernel.links import Link
+from nkform.kernel.netlink import U32, Request, Socket, consistent_dump
 from nkform.kernel.netns import Namespaces
 from nkform.model import Device, Node, host
+from nkform.observe.leaning import leans
 from nkform.plan.actions import (
     Action,
     AddAddress,
@@ -39,14 +42,16 @@ IPV6_MIN_MTU = 1280
 
 @dataclass(frozen=True, slots=True)
 class ForeignItem:
-    """An address, a route, a neighbour or a root qdisc of others, and the end that has it or that it leads through.
+    """An address, a route, a neighbour or a root qdisc of others, and the end that has it or that it leads through; or
+    the MTU of a link of others upon one.
 
-    `message`: the body of the netlink message that the kernel reported it with, in hexadecimal digits.
+    `message`: the body of the netlink message that the kernel reported it with, or the four bytes of an MTU, in
+    hexadecimal digits.
     """
 
     namespace: str
     name: str
-    kind: Literal["address", "route", "neighbour", "qdisc"]
+    kind: Literal["address", "route", "neighbour", "qdisc", "mtu"]
     message: str
 
     def __str__(self) -> str:
@@ -60,6 +65,8 @@ class ForeignItem:
                 return f"the qdisc of others at {where}"
             case "address":
                 return f"an address of others on {where}"
+            case "mtu":
+                return f"the MTU of {where}"
 
     @property
     def text(self) -> str:
@@ -74,10 +81,18 @@ class ForeignItem:
                 return f"address {inet_foreign.decode_address(self.body)[0]} of {where}"
             case "qdisc":
                 return f"the root qdisc of {where}"
+            case "mtu":
+                return f"MTU {self.mtu} of {where}"
 
     @property
     def body(self) -> bytes:
         return bytes.fromhex(self.message)
+
+    @property
+    def mtu(self) -> int:
+        """Bytes."""
+        number: int = U32.unpack(self.body)[0]
+        return number
 
 
 Lost = tuple[ForeignItem, Request]
@@ -110,12 +125,46 @@ def _shaken(action: Action, names: Mapping[int, str]) -> Iterator[str]:
             yield end.device
         case DeleteRoute(end, route) if route.message:
             yield end.device
-        case SetLink(end, before, after) if _small(before.get("mtu")) or _small(after.get("mtu")):
+        case SetLink(end, before, after) if is_small(before.get("mtu")) or is_small(after.get("mtu")):
             yield end.device
         case SetSysctl(end, "ipv6.disable_ipv6", before, after) if after != "0" or before not in (None, "0"):
             yield end.device
         case _:
             return
+
+
+def lowered(actions: Iterable[Action]) -> dict[str, set[int]]:
+    """By namespace, the ifindexes of the ends whose MTU falls, or may fall."""
+    ends: dict[str, set[int]] = {}
+    for action in actions:
+        if isinstance(action, SetLink) and (after := action.after.get("mtu")):
+            before = action.before.get("mtu")
+            if not isinstance(before, int) or not isinstance(after, int) or after < before:
+                ends.setdefault(action.end.namespace, set()).add(action.end.index)
+    return ends
+
+
+def upon(socket: Socket, ends: Collection[int]) -> dict[str, int]:
+    """The MTUs (bytes) of the links of the socket's namespace that stand upon some ends, whose ifindexes are given, by
+    their names: VLANs and the like, bridges and other masters; what is below before what is above.
+
+    Raises KernelError.
+    """
+    present = consistent_dump(links.dump, socket)
+    found: list[Link] = []
+    seen = below = set(ends)
+    while below:
+        masters = {link.master for link in present if link.index in below}
+        some = [
+            link
+            for link in present
+            if link.index not in seen
+            and (link.index in masters or (leans(link) and link.nsid is None and link.link in below))
+        ]
+        found += some
+        below = {link.index for link in some}
+        seen = seen | below
+    return {link.name: mtu for link in found if isinstance(mtu := link.values.get("mtu"), int)}
 
 
 def left_alone(others: Iterable[ForeignItem], actions: Iterable[Action]) -> list[ForeignItem]:
@@ -142,7 +191,8 @@ def renamed(others: Iterable[ForeignItem], changes: Iterable[Change]) -> list[Fo
     return [each if name == each.name else replace(each, name=name) for each, name in following if name]
 
 
-def _small(mtu: object) -> bool:
+def is_small(mtu: object) -> bool:
+    """Whether a link has too small an MTU for IPv6; one that nobody knows is not."""
     return isinstance(mtu, int) and mtu < IPV6_MIN_MTU
 
 
@@ -246,10 +296,20 @@ def _lost(
 ) -> Iterator[Iterator[Lost]]:
     """What is not there any more, kind by kind: each is to be had again before the next one is looked at. `onlink`: a
     route whose gateway is taken for reachable by now is there."""
+    yield _mtus_lost(some, socket, indexes)
     yield _addresses_lost(some, socket, indexes)
     yield _neighbours_lost(some, socket, indexes)
     yield _qdiscs_lost(some, socket, indexes)
     yield _routes_lost(some, socket, indexes, beside, onlink)
+
+
+def _mtus_lost(some: Sequence[ForeignItem], socket: Socket, indexes: Mapping[str, int]) -> Iterator[Lost]:
+    """A bridge that goes by its ports has its own again by itself."""
+    had = [each for each in some if each.kind == "mtu" and each.name in indexes]
+    present = {link.name: link.values.get("mtu") for link in consistent_dump(links.dump, socket)} if had else {}
+    for each in had:
+        if present.get(each.name) != each.mtu:
+            yield each, link_requests.change(each.name, {"mtu": each.mtu}, indexes[each.name])
 
 
 def _addresses_lost(some: Sequence[ForeignItem], socket: Socket, indexes: Mapping[str, int]) -> Iterator[Lost]:

@@ -1,15 +1,17 @@
 """Sysctls that undoing needs and no spec need name: of ends that are deleted, or moved to another namespace, where they
-lose them, and of ends that are renamed, which nobody has looked at under their new names. Pure: apply/before.py reads.
+lose them, of ends that are renamed, which nobody has looked at under their new names, and of ends whose MTU becomes too
+small for IPv6: the kernel forgets their IPv6 sysctls. Pure: apply/before.py reads.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
+from nkform.apply.foreign_state import is_small
 from nkform.dataclass import replace
 from nkform.kernel.inet_foreign import is_bound, is_passing
 from nkform.model import Device, Endpoint, Node, Route
-from nkform.plan.actions import Action, DeletePair, DeleteRoute, MoveEnd
+from nkform.plan.actions import Action, DeletePair, DeleteRoute, MoveEnd, SetLink
 from nkform.plan.changes import Plan
 
 Interfaces = Mapping[str, Mapping[str, str]]
@@ -100,6 +102,8 @@ def _taken(action: Action, devices: Mapping[int, Device]) -> Iterable[Endpoint]:
             return devices.get(device.index, device).ends
         case MoveEnd(before):
             return (before,)
+        case SetLink(end, before, after) if is_small(after.get("mtu")) and not is_small(before.get("mtu")):
+            return (Endpoint(end.name, end.namespace),)
         case _:
             return ()
 

@@ -21,7 +21,7 @@ def note(leaning: Leaning, key: str, known: Mapping[int, Link], below: Callable[
     `below` tells the key of a namespace by the id that it has there, None where that is not known.
     """
     for link in known.values():
-        if not _leans(link):
+        if not leans(link):
             continue
         lower = key if link.nsid is None else below(link.nsid)
         if lower is not None:
@@ -31,9 +31,10 @@ def note(leaning: Leaning, key: str, known: Mapping[int, Link], below: Callable[
 
 def any_leans(known: Mapping[int, Link]) -> bool:
     """Whether `note` would find anything: in nearly all namespaces nothing leans on anything."""
-    return any(map(_leans, known.values()))
+    return any(map(leans, known.values()))
 
 
-def _leans(link: Link) -> bool:
-    """The IFLA_LINK of a pair is the other end; that of all other kinds is the device below."""
+def leans(link: Link) -> bool:
+    """Whether a link is made upon another one. The IFLA_LINK of a pair is the other end; that of all other kinds is the
+    device below."""
     return bool(link.link) and not kind_of(link.kind).has_peer and (link.nsid is not None or link.link != link.index)

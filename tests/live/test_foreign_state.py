@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.live.attack import in_child, killed_after
+from tests.live.chain_sites import inside
 from tests.live.processes import until
 from tests.live.strike import strikes
-from tests.live.support import Node, ip, kinds, link
+from tests.live.support import Node, ip, kinds, link, links
 from tests.live.test_confirm import guardians as alive
 from tests.live.test_pairs import veth
 from tests.live.test_undo import struck
-from tests.live.whole import differences, whole
+from tests.live.whole import Whole, differences, whole
 
 Spec = dict[str, Any]
 
@@ -86,6 +88,10 @@ def others() -> None:
         ip(*line.split())
     ip("route", "add", "198.51.104.0/24", "dev", "eth0", "proto", "bird", namespace="a")
     ip("addr", "add", "192.0.2.2/32", "dev", "eth0", namespace="a")
+    for key, value in (("hop_limit", 33), ("accept_ra", 0), ("addr_gen_mode", 1), ("forwarding", 1)):
+        Path(f"/proc/sys/net/ipv6/conf/to-a/{key}").write_text(str(value))
+    with inside("a"):
+        Path("/proc/sys/net/ipv6/conf/eth0/hop_limit").write_text("34")
 
 
 @pytest.mark.usefixtures("outside")
@@ -97,6 +103,80 @@ def test_undoing_gives_others_what_they_had(node: Node, kind: str, way: Callable
     others()
     way(changed)
     struck(node, changed, "rename journal")
+
+
+def virtual(below: str, name: str, number: int) -> None:
+    """A link upon another one: a VLAN, or a macvlan where this kernel has none."""
+    try:
+        ip("link", "add", "link", below, "name", name, "type", "vlan", "id", str(number))
+    except AssertionError:
+        ip("link", "add", "link", below, "name", name, "type", "macvlan", "mode", "bridge")
+
+
+def bridge(mtu: int = 0) -> None:
+    ip("link", "add", "above", "type", "bridge")
+    ip("link", "set", "to-a", "master", "above")
+    if mtu:
+        ip("link", "set", "above", "mtu", str(mtu))
+
+
+def two() -> None:
+    virtual("to-a", "below", 7)
+    ip("link", "set", "below", "up")
+    virtual("below", "above", 8)
+
+
+def bridged() -> None:
+    virtual("to-a", "below", 7)
+    ip("link", "add", "above", "type", "bridge")
+    ip("link", "set", "below", "master", "above", "up")
+
+
+PLACES = ("ipv6 above", "above ipv6", "ipv6 below", "below ipv6")
+UPON = {
+    "a link": lambda: virtual("to-a", "above", 7),
+    "two links": two,
+    "a bridge": bridge,
+    "a bridge with an MTU of its own": lambda: bridge(1450),
+    "a bridge with a link upon the device": bridged,
+}
+
+
+def sizes() -> dict[str, int]:
+    """The MTUs of all links."""
+    return {name: link(name)["mtu"] for name in links()}
+
+
+def same(before: Whole, mtus: dict[str, int]) -> None:
+    """All is as before but the timers of a bridge and IPv6 sysctls of links of others, which are not given again."""
+    assert sizes() == mtus
+    moving = (" attribute info 2 ", *(f"{part}: {place}" for part in ("files", "sysctls") for place in PLACES))
+    assert [line for line in differences(before, whole()) if not any(each in line for each in moving)] == []
+
+
+@pytest.mark.parametrize("mtu", [1400, 1000])
+@pytest.mark.parametrize("make", UPON.values(), ids=UPON)
+def test_undoing_gives_what_stands_upon_a_device_its_mtu_again(node: Node, make: Callable[[], None], mtu: int) -> None:
+    """And its addresses and routes, where that was too small for IPv6."""
+    changed = veth()
+    changed["devices"]["to-a"] |= {"mtu": 1500, "addresses": []}
+    node.apply(changed)
+    make()
+    ip("link", "set", "above", "addrgenmode", "none", "up")
+    ip("addr", "add", "2001:db8:7::1/64", "dev", "above", "nodad")
+    ip("addr", "add", "192.0.2.7/24", "dev", "above")
+    ip("-6", "route", "add", "2001:db8:8::/48", "dev", "above", "proto", "bird")
+    before, mtus = whole(), sizes()
+    changed["devices"]["to-a"] |= {"mtu": mtu}
+    node.write(changed)
+    with strikes("rename journal") as strike:
+        assert node.run("apply", "-y", str(node.path)).code == 1
+    assert strike.struck
+    same(before, mtus)
+    said = node.apply().err
+    assert ("NK0521" in said) == (sizes() != mtus | {"to-a": mtu})
+    assert node.run("rollback", "-y").code == 0
+    same(before, mtus)
 
 
 @pytest.mark.parametrize("line", ["addr add 2001:db8::1/64 dev to-a nodad", "addr add 192.0.2.1/32 dev to-a"])
