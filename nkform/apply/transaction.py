@@ -152,6 +152,12 @@ def apply(
             raise NkformError(*reasons(error), *undone()) from error
         except Exception as error:
             raise NkformError(unexpected(error), *undone()) from error
+        except Stopped:
+            raise
+        except BaseException as error:  # SystemExit and the like, of who listens: not ours to turn into anything else
+            for problem in undone():
+                error.add_note(f"{problem.code}: {problem.message}")
+            raise
     return live
 
 

@@ -22,11 +22,13 @@ ELSEWHERE = "see to it there; if that namespace is gone, remove /run/nkform/{}/{
 
 @dataclass(frozen=True, slots=True)
 class RunLock:
-    """The right to change the machine. `earlier` is the run on the node that was killed before, if one was."""
+    """The right to change the machine. `earlier` is the run on the node that was killed before, if one was. `used`:
+    something was carried out under it."""
 
     lock: Lock
     interrupts: Interrupts
     earlier: Found | None = None
+    used: bool = False
 
 
 @contextmanager

@@ -13,6 +13,9 @@ from nkform.session.listener import Listener, afterwards, timed
 from nkform.session.run_lock import stopped
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
     from nkform.apply.foreign_state import ForeignItem
     from nkform.apply.journal import State
     from nkform.apply.parts import Observation
@@ -47,15 +50,17 @@ class Applied:
 class Order:
     """What is to be carried out, and how.
 
-    `expedite`: whether grace periods may be expedited. `settles`: what the journal becomes (apply/transaction.py); None
-    where nobody asked for the run, and the way back stays what it was. `trial`: within how many seconds it has to be
-    confirmed; 0: it is for good.
+    `lock` takes the lock of the machine for what comes after the run, as `Session.lock` does. `expedite`: whether grace
+    periods may be expedited. `settles`: what the journal becomes (apply/transaction.py); None where nobody asked for
+    the run, and the way back stays what it was. `trial`: within how many seconds it has to be confirmed; 0: it is for
+    good.
     """
 
     prepared: Prepared
     namespaces: Namespaces
     run_lock: RunLock
     listener: Listener
+    lock: Callable[[str], AbstractContextManager[object]]
     expedite: bool = True
     settles: State | None = "previous"
     trial: float = 0
@@ -85,7 +90,7 @@ def carry_out(order: Order, observation: Observation) -> Applied:
     elif runner.live is not None:
         _remember(order, _converged(runner.observe(observation.without)) if runner.problems else observation,
                   runner.live)  # fmt: skip
-    trial = Trial(order.node, guardian, order.trial, order.listener) if guardian else None
+    trial = Trial(order.node, guardian, order.trial, order.listener, order.lock) if guardian else None
     return Applied(order.node, runner.actions, *runner.counts, tuple(prepared.place(runner.problems)), trial)
 
 

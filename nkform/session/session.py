@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from nkform.dataclass import dataclass, replace
@@ -78,7 +79,8 @@ class Planned:
 
 
 class Session:
-    """One user's dealings with this machine. Use it in a `with` block, in one thread.
+    """One user's dealings with this machine. Use it in a `with` block, in the thread that made it: in another one its
+    methods raise RuntimeError.
 
     `lock_timeout`: seconds that a change waits for another run to end. `expedite`: whether runs may expedite the
     kernel's grace periods, where their specs let them (docs/safety.md). All methods raise NkformError and KernelError;
@@ -95,7 +97,7 @@ class Session:
         self._namespaces: Namespaces | None = None
         self._run_lock: RunLock | None = None
         self._locked_node: str | None = None
-        self._has_changed = False
+        self._thread = get_ident()
 
     def __enter__(self) -> Session:
         return self
@@ -110,6 +112,8 @@ class Session:
 
     @property
     def namespaces(self) -> Namespaces:
+        """The way into network namespaces, for which the session's thread goes from one to the other."""
+        self._check_thread()
         if self._namespaces is None:
             from nkform.kernel.netns import Namespaces
 
@@ -127,6 +131,7 @@ class Session:
         """
         from nkform.spec import Spec
 
+        self._check_thread()
         stack = stack or self._stack
         if isinstance(source, Spec):
             options = options or PlanOptions()
@@ -217,6 +222,7 @@ class Session:
         The methods below take it by themselves where it is not held. `command` is what others are told who wait. Raises
         ValueError where it is held for another node, or for none: what waits there was not looked at.
         """
+        self._check_thread()
         if self._run_lock is not None:
             if node is not None and node != self._locked_node:
                 raise ValueError(f"the lock is held for {self._locked_node or 'no node'}, not for {node}")
@@ -232,7 +238,6 @@ class Session:
                 yield self._run_lock
             finally:
                 self._run_lock = self._locked_node = None
-                self._has_changed = False
 
     def apply(self, planned: Planned, *, confirm: float = 0) -> Applied:
         """Carries a plan out, whole or not at all; with `keep_going`, what can be of it.
@@ -248,7 +253,7 @@ class Session:
         in_part = bool(prepared.options.targets)
         with placed(prepared.spec), self.lock(command, planned.node, in_part=in_part) as run_lock:
             observation = planned.observation
-            if self._has_changed:  # under this lock: a trial may wait since
+            if run_lock.used:  # a trial may wait since
                 refuse_pending(planned.node, in_part=in_part)
             if planned.run_lock is not run_lock:
                 from nkform.plan.saved import check_agreed
@@ -371,6 +376,10 @@ class Session:
 
     # --- inside ----------------------------------------------------------------------------
 
+    def _check_thread(self) -> None:
+        if get_ident() != self._thread:
+            raise RuntimeError("a session is used in the thread that made it: make another one here")
+
     def _planned(self, prepared: Prepared, *, to_apply: bool) -> Planned:
         begun = None
         if self._run_lock is None:
@@ -399,11 +408,11 @@ class Session:
         settles: State | None = None if heals or prepared.destroys else "previous"
         expedite = self.expedite and prepared.spec.expedite
         order = Order(
-            prepared, self.namespaces, run_lock, self.listener, expedite=expedite, settles=settles, trial=confirm
+            prepared, self.namespaces, run_lock, self.listener, self.lock,
+            expedite=expedite, settles=settles, trial=confirm,
         )  # fmt: skip
         try:
             return carry_out(order, observation)
         finally:  # what was planned before it under the same lock is to be looked at again
-            self._has_changed = True
             if self._run_lock is not None:
-                self._run_lock = replace(self._run_lock, earlier=None)
+                self._run_lock = replace(self._run_lock, earlier=None, used=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nkform.apply import journal
-from nkform.apply.lock import take
 from nkform.kernel import rundir
 from nkform.problem import NkformError, Problem, fail
 from nkform.session.guardian import IN_THE_WAY, go_back, has_tried, is_alive, is_overdue, now, outcome, start
@@ -13,21 +12,32 @@ from nkform.session.node import chosen
 from nkform.session.run_lock import refuse_all_elsewhere
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
     from nkform.session.guardian import Guardian, Outcome
     from nkform.session.listener import Listener
 
-LOCK_SECONDS = 60.0
-"""How long a confirmation waits for other runs to end."""
-
 
 class Trial:
-    """A run that waits to be confirmed. Whoever has it sees to it that its guardian lives, by `is_waiting`."""
+    """A run that waits to be confirmed. Whoever has it sees to it that its guardian lives, by `is_waiting`.
 
-    def __init__(self, node: str, guardian: Guardian, seconds: float, listener: Listener) -> None:
+    `lock` takes the lock of the machine on behalf of a command, or has it already (Session.lock).
+    """
+
+    def __init__(
+        self,
+        node: str,
+        guardian: Guardian,
+        seconds: float,
+        listener: Listener,
+        lock: Callable[[str], AbstractContextManager[object]],
+    ) -> None:
         self.node = node
         self.seconds = seconds
         self._guardian = guardian
         self._listener = listener
+        self._lock = lock
         self._record = rundir.stamp(node, journal.UNCONFIRMED)
         self._until = now() + seconds
 
@@ -53,7 +63,7 @@ class Trial:
 
     def confirm(self) -> None:
         """The node stays as it is. Raises NkformError (NK0509: too late), KernelError."""
-        with take("confirm", LOCK_SECONDS, self._listener.say):
+        with self._lock("confirm"):
             if rundir.stamp(self.node, journal.UNCONFIRMED) == self._record:
                 refuse_late(self.node)
                 journal.confirm(self.node)

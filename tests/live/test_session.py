@@ -9,6 +9,7 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from nkform import NkformError, PlanOptions, Session, Spec, loads
 from nkform.kernel import rundir
 from nkform.session.listener import Quiet
 from tests.live.support import dump, ip, link, links
+from tests.live.whole import differences, whole
 
 DOCUMENT = Path(__file__).parents[2] / "docs/api.md"
 
@@ -286,6 +288,54 @@ def test_a_listener_that_fails_leaves_nothing_unconfirmed() -> None:
     while link("v0")["mtu"] != 1500:
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), RuntimeError("the listener failed")])
+def test_what_a_listener_raises_undoes_the_run(error: BaseException) -> None:
+    class Failing(Quiet):
+        def progress(self, done: int, total: int) -> None:
+            if done == total:
+                raise error
+
+    with Session() as session:
+        session.apply(session.plan(spec()))
+    before = whole()
+    with Session(Failing()) as session, pytest.raises((type(error), NkformError)) as raised:
+        session.apply(session.plan(spec(1400)))
+    assert isinstance(raised.value, Exception) == isinstance(error, Exception)
+    if not isinstance(error, Exception):
+        assert [note.partition(":")[0] for note in raised.value.__notes__] == ["NK0505"]
+    assert differences(before, whole()) == []
+    with Session() as session:
+        assert session.way_back("recover") is None
+        assert session.apply(session.plan(spec(1400))).changed
+
+
+def test_a_trial_is_confirmed_under_the_lock_that_it_was_applied_under() -> None:
+    with Session(lock_timeout=1) as session, session.lock("apply", "box"):
+        applied = session.apply(session.plan(spec()), confirm=60)
+        assert applied.trial is not None
+        applied.trial.confirm()
+        assert not applied.trial.is_waiting()
+        applied = session.apply(session.plan(spec(1400)), confirm=60)
+        assert session.confirm("box") == "box"
+    with Session() as session:
+        assert session.plan(spec(1400)).empty
+
+
+def test_a_session_is_used_in_its_own_thread(session: Session) -> None:
+    session.apply(session.plan(spec()))
+
+    def ask() -> None:
+        for call in (lambda: session.plan(spec()), session.status, session.confirm, lambda: session.destroy("box")):
+            with pytest.raises(RuntimeError, match="thread that made it"):
+                call()
+        with Session() as another:
+            assert another.plan(spec()).empty
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(ask).result()
+    assert session.plan(spec()).empty
 
 
 TWO = """
