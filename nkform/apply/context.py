@@ -39,7 +39,7 @@ class RunContext:
     programs: Programs | None = None
     progress: Progress | None = None
     expedite: bool = True
-    warn: Callable[[Problem], None] | None = None
+    warn: Callable[[Problem], None] = lambda _: None
 
     @property
     def expedited(self) -> Expedited:

@@ -9,6 +9,7 @@ again after it.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import zip_longest
@@ -35,6 +36,7 @@ from nkform.plan.actions import (
     SetUp,
 )
 from nkform.plan.changes import Change
+from nkform.problem import Problem
 
 IPV6_MIN_MTU = 1280
 """Below it the kernel takes IPv6 off a link (RFC 8200, 5; include/net/if_inet6.h)."""
@@ -220,7 +222,8 @@ def read(socket: Socket, key: str, names: Collection[str], known: Mapping[int, s
 
 
 def give_again(items: Sequence[ForeignItem], namespaces: Namespaces, *, beside: bool) -> list[str]:
-    """Gives others again what they have lost; returns what could not be. What has lost its link is not looked for.
+    """Gives others again what they have lost; returns what could not be. What has lost its link, or namespace, is not
+    looked for.
 
     `beside`: a route comes back even where there is one of the same prefix and metric by now.
     """
@@ -237,8 +240,16 @@ def give_again(items: Sequence[ForeignItem], namespaces: Namespaces, *, beside: 
                     outcomes, _ = socket.ask([request for _, request in wanted])
                     failed += (f"{each}: {o.strerror}" for (each, _), o in zip(wanted, outcomes, strict=True) if o)
         except KernelError as error:
-            failed.append(str(error))
+            if error.errno != errno.ENOENT:
+                failed.append(str(error))
     return failed
+
+
+def losses(texts: Sequence[str]) -> Iterator[Problem]:
+    """The warning of what others had and have no more; none where that is nothing."""
+    if texts:
+        said = f"what others had could not be had again: {', '.join(texts)}"
+        yield Problem("NK0521", said, hint="put it back if it is needed; `rollback` does", severity="warning")
 
 
 def still_there(
@@ -348,6 +359,9 @@ def _routes_lost(
 ) -> Iterator[Lost]:
     routes = consistent_dump(inet_foreign.dump_foreign_routes, socket)
     there = {inet.through(route, inet_foreign.leads(route)[0]) for route in routes}
+    sourceless = {
+        inet.through(route, inet_foreign.leads(route)[0], sourceless=True) for route in routes if route[0] == AF_INET6
+    }
     taken = {inet_foreign.route_key(route) for route in routes}
     had = [each for each in some if each.kind == "route"]
     for each in sorted(had, key=lambda each: inet_foreign.has_gateway(each.body)):
@@ -356,6 +370,8 @@ def _routes_lost(
             continue
         route = inet.through(each.body, index)
         if route in there or (onlink and inet_foreign.with_onlink(route) in there):
+            continue
+        if route in sourceless:  # it had lost its source address to a run that was killed, and has it again by now
             continue
         there.add(route)
         # An IPv6 route loses its source address alone, and cannot stand beside what is left of it.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from nkform.apply.before import noted
 from nkform.apply.context import RunContext
 from nkform.apply.executor import Executor
-from nkform.apply.foreign_state import ForeignItem, give_again, left_alone, lost, renamed, still_there
+from nkform.apply.foreign_state import ForeignItem, give_again, left_alone, losses, lost, renamed, still_there
 from nkform.apply.interrupt import Interrupted, Stopped
 from nkform.apply.journal import Found, Journal, State, begin
 from nkform.apply.lines import STOPPED
@@ -144,7 +144,8 @@ def apply(
                 journal.undone()
             else:
                 still_had = still_there(journal.entry.others, plan.actions, plan.changes, context.namespaces)
-                _tell_losses(lost(journal.entry.others, still_had, plan.actions, plan.changes), context)
+                for problem in losses(lost(journal.entry.others, still_had, plan.actions, plan.changes)):
+                    context.warn(problem)
                 journal.others_have(still_had)  # not before all is well: a failed undoing has to give them all again
                 if not run.goes_on:
                     journal.settle(run.settles)
@@ -159,12 +160,6 @@ def apply(
                 error.add_note(f"{problem.code}: {problem.message}")
             raise
     return live
-
-
-def _tell_losses(texts: Sequence[str], context: RunContext) -> None:
-    if texts and context.warn is not None:
-        said = f"what others had could not be had again: {', '.join(texts)}"
-        context.warn(Problem("NK0521", said, hint="put it back if it is needed; `rollback` does", severity="warning"))
 
 
 def _note_stop(journal: Journal, _: object, error: BaseException | None, __: object) -> None:

@@ -92,17 +92,23 @@ def choose(command: Command, name: str | None, listener: Listener) -> GoingBack 
         return GoingBack(node, command, state, found, way_back(found.entry.before, namespaces))
 
 
-def take(going: GoingBack, run_lock: RunLock, *, expedite: bool) -> None:
+def take(going: GoingBack, run_lock: RunLock, listener: Listener, *, expedite: bool) -> None:
     """Goes the way that was shown; another one is not taken. Raises NkformError, KernelError."""
+    warnings: list[Problem] = []
     node, state = going.node, going.state
     refuse_pending(node, goes_back=True)
     found = journal.find(node, state)
     if found is None or found.entry.token != going.found.entry.token:
         raise fail("NK0517", f"the run on {node} is not on record any more: nothing was done", hint="run it again")
     try:
-        revert(node, state, found, run_lock.lock, run_lock.interrupts, expedite=expedite, shown=going.way)
+        revert(
+            node, state, found, run_lock.lock, run_lock.interrupts,
+            expedite=expedite, shown=going.way, warn=warnings.append,
+        )  # fmt: skip
     except Stopped as error:
         raise stopped(node) from error
+    finally:
+        listener.warn(list(dict.fromkeys(warnings)))
     if found.entry.command == "rollback":  # going back from a rollback is going forward again
         rundir.remove(node, journal.OUTCOME)
     elif found.entry.spec or state == journal.PREVIOUS:

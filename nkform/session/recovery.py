@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 
 from nkform.apply import parts, undoing
 from nkform.apply.context import RunContext
-from nkform.apply.foreign_state import ForeignItem, give_again
+from nkform.apply.foreign_state import ForeignItem, give_again, losses
 from nkform.apply.interrupt import Interrupts
 from nkform.apply.journal import JOURNAL, PREVIOUS, UNCONFIRMED, Found, State, find, forget, new_token
 from nkform.apply.parts import Observation
@@ -74,12 +74,13 @@ def revert(
     *,
     expedite: bool = True,
     shown: WayBack | None = None,
+    warn: Callable[[Problem], None] = lambda _: None,
 ) -> None:
     """Goes back to before a run: as a whole, or where something is in the way of that, as much as can be.
 
     Until all is done the run's record stays, so that it can be tried again. `expedite`: whether grace periods may be
     expedited, if the run itself could do so. `shown`: the way that somebody has agreed to; another one is not taken.
-    Raises NkformError with all that could not go back, KernelError.
+    `warn` gets what others have lost by it. Raises NkformError with all that could not go back, KernelError.
     """
     before = found.entry.before
     with Namespaces() as namespaces:
@@ -89,10 +90,12 @@ def revert(
         if shown is not None:
             check_agreed(shown.observation.live, way.observation.live, shown.plan, way.plan)
         expedite = expedite and found.entry.expedite
-        context = RunContext(lock, namespaces, way.observation.features, interrupts, expedite=expedite)
+        context = RunContext(lock, namespaces, way.observation.features, interrupts, expedite=expedite, warn=warn)
         problems = parts.carry_out(_Return(way, _returning(state, found), context), way.observation)
         if found.entry.others:
-            give_again(_at_home(found.entry.others, before, namespaces), namespaces, beside=False)
+            home = _at_home(found.entry.others, before, namespaces)
+            for loss in losses(give_again(home, namespaces, beside=False)):
+                warn(loss)
         if problems:
             with suppress(KernelError):  # then `show` leaves out some of what has gone back
                 explanations.note(observe(namespaces, node, before), before.explained)

@@ -335,7 +335,7 @@ class Session:
         from nkform.session.going_back import take
 
         with self.lock(going.command, but=going.node) as run_lock:
-            take(going, run_lock, expedite=self.expedite)
+            take(going, run_lock, self.listener, expedite=self.expedite)
 
     # --- looking ----------------------------------------------------------------------------
 

@@ -216,11 +216,37 @@ def test_going_back_gives_others_what_they_had(node: Node, way: Callable[[Spec],
             node.run("apply", "-y", str(node.path))
 
     assert in_child(work) == -signal.SIGKILL
-    assert node.run("recover", "-y").code == 0
+    outcome = node.run("recover", "-y")
+    assert (outcome.code, "NK0521" in outcome.err) == (0, False), outcome.err
     assert differences(before, whole()) == []
     node.apply(changed)
-    assert node.run("rollback", "-y").code == 0
+    outcome = node.run("rollback", "-y")
+    assert (outcome.code, "NK0521" in outcome.err) == (0, False), outcome.err
     assert differences(before, whole()) == []
+
+
+@pytest.mark.usefixtures("outside")
+@pytest.mark.parametrize("killed", [True, False], ids=["recover", "rollback"])
+def test_going_back_names_what_others_have_no_more(node: Node, killed: bool) -> None:
+    """A route of theirs went with our address, and the device that it leads through has been taken down since."""
+    changed = spec()
+    node.apply(changed)
+    ip("route", "add", "198.51.102.0/24", "dev", "uplink", "proto", "bird", "src", "10.7.0.1")
+    readdressed(changed)
+    node.write(changed)
+
+    def work() -> None:
+        with strikes("rename journal" if killed else "no call", kill=True):
+            node.run("apply", "-y", str(node.path))
+
+    assert in_child(work) == (-signal.SIGKILL if killed else 0)
+    assert "198.51.102.0" not in ip("route", "show")
+    ip("link", "set", "uplink", "down")
+    outcome = node.run("recover" if killed else "rollback", "-y")
+    assert outcome.code == 0, outcome.err
+    assert "warning[NK0521]: what others had could not be had again: a route of others through uplink" in outcome.err
+    ip("link", "set", "uplink", "up")
+    ip("route", "add", "198.51.102.0/24", "dev", "uplink", "proto", "bird", "src", "10.7.0.1")
 
 
 @pytest.mark.usefixtures("outside")
