@@ -29,7 +29,7 @@ def noted(plan: Plan, live: Node, namespaces: Namespaces) -> tuple[Node, tuple[F
     live = replace(live, explained=explanations.read(live.name))
     going = sysctl_snapshot.going(plan, live)
     shaken = foreign_state.shaken(plan.actions, live)
-    lowered = foreign_state.lowered(plan.actions)
+    lowered = foreign_state.lowered(plan.actions, live)
     values: dict[str, sysctl_snapshot.Interfaces] = {}
     others: list[ForeignItem] = []
     shared = devconf.Shared()

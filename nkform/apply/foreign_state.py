@@ -135,14 +135,16 @@ def _shaken(action: Action, names: Mapping[int, str]) -> Iterator[str]:
             return
 
 
-def lowered(actions: Iterable[Action]) -> dict[str, set[int]]:
-    """By namespace, the ifindexes of the ends whose MTU falls, or may fall."""
+def lowered(actions: Iterable[Action], live: Node) -> dict[str, set[int]]:
+    """By namespace, the ifindexes of the ends whose MTU falls, or may fall, and which stay where they are."""
+    present = {(end.namespace, end.index) for device in live.devices.values() for end in device.ends if end.index}
     ends: dict[str, set[int]] = {}
     for action in actions:
-        if isinstance(action, SetLink) and (after := action.after.get("mtu")):
-            before = action.before.get("mtu")
-            if not isinstance(before, int) or not isinstance(after, int) or after < before:
-                ends.setdefault(action.end.namespace, set()).add(action.end.index)
+        if not isinstance(action, SetLink) or (action.end.namespace, action.end.index) not in present:
+            continue
+        before, after = (each.get("mtu") for each in (action.before, action.after))
+        if isinstance(after, int) and (not isinstance(before, int) or after < before):
+            ends.setdefault(action.end.namespace, set()).add(action.end.index)
     return ends
 
 

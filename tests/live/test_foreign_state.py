@@ -59,7 +59,14 @@ def moved(made: Spec) -> None:
     made["devices"]["to-a"]["peer"] |= {"name": "net0", "namespace": "b", "routes": []}
 
 
-WAYS = (deleted, down, small, without_ipv6, readdressed, without_addresses, moved)
+def moved_and_smaller(made: Spec) -> None:
+    """Into a namespace that comes with it."""
+    made["namespaces"]["new"] = {"create": True}
+    made["devices"]["to-a"] |= {"mtu": 1400}
+    made["devices"]["to-a"]["peer"] |= {"name": "net0", "namespace": "new", "routes": []}
+
+
+WAYS = (deleted, down, small, without_ipv6, readdressed, without_addresses, moved, moved_and_smaller)
 
 
 @pytest.fixture
