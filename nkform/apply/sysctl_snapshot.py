@@ -87,6 +87,25 @@ def with_every_hop(plan: Plan, live: Node, now: Node) -> Node:
     return now.with_devices(devices)
 
 
+def with_sysctls_of(origin: Node, now: Node) -> Node:
+    """The node as it was before a run that did not end, with sysctls that only the one after it takes away.
+
+    The first run noted those that it was about to take; what it set is on record as it was before.
+    """
+    present = _by_index(now.devices)
+    devices: dict[str, Device] = {}
+    for name, device in origin.devices.items():
+        ends = (_with_more(*pair) for pair in zip(device.ends, present.get(device.index, device).ends, strict=False))
+        primary, peer = next(ends), next(ends, device.peer)
+        devices[name] = replace(device, primary=primary, peer=peer)
+    return origin.with_devices(devices)
+
+
+def _with_more(end: Endpoint, now: Endpoint) -> Endpoint:
+    missing = now.sysctl.keys() - end.sysctl.keys()
+    return replace(end, sysctl={**now.sysctl, **end.sysctl}) if missing else end
+
+
 def _can_be_had_again(route: Route, gone: bool) -> bool:
     message = bytes.fromhex(route.message)
     return not is_passing(message) and not (gone and is_bound(message))

@@ -15,7 +15,7 @@ from nkform.apply.foreign_state import ForeignItem, give_again, left_alone, loss
 from nkform.apply.interrupt import Interrupted, Stopped
 from nkform.apply.journal import Found, Journal, State, begin
 from nkform.apply.lines import STOPPED
-from nkform.apply.sysctl_snapshot import with_every_hop
+from nkform.apply.sysctl_snapshot import with_every_hop, with_sysctls_of
 from nkform.apply.undoing import Undoing, reasons
 from nkform.dataclass import dataclass
 from nkform.kernel.error import KernelError
@@ -103,7 +103,7 @@ def apply(
     others = tuple(dict.fromkeys((*run.others, *others)))
     journal = begin(
         run.command,
-        run.origin or now,
+        with_sysctls_of(run.origin, now) if run.origin else now,
         plan.actions,
         others,
         run.token,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -229,6 +230,32 @@ def test_going_back_gives_others_what_they_had(node: Node, way: Callable[[Spec],
     node.apply(changed)
     outcome = node.run("rollback", "-y")
     assert (outcome.code, "NK0521" in outcome.err) == (0, False), outcome.err
+    assert differences(before, whole()) == []
+
+
+@pytest.mark.usefixtures("outside")
+@pytest.mark.parametrize("change", [deleted, moved, small])
+def test_going_back_past_a_killed_run_gives_what_the_next_one_took(node: Node, change: Callable[[Spec], None]) -> None:
+    """The first run would only have raised an MTU, so it noted no sysctls."""
+    first = spec()
+    first["devices"]["to-a"]["sysctl"] = {"ipv4": {"rp_filter": 1}}
+    node.apply(first)
+    others()
+    before = whole()
+    second = copy.deepcopy(first)
+    second["devices"]["to-a"]["mtu"] = 2000
+    node.write(second)
+
+    def work() -> None:
+        with strikes("rename journal", kill=True):
+            node.run("apply", "-y", str(node.path))
+
+    assert in_child(work) == -signal.SIGKILL
+    third = copy.deepcopy(first)
+    change(third)
+    node.apply(third)
+    outcome = node.run("rollback", "-y")
+    assert outcome.code == 0, outcome.err
     assert differences(before, whole()) == []
 
 
