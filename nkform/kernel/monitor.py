@@ -21,12 +21,11 @@ from nkform.kernel.error import KernelError
 from nkform.kernel.netlink import (
     HEADER,
     NETLINK_ROUTE,
-    QUEUE_BYTES,
     RECEIVE_BYTES,
     S32,
-    SO_RCVBUFFORCE,
     SOL_NETLINK,
     U32,
+    make_room,
     string,
     walk,
 )
@@ -88,7 +87,7 @@ class Monitor:
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
         self._socket = socket.socket(socket.AF_NETLINK, kind, NETLINK_ROUTE)
         try:
-            self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, QUEUE_BYTES)
+            make_room(self._socket)
             self._socket.setsockopt(SOL_NETLINK, NETLINK_LISTEN_ALL_NSID, 1)
             self._socket.bind((0, sum(1 << (number - 1) for number in GROUPS.values())))
         except OSError as error:

@@ -259,10 +259,15 @@ class Socket:
     def _make_room(self) -> None:
         if not self._roomy:
             self._roomy = True
-            try:
-                self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, QUEUE_BYTES)
-            except PermissionError:
-                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, QUEUE_BYTES)
+            make_room(self._socket)
+
+
+def make_room(netlink: socket.socket) -> None:
+    """Lets a socket queue QUEUE_BYTES, or in a user namespace, where nobody may have that many, as many as anybody."""
+    try:
+        netlink.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, QUEUE_BYTES)
+    except PermissionError:
+        netlink.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, QUEUE_BYTES)
 
 
 def _messages(received: bytes) -> Iterator[tuple[int, int, int, int, int]]:

@@ -1,6 +1,7 @@
 """Puts the test process into network and mount namespaces of its own, so that no test can touch the machine's.
 
-Touches: this process's namespaces; inside them /run (a fresh tmpfs) and /sys/fs/bpf (a fresh bpffs).
+Touches: this process's namespaces; inside them /run (a fresh tmpfs) and /sys/fs/bpf (a fresh bpffs). Who is root in a
+user namespace alone (tests/unit/test_rootless.py) gets an empty tmpfs in place of a bpffs, which he may not mount.
 """
 
 from __future__ import annotations
@@ -19,7 +20,11 @@ MS_REC = 16384
 MS_PRIVATE = 1 << 18
 MNT_DETACH = 2
 
+EVERYBODY = str(2**32 - 1)
+"""How many users the first user namespace has (user_namespaces(7))."""
+
 _libc = ctypes.CDLL(None, use_errno=True)
+_BPFFS = "bpf" if Path("/proc/self/uid_map").read_text().split()[2] == EVERYBODY else "tmpfs"
 
 
 def _check(result: int, what: str) -> None:
@@ -38,13 +43,13 @@ def isolate() -> None:
     _check(_libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None), "make mounts private")
     mount("tmpfs", "/run")
     mount("sysfs", "/sys")
-    mount("bpf", "/sys/fs/bpf")
+    mount(_BPFFS, "/sys/fs/bpf")
 
 
 def fresh_bpffs() -> None:
     """An empty bpffs: the pins of tests before this one are gone."""
     _check(_libc.umount2(b"/sys/fs/bpf", MNT_DETACH), "unmount /sys/fs/bpf")
-    mount("bpf", "/sys/fs/bpf")
+    mount(_BPFFS, "/sys/fs/bpf")
 
 
 def fresh_records() -> None:
