@@ -321,6 +321,6 @@ def places_of(insns: bytes, names: Mapping[int, str]) -> dict[str, tuple[int, ..
     places: dict[str, tuple[int, ...]] = {}
     for place, fd in references(insns):
         if fd not in names:
-            raise NkformError(Problem("NK0741", "a program refers to a map that its object does not have"))
+            raise NkformError(Problem("NK0741", "a program refers to a map that is not in its object file"))
         places[names[fd]] = (*places.get(names[fd], ()), place)
     return places

@@ -140,7 +140,7 @@ def misplaced(template: Template, hook: str) -> Problem | None:
         return None
     return Problem(
         "NK0713",
-        f"the template {template.name} cannot stand at the hook {hook}",
+        f"the template {template.name} is not made for the hook {hook}",
         hint=f"it is made for {', '.join(template.hooks)}",
     )
 

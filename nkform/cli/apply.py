@@ -70,7 +70,7 @@ def _trial(options: argparse.Namespace) -> float:
         return 0
     trial = seconds(options.confirm, "--confirm")
     if trial <= 0:
-        raise fail("NK0602", f"--confirm {options.confirm}: nobody can confirm within no time", hint="try 60s, or 5m")
+        raise fail("NK0602", f"--confirm {options.confirm}: the time must be more than 0", hint="try 60s, or 5m")
     return trial
 
 

@@ -131,7 +131,7 @@ def show_plan(
 def agreed(verb: str) -> bool:
     """Asks, where somebody can answer. The machine's lock is not held meanwhile. Raises NkformError."""
     if sys.stdin is None or not sys.stdin.isatty():
-        raise fail("NK0603", f"nobody is here to be asked: run `nkform {verb} -y` to go ahead without a question")
+        raise fail("NK0603", f"there is no terminal to ask on: run `nkform {verb} -y` to go ahead without a question")
     try:
         answer = input(f"\nDo you want nkform to {verb} this? Only 'yes' goes ahead: ")
     except (EOFError, KeyboardInterrupt):

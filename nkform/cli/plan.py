@@ -17,7 +17,7 @@ def run(options: argparse.Namespace) -> int:
     aside = str(options.output) == "-"
     """Whether the plan for `apply` has the standard output, and what is to be read goes beside it."""
     if aside and options.json:
-        raise fail("NK0602", "-o - and --json: both want the standard output", hint="give -o a file")
+        raise fail("NK0602", "-o - and --json: both write to the standard output", hint="give -o a file")
     spec = read_spec(options)
     with session(options) as nkform:
         planned = nkform.plan(spec, plan_options(options))

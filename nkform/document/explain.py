@@ -102,7 +102,7 @@ def _type_hint(violation: Violation, wanted: str, path: Path, place: Place | Non
 
 def _shape_hint(violation: Violation, wanted: str, path: Path) -> str:
     if wanted == "object" and isinstance(violation.value, list):
-        return "its entries are keys with values, without dashes"
+        return "a mapping has lines of the form `key: value`, without dashes"
     if wanted == "array" and isinstance(violation.value, dict):
         shown = _flow(violation.value)
         return f"write it as a list: [{shown}]" if len(shown) <= 60 else "put a dash before each item"

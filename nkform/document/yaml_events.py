@@ -212,7 +212,7 @@ class _Builder:
         line, column = mark.line + 1, mark.column + 1
         self.faults.append(Fault(code, message, line, column, hint))
         if len(self.faults) == MAX_FAULTS:
-            self.faults.append(Fault("NK0131", "too much is wrong: the rest is not read", line, column))
+            self.faults.append(Fault("NK0131", "too many problems: the rest of the file is not read", line, column))
             raise _StopError
 
     def ignore(self, event: Any) -> None:
@@ -407,7 +407,7 @@ class _Builder:
             if not isinstance(source, dict):
                 self.fault(
                     "NK0113",
-                    "<< merges mappings, and this is none",
+                    "<< merges a mapping, and this value is not one",
                     mark,
                     "write <<: *name, where &name marks a mapping",
                 )

@@ -67,9 +67,10 @@ def completed(device: Device) -> tuple[Device, list[Problem]]:
 def _falls_through(device: str, hook: str) -> Problem:
     return Problem(
         "NK0422",
-        f"the policy blackhole of {device} does not hold at {hook}: what no program of the chain decides passes",
+        f"the policy blackhole of {device} has no effect at {hook}: a packet that every program of the chain passes on "
+        "to the next one is let through",
         path=("devices", device, "programs", hook),
-        hint="write {default: drop, chain: [...]} to drop what falls through, with a program in it that passes what is "
+        hint="write {default: drop, chain: [...]} to drop such packets, with a program in it that passes "
         "good (source_guard does with `accepted: pass`)",
         severity="warning",
     )

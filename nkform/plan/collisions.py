@@ -98,7 +98,7 @@ def _further_names(
         where = f" in {end.namespace}" if end.namespace else ""
         yield Problem(
             "NK0475",
-            f"{end.name} is another name of the device {holder}{where}: no other device can be called so",
+            f"{end.name} is another name (altname) of the device {holder}{where}: no other device can have it",
             path=("devices", device.name, "peer", "name") if side else ("devices", device.name),
             hint=f"use another name, or take it away: ip link property del dev {holder} altname {end.name}",
         )

@@ -183,7 +183,7 @@ def _told(end: Endpoint, own: Mapping[Route, Mapping[str, str]], path: Path) -> 
         else:
             yield Problem(
                 "NK0453",
-                f"the route to {route.to} cannot be had: with the address {address} of {holder}, the kernel makes "
+                f"the route to {route.to} cannot be added: with the address {address} of {holder}, the kernel makes "
                 f"one with the same destination, table and metric itself",
                 path=where,
                 hint="give it a `metric` of its own, or "

@@ -53,7 +53,7 @@ def _obstacles(
         elif found is None and name in live.occupied:
             yield Problem(
                 "NK0457",
-                f"{live.occupied[name]} is there, and leads to no namespace",
+                f"{live.occupied[name]} exists, but is not a network namespace",
                 path=path,
                 hint="a file left over from before a reboot, say: remove it, then run nkform again",
             )
@@ -85,7 +85,7 @@ def _obstacles(
 def _barred(key: str, path: Path) -> Problem:
     return Problem(
         "NK0417",
-        f"{described(key)} is there, and nkform may not enter it",
+        f"{described(key)} exists, but nkform has no permission to enter it",
         path=path,
         hint="run nkform as root outside of containers and user namespaces, where it may; or use another namespace",
     )
@@ -237,7 +237,7 @@ def _in_place(taken: Taken, end: Endpoint, path: Path) -> Problem:
     if taken.why == "gateway" and taken.route is not None:
         return Problem(
             "NK0460",
-            f"the route to {taken.route.to} of {where} cannot be had: its gateway {taken.route.via} {taken.holder}",
+            f"the route to {taken.route.to} of {where} cannot be added: its gateway {taken.route.via} {taken.holder}",
             path=(*path, "routes", end.routes.index(taken.route), "via"),
             hint="write another gateway, or take the address away from the other device",
         )
@@ -260,7 +260,7 @@ def _in_place(taken: Taken, end: Endpoint, path: Path) -> Problem:
     remedy = "remove it, give ours another `metric`, or take its place with `nkform apply --adopt`"
     return Problem(
         "NK0451",
-        f"route {taken.route.text} of {where} has no place: a route that is not nkform's has its destination, table "
+        f"route {taken.route.text} of {where} cannot be added: a route that is not nkform's has its destination, table "
         f"and metric: {taken.holder}",
         path=(*path, "routes", end.routes.index(taken.route)),
         hint=remedy if taken.gone else "give ours another `metric`, or remove the other one",

@@ -276,6 +276,6 @@ def _missing(device: Device, features: Collection[str]) -> Iterator[Problem]:
             if f"sysctl:{key}" not in features:
                 yield Problem(
                     "NK0406",
-                    f"this kernel has no sysctl net.{family}.conf.*.{name} that can be set",
+                    f"this kernel has no writable sysctl net.{family}.conf.*.{name}",
                     path=("devices", device.name, *prefix, "sysctl", family, name),
                 )

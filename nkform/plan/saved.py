@@ -87,7 +87,8 @@ def read(text: str, name: str) -> Saved:
         told = "it nests too deep"
     except (ValueError, LookupError, AttributeError, TypeError) as error:
         told = str(error)
-    raise fail("NK0621", f"{name} is not a plan as nkform wrote it: {told}", hint="plan again: nkform plan -o FILE")
+    text = f"{name} is not a plan that nkform wrote, or it was changed: {told}"
+    raise fail("NK0621", text, hint="plan again: nkform plan -o FILE")
 
 
 def check_origin(basis: Basis, version: str, place: str) -> None:
@@ -135,7 +136,7 @@ def check_plan(saved: Saved, plan: Plan) -> None:
     if saved.actions != plan.actions:
         raise fail(
             "NK0623",
-            "from the same spec and node comes another plan now: its templates or the kernel have changed",
+            "the same spec and node give another plan now: its templates or the kernel have changed",
             hint="plan again",
         )
 

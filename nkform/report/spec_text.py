@@ -63,7 +63,7 @@ def _foreign(device: str, hook: str, entry: Attached) -> Problem:
 def _unknown(device: str, hook: str, entry: Attached) -> Problem:
     return Problem(
         "NK0607",
-        f"{entry.name} at {hook} of {device} is left out: it is not known what it was made of",
+        f"{entry.name} at {hook} of {device} is left out: there is no record of the template that it was made from",
         hint="the explanations below /run/nkform are gone; apply its spec again to have them back",
         severity="warning",
     )
@@ -108,7 +108,7 @@ def unwritable(node: Node) -> list[Problem]:
     return [
         Problem(
             "NK0608",
-            f"an end of {device} is called {_text(end.name)}: that is no text, and no spec can say it",
+            f"an end of {device} is called {_text(end.name)}: that is not UTF-8 text, so a spec cannot name it",
             hint="`nkform apply` of its spec gives it its name again",
             severity="warning",
         )

@@ -21,7 +21,7 @@ def check_name(name: str | None) -> None:
     """Raises NkformError where somebody names what no node can be called."""
     if name is not None and not is_node_name(name):
         rule = f"a node's name is made of 1 to {NODE_LENGTH} of the characters A-Z a-z 0-9 _ . -"
-        raise fail("NK0605", f"there is no node {name} here: none can have that name", hint=rule)
+        raise fail("NK0605", f"{name} cannot be the name of a node", hint=rule)
 
 
 def chosen(found: Sequence[str], name: str | None) -> str:
@@ -29,7 +29,7 @@ def chosen(found: Sequence[str], name: str | None) -> str:
     if name is not None and name not in found:
         raise fail("NK0605", f"there is no such run on the node {name}", hint=f"there is one on: {', '.join(found)}")
     if name is None and len(found) > 1:
-        raise fail("NK0604", f"several nodes come into question: {', '.join(found)}", hint="name one with --node")
+        raise fail("NK0604", f"several nodes match: {', '.join(found)}", hint="name one with --node")
     return name or found[0]
 
 

@@ -193,7 +193,7 @@ class Watch:
         if self._trouble.early(self._found, now):
             return
         if self._trouble.fought(self._found, now):
-            self._fail((Problem("NK0520", "what was mended has been changed back: something else sets it"),))
+            self._fail((Problem("NK0520", "what the watch changed back was changed again: something else sets it"),))
             return
         asked = self._found
         done = self._try(heal)

@@ -91,14 +91,14 @@ def _routes(
         if via is None:
             direct.append((route.table, to))
         elif fault := own.rules_out(via, onlink=route.onlink):
-            context.report("NK0310", f"{via.text} {fault}: it is no gateway", (*where, "via"), "")
+            context.report("NK0310", f"{via.text} {fault}: it cannot be a gateway", (*where, "via"), "")
         elif not route.onlink and not (via.family == AF_INET6 and is_link_local(via)):
             gateways.append((route.table, via, (*where, "via")))
         routes.append(route)
         context.seen.route(namespace, route, where)
     for gateway, where in _unreachable(gateways, addresses, direct):
         hint = "add onlink: true, or a route or an address that covers it"
-        context.warn("NK0313", f"nothing says that {gateway.text} can be reached through this device", where, hint)
+        context.warn("NK0313", f"no address or route of this device covers the gateway {gateway.text}", where, hint)
     return tuple(routes)
 
 
@@ -172,7 +172,7 @@ def _check_route(
     if data.get("onlink") and via is None and (*path, "via") not in context.broken and "via" not in data:
         context.report(
             "NK0310",
-            "`onlink` is about a gateway, and the route has none",
+            "`onlink` needs a gateway, and the route has none",
             (*path, "onlink"),
             "add via, or take it out",
         )
@@ -239,4 +239,4 @@ def _check_sysctl_text(key: str, text: str, path: Path, context: Context) -> Non
     elif text.isdecimal() and str(int(text)) == text:
         return
     elif hint := why_not_number(text, True):
-        context.report("NK0314", f"`{key}` is {quoted(text)}, which is no number", path, hint)
+        context.report("NK0314", f"`{key}` is {quoted(text)}, which is not a number", path, hint)

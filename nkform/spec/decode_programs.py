@@ -70,13 +70,13 @@ class Declared:
                 return Last()
             case {"before": _, "after": _}:
                 hint = "keep one of the two"
-                self._report("NK0325", "a chain cannot stand both before and after a program", path, hint)
+                self._report("NK0325", "`position` can have `before` or `after`, not both", path, hint)
             case {"before": program}:
                 return Before(program, given.get("optional") is True)
             case {"after": program}:
                 return After(program, given.get("optional") is True)
             case {} if not any((*path, side) in self._broken for side in ("before", "after")):
-                self._report("NK0325", "`position` names no program to stand beside", path, "add before: X or after: X")
+                self._report("NK0325", "`position` needs `before` or `after`", path, "add before: X or after: X")
         return None
 
     def _entry(self, given: Any, path: Path) -> Program | None:

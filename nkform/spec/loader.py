@@ -135,9 +135,7 @@ class _Loading:
         self.warn_unused(variables, filled)
         merged = merge_files(sound, self.clash)
         if len(merged.get("devices", ())) * _size(merged.get("defaults")) > MAX_MERGED:
-            self.problems.append(
-                Problem("NK0109", "so many devices with so many defaults are too much", path=("defaults",))
-            )
+            self.problems.append(Problem("NK0109", "too many devices with too many defaults", path=("defaults",)))
             merged["defaults"] = {}
         return merged, broken
 

@@ -82,7 +82,7 @@ class Seen:
                     assert isinstance(holder.link, tuple)
                     self._report(
                         "NK0310",
-                        f"{route.via} {why} another device there, {holder.text}: it is no gateway",
+                        f"{route.via} {why} another device there, {holder.text}: it cannot be a gateway",
                         (*path, "via"),
                         f"the other device is in {self._where(holder.link)}",
                     )

@@ -223,7 +223,7 @@ class _Expansion:
         if match[0].startswith("$$"):
             return match[0][1:]
         if name is None:
-            self.variables.fail("NK0122", "${ without its }", path, "write ${name}, or $${ for a plain ${")
+            self.variables.fail("NK0122", "${ without a closing }", path, "write ${name}, or $${ for a plain ${")
         name = self.name(name, path)
         value = self.variables.get(name, path, depth).data
         if isinstance(value, str):
@@ -236,5 +236,5 @@ class _Expansion:
         hint = "write its value in quotes, so that it is taken as it is written" if isinstance(value, float) else ""
         if isinstance(value, dict | list):
             hint = f"let ${{{name}}} be the whole value"
-        self.variables.fail("NK0124", f"the variable {name} is {what} and cannot stand within text", path, hint)
+        self.variables.fail("NK0124", f"the variable {name} is {what}, which cannot be part of a text", path, hint)
         raise AssertionError

@@ -88,7 +88,7 @@ def test_unknown_programs_and_hooks_are_said_by_validate(node: Node) -> None:
     assert "pear" in error
     error = node.refused(TCX_INGRESS.spec([], programs={"primary": ["source"]}) | PROGRAMS_MISPLACED)
     assert "NK0713" in error
-    assert "source_guard cannot stand at the hook primary" in error
+    assert "source_guard is not made for the hook primary" in error
 
 
 PROGRAMS_MISPLACED = {"programs": {"source": {"template": "source_guard"}}}

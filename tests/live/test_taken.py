@@ -107,7 +107,7 @@ def test_what_drops_packets_has_the_place_of_a_route(node: Node, kind: str) -> N
     ip("route", "add", kind, "default", namespace="web")
     for words in (), ("--adopt",):
         error = node.refused(spec("8"), *words)
-        assert "NK0451]: route 0.0.0.0/0 via 10.7.0.8 of eth0 in web has no place: " in error
+        assert "NK0451]: route 0.0.0.0/0 via 10.7.0.8 of eth0 in web cannot be added: " in error
         assert f"{kind} 0.0.0.0/0 dev no device" in error
     ip("route", "del", kind, "default", namespace="web")
     ip("route", "append", kind, "default", namespace="web")

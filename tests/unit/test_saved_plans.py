@@ -95,7 +95,7 @@ def test_a_file_that_was_edited_is_refused(place: int, character: str) -> None:
         return
     (problem,) = problems_of(lambda: saved.read(edited, "a.plan"))
     assert problem.code == "NK0621"
-    assert problem.message.startswith("a.plan is not a plan as nkform wrote it: ")
+    assert problem.message.startswith("a.plan is not a plan that nkform wrote, or it was changed: ")
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,9 @@ def test_what_is_not_known_of_a_program_is_told_and_the_program_left_out() -> No
     live = node(peer=(attached("count"), strange))
     lost, foreign = unexplained(live, of(GUARD))
     assert (lost.code, foreign.code) == ("NK0607", "NK0440")
-    assert lost.message == "count at peer of lxc-web is left out: it is not known what it was made of"
+    assert (
+        lost.message == "count at peer of lxc-web is left out: there is no record of the template that it was made from"
+    )
     assert "in its place runs program 7, which nkform did not load" in foreign.message
     assert shown(live, of(GUARD))["devices"]["lxc-web"]["programs"] == {"peer": []}
 
