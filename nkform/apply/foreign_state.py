@@ -41,6 +41,9 @@ from nkform.problem import Problem
 IPV6_MIN_MTU = 1280
 """Below it the kernel takes IPv6 off a link (RFC 8200, 5; include/net/if_inet6.h)."""
 
+FOLLOWING = ("vlan", "macvlan", "macvtap")
+"""Links that have no larger MTU than the one below."""
+
 
 @dataclass(frozen=True, slots=True)
 class ForeignItem:
@@ -319,10 +322,21 @@ def _lost(
 def _mtus_lost(some: Sequence[ForeignItem], socket: Socket, indexes: Mapping[str, int]) -> Iterator[Lost]:
     """A bridge that goes by its ports has its own again by itself."""
     had = [each for each in some if each.kind == "mtu" and each.name in indexes]
-    present = {link.name: link.values.get("mtu") for link in consistent_dump(links.dump, socket)} if had else {}
+    present = {link.index: link for link in consistent_dump(links.dump, socket)} if had else {}
     for each in had:
-        if present.get(each.name) != each.mtu:
-            yield each, link_requests.change(each.name, {"mtu": each.mtu}, indexes[each.name])
+        link = present.get(indexes[each.name])
+        if link is not None and (link.values.get("mtu") != each.mtu or _falls(link, each.mtu, present)):
+            yield each, link_requests.change(each.name, {"mtu": each.mtu}, link.index)
+
+
+def _falls(link: Link, mtu: int, present: Mapping[int, Link]) -> bool:
+    """Whether a link is about to have a smaller MTU than that, as one below it has: the kernel may see to it later
+    (since Linux 7; net/8021q/vlan.c)."""
+    while link.kind in FOLLOWING and link.nsid is None and link.link in present:
+        link = present[link.link]
+        if isinstance(below := link.values.get("mtu"), int) and below < mtu:
+            return True
+    return False
 
 
 def _addresses_lost(some: Sequence[ForeignItem], socket: Socket, indexes: Mapping[str, int]) -> Iterator[Lost]:

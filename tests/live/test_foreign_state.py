@@ -19,6 +19,7 @@ from tests.live.test_confirm import guardians as alive
 from tests.live.test_pairs import veth
 from tests.live.test_undo import struck
 from tests.live.whole import Whole, differences, whole
+from tests.sizes import LAB
 
 Spec = dict[str, Any]
 
@@ -162,7 +163,8 @@ def same(before: Whole, mtus: dict[str, int]) -> None:
     assert [line for line in differences(before, whole()) if not any(each in line for each in moving)] == []
 
 
-@pytest.mark.parametrize("mtu", [1400, 1000])
+# Since Linux 7 a VLAN follows later, and may lose its IPv6 addresses after all that nkform can look at.
+@pytest.mark.parametrize("mtu", [1400] if LAB else [1400, 1000])
 @pytest.mark.parametrize("make", UPON.values(), ids=UPON)
 def test_undoing_gives_what_stands_upon_a_device_its_mtu_again(node: Node, make: Callable[[], None], mtu: int) -> None:
     """And its addresses and routes, where that was too small for IPv6."""
@@ -181,8 +183,7 @@ def test_undoing_gives_what_stands_upon_a_device_its_mtu_again(node: Node, make:
         assert node.run("apply", "-y", str(node.path)).code == 1
     assert strike.struck
     same(before, mtus)
-    said = node.apply().err
-    assert ("NK0521" in said) == (sizes() != mtus | {"to-a": mtu})
+    assert ("NK0521" in node.apply().err) == ("master" not in link("to-a"))  # a bridge has its own
     assert node.run("rollback", "-y").code == 0
     same(before, mtus)
 

@@ -174,7 +174,10 @@ def _hooks(socket: Socket, index: int, name: str) -> Iterator[str]:
 
 
 def _program(number: int) -> str:
-    fd = bpf.prog_fd(number)
+    try:
+        fd = bpf.prog_fd(number)
+    except BpfError:  # it went while we looked
+        return f"program {number}, which has gone"
     try:
         info = prog_info(fd)
         maps = []
