@@ -41,9 +41,12 @@ def noted(plan: Plan, live: Node, namespaces: Namespaces) -> tuple[Node, tuple[F
                 dump = partial(devconf.dump, names=going.get(key, frozenset()), shared=shared)
                 interfaces = consistent_dump(dump, socket)
                 values[key] = {name: _forced(name, sysctls) for _, name, sysctls in interfaces}
-                upon = foreign_state.upon(socket, lowered[key]) if key in lowered else {}
+                ends = lowered.get(key, {})
+                upon = foreign_state.upon(socket, ends) if ends else {}
                 others += (ForeignItem(key, name, "mtu", U32.pack(mtu).hex()) for name, mtu in upon.items())
-                if names := {*shaken.get(key, ()), *upon}:
+                small = [index for index, mtu in ends.items() if foreign_state.is_small(mtu)]
+                robbed = foreign_state.upon(socket, small) if small else {}  # of IPv6, not of an MTU alone
+                if names := {*shaken.get(key, ()), *robbed}:
                     known = {index: name for index, name, _ in interfaces}
                     others += foreign_state.read(socket, key, names, known)
     return sysctl_snapshot.noted(plan, live, going, values), tuple(others)

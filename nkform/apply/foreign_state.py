@@ -138,16 +138,16 @@ def _shaken(action: Action, names: Mapping[int, str]) -> Iterator[str]:
             return
 
 
-def lowered(actions: Iterable[Action], live: Node) -> dict[str, set[int]]:
-    """By namespace, the ifindexes of the ends whose MTU falls, or may fall, and which stay where they are."""
+def lowered(actions: Iterable[Action], live: Node) -> dict[str, dict[int, int]]:
+    """By namespace, the ends whose MTU falls, or may fall, and which stay where they are: their new MTUs by ifindex."""
     present = {(end.namespace, end.index) for device in live.devices.values() for end in device.ends if end.index}
-    ends: dict[str, set[int]] = {}
+    ends: dict[str, dict[int, int]] = {}
     for action in actions:
         if not isinstance(action, SetLink) or (action.end.namespace, action.end.index) not in present:
             continue
         before, after = (each.get("mtu") for each in (action.before, action.after))
         if isinstance(after, int) and (not isinstance(before, int) or after < before):
-            ends.setdefault(action.end.namespace, set()).add(action.end.index)
+            ends.setdefault(action.end.namespace, {})[action.end.index] = after
     return ends
 
 
@@ -320,12 +320,12 @@ def _lost(
 
 
 def _mtus_lost(some: Sequence[ForeignItem], socket: Socket, indexes: Mapping[str, int]) -> Iterator[Lost]:
-    """A bridge that goes by its ports has its own again by itself."""
+    """A bridge that goes by its ports has its own again by itself; one that somebody raised meanwhile stays."""
     had = [each for each in some if each.kind == "mtu" and each.name in indexes]
     present = {link.index: link for link in consistent_dump(links.dump, socket)} if had else {}
     for each in had:
         link = present.get(indexes[each.name])
-        if link is not None and (link.values.get("mtu") != each.mtu or _falls(link, each.mtu, present)):
+        if link is not None and (_is_below(link, each.mtu) or _falls(link, each.mtu, present)):
             yield each, link_requests.change(each.name, {"mtu": each.mtu}, link.index)
 
 
@@ -334,9 +334,14 @@ def _falls(link: Link, mtu: int, present: Mapping[int, Link]) -> bool:
     (since Linux 7; net/8021q/vlan.c)."""
     while link.kind in FOLLOWING and link.nsid is None and link.link in present:
         link = present[link.link]
-        if isinstance(below := link.values.get("mtu"), int) and below < mtu:
+        if _is_below(link, mtu):
             return True
     return False
+
+
+def _is_below(link: Link, mtu: int) -> bool:
+    own = link.values.get("mtu")
+    return isinstance(own, int) and own < mtu
 
 
 def _addresses_lost(some: Sequence[ForeignItem], socket: Socket, indexes: Mapping[str, int]) -> Iterator[Lost]:

@@ -70,8 +70,8 @@ def _falls_through(device: str, hook: str) -> Problem:
         f"the policy blackhole of {device} has no effect at {hook}: a packet that every program of the chain passes on "
         "to the next one is let through",
         path=("devices", device, "programs", hook),
-        hint="write {default: drop, chain: [...]} to drop such packets, with a program in it that passes "
-        "good (source_guard does with `accepted: pass`)",
+        hint="write {default: drop, chain: [...]} to drop such packets, with a program in it that passes what "
+        "is good (source_guard does with `accepted: pass`)",
         severity="warning",
     )
 

@@ -87,8 +87,8 @@ def read(text: str, name: str) -> Saved:
         told = "it nests too deep"
     except (ValueError, LookupError, AttributeError, TypeError) as error:
         told = str(error)
-    text = f"{name} is not a plan that nkform wrote, or it was changed: {told}"
-    raise fail("NK0621", text, hint="plan again: nkform plan -o FILE")
+    message = f"{name} is not a plan that nkform wrote, or it was changed: {told}"
+    raise fail("NK0621", message, hint="plan again: nkform plan -o FILE")
 
 
 def check_origin(basis: Basis, version: str, place: str) -> None:

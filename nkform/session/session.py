@@ -7,10 +7,10 @@ what cannot be is an NkformError with codes (docs/errors.md). What a call does n
 
 from __future__ import annotations
 
+from _thread import get_ident  # threading takes a millisecond of each start
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from nkform.dataclass import dataclass, replace

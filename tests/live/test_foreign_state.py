@@ -188,6 +188,28 @@ def test_undoing_gives_what_stands_upon_a_device_its_mtu_again(node: Node, make:
     same(before, mtus)
 
 
+def test_an_mtu_that_somebody_raised_meanwhile_stays(node: Node) -> None:
+    """And routes through a link upon the device are not noted where the MTU leaves IPv6 alone: there may be many."""
+    changed = veth()
+    changed["devices"]["to-a"] |= {"mtu": 2000, "addresses": []}
+    node.apply(changed)
+    virtual("to-a", "above", 7)
+    ip("link", "set", "above", "mtu", "1900", "up")
+    ip("addr", "add", "192.0.2.7/24", "dev", "above")
+    ip("route", "add", "198.51.100.0/24", "dev", "above", "proto", "bird")
+    changed["devices"]["to-a"] |= {"mtu": 1500}
+    node.apply(changed)
+    noted = Path("/run/nkform/w/previous").read_text()
+    assert '"kind":"mtu"' in noted
+    assert '"kind":"route"' not in noted
+    ip("link", "set", "to-a", "mtu", "3000")
+    ip("link", "set", "above", "mtu", "2500")
+    ip("link", "set", "to-a", "mtu", "2500")
+    assert node.run("rollback", "-y").code == 0
+    assert link("to-a")["mtu"] == 2000
+    until(lambda: link("above")["mtu"] == 2000)
+
+
 @pytest.mark.parametrize("line", ["addr add 2001:db8::1/64 dev to-a nodad", "addr add 192.0.2.1/32 dev to-a"])
 def test_undoing_what_came_up_gives_others_what_they_had(node: Node, line: str) -> None:
     changed = veth()

@@ -6,6 +6,7 @@ some time after a link is up) is left out: all else must be the same when a chan
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 from collections import Counter
@@ -176,7 +177,9 @@ def _hooks(socket: Socket, index: int, name: str) -> Iterator[str]:
 def _program(number: int) -> str:
     try:
         fd = bpf.prog_fd(number)
-    except BpfError:  # it went while we looked
+    except BpfError as error:
+        if error.errno != errno.ENOENT:
+            raise
         return f"program {number}, which has gone"
     try:
         info = prog_info(fd)
