@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from nkform.kernel import rundir
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+HALTS = (signal.SIGTSTP, signal.SIGTTOU)
+"""Signals that halt a process (signal(7)): Ctrl-Z, and what a process in the background writes to its terminal."""
 
 
 class Interrupted(BaseException):
@@ -51,3 +56,38 @@ class Interrupts:
             raise Stopped(signal.Signals(number).name)
         self._asked = number
         self._told(signal.Signals(number).name)
+
+
+class Halts:
+    """Within the block, what would halt this process does so when it has not, or no longer, the machine's lock: whoever
+    wants to go back waits for that.
+
+    Elsewhere than in the main thread, and where somebody else handles these signals, it does nothing.
+    """
+
+    def __init__(self) -> None:
+        self._handled: list[signal.Signals] = []
+        self._asked = False
+
+    def __enter__(self) -> Halts:
+        if threading.current_thread() is threading.main_thread():
+            # After a handler a write is tried again, and the signal comes again; where that is ignored, it is written.
+            free = [number for number in HALTS if signal.getsignal(number) is signal.SIG_DFL]
+            for number in free:
+                signal.signal(number, signal.SIG_IGN if number == signal.SIGTTOU else self._arrived)
+            self._handled = free
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number in self._handled:
+            signal.signal(number, signal.SIG_DFL)
+        if self._asked:
+            os.kill(os.getpid(), signal.SIGTSTP)
+
+    def _arrived(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        if rundir.has_lock():
+            self._asked = True
+            return
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+        signal.signal(number, self._arrived)

@@ -24,7 +24,7 @@ def take(command: str, seconds: float, told: Callable[[str], None], *, first: bo
     borrowed of the machine is put back, and that is told. Raises NkformError (another run goes on), KernelError (the
     folder cannot be trusted).
     """
-    words = f"nkform {command} (process {os.getpid()})"
+    words = f"nkform {command} {process(os.getpid())}"
     until = time.monotonic() + seconds
     waited = False
     turn = _turn(words) if first else None
@@ -49,6 +49,11 @@ def take(command: str, seconds: float, told: Callable[[str], None], *, first: bo
         if expedite.put_back():
             told(expedite.PUT_BACK)
     return lock
+
+
+def process(pid: int) -> str:
+    """How whoever has the lock names itself, at the end."""
+    return f"(process {pid})"
 
 
 def _turn(words: str) -> Lock | str | None:

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from nkform.cli.output import never_wait_while
+from nkform.kernel import rundir
 from nkform.problem import NkformError, Problem, fail
 from nkform.session.listener import timed
 from nkform.session.prepared import PlanOptions
@@ -60,6 +62,7 @@ class Terminal:
 
 def session(options: argparse.Namespace) -> Session:
     """The session of a command line. Raises NkformError."""
+    never_wait_while(rundir.has_lock)
     timeout = seconds(getattr(options, "lock_timeout", SECONDS_UNTOLD), "--lock-timeout")
     return Session(
         Terminal(no_color=options.no_color), lock_timeout=timeout, expedite=not getattr(options, "no_expedite", False)

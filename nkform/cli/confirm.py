@@ -11,6 +11,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from nkform.cli.common import session
+from nkform.cli.output import never_waiting
 from nkform.problem import fail
 
 if TYPE_CHECKING:
@@ -31,11 +32,12 @@ def wait(trial: Trial, *, detach: bool) -> int:
     """Waits until somebody confirms, here or elsewhere, or the guardian has gone back. Raises NkformError."""
     here = sys.stdin is not None and sys.stdin.isatty() and not detach
     ways = "press Enter, or run `nkform confirm`" if here else "run `nkform confirm`"
-    with _Regret() as regret:
+    with _Regret() as regret, never_waiting():
         _say(f"To keep this, {ways} within {trial.seconds:g} s; otherwise {trial.node} goes back to what it was.")
         while trial.is_waiting():
             if detach:
                 return 0
+            sys.stderr.flush()
             if regret.take():
                 _say("going back")
                 trial.revert()

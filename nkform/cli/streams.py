@@ -7,14 +7,18 @@ text among them. Colours are nkform's own: they are marked by a number that nobo
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
 from collections.abc import Iterable
-from typing import IO, Any
+from typing import IO, Any, BinaryIO, cast
 
+from nkform.cli.output import Output
 from nkform.report.colour import ESCAPE, Paint
 from nkform.report.problems import harmless
+
+STDERR = 2
 
 
 class Harmless:
@@ -72,5 +76,11 @@ def install() -> None:
     Paint.mark = mark
     for name, number in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name) or os.fdopen(number, "w", encoding="utf-8")
-        stream.reconfigure(errors="backslashreplace")
-        setattr(sys, name, Harmless(stream, mark))
+        stream.flush()
+        text = io.TextIOWrapper(
+            cast("BinaryIO", Output(stream)),
+            stream.encoding,
+            "backslashreplace",
+            line_buffering=number == STDERR or stream.line_buffering,
+        )
+        setattr(sys, name, Harmless(text, mark))

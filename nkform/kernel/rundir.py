@@ -13,7 +13,7 @@ import os
 import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import ClassVar, TextIO
 
 from nkform.files import kind, writable_by_others
 from nkform.kernel.error import KernelError
@@ -249,10 +249,15 @@ class Lock:
     The lock belongs to the open file (F_OFD_SETLK, fcntl(2)): forked children have it too, until all have closed it.
     """
 
+    of_machine: ClassVar[Lock | None] = None
+    """The machine's, while this process has it."""
+
     def __init__(self, fd: int) -> None:
         self._fd = fd
 
     def release(self) -> None:
+        if Lock.of_machine is self:
+            Lock.of_machine = None
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -271,12 +276,29 @@ class Lock:
 def lock(words: str, base: Path = RUN) -> Lock | str:
     """Takes the machine's lock, or tells who has it: `words` say so of us."""
     os.close(_open_folder(base))
-    return _take(base, LOCK, words)
+    taken = _take(base, LOCK, words)
+    if isinstance(taken, Lock):
+        Lock.of_machine = taken
+    return taken
+
+
+def has_lock() -> bool:
+    """Whether this process has the machine's lock."""
+    return Lock.of_machine is not None
 
 
 def is_locked(base: Path = RUN) -> bool:
     """Whether a run is changing this machine; takes nothing."""
     return _is_taken(base / LOCK)
+
+
+def lock_holder(base: Path = RUN) -> str | None:
+    """What whoever last took the machine's lock says of itself."""
+    try:
+        with (base / LOCK).open(encoding="utf-8", errors="replace") as file:
+            return file.read(500).strip()
+    except OSError:
+        return None
 
 
 def hold(node: str, name: str, words: str, base: Path = RUN) -> Lock | str:

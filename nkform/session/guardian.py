@@ -31,7 +31,7 @@ from nkform.apply.journal import (
     note_outcome,
     read_outcome,
 )
-from nkform.apply.lock import take
+from nkform.apply.lock import process, take
 from nkform.dataclass import dataclass
 from nkform.kernel import rundir
 from nkform.kernel.rundir import GUARDIAN, Lock
@@ -50,6 +50,9 @@ FOREVER = 1e9
 
 OVERDUE = 5.0
 """Seconds after the time to confirm, by which a guardian has begun to go back, unless it is stopped (SIGSTOP)."""
+
+KEPT = 5.0
+"""Seconds after the time to confirm, by which the guarded run itself must have let go of the machine's lock."""
 
 PENDING = "`nkform confirm` keeps it, `nkform rollback` takes it back"
 IN_THE_WAY = "`nkform recover` tells what is in the way, `nkform apply` takes its place"
@@ -104,6 +107,25 @@ class Guardian:
     def _say(self, word: bytes) -> None:
         with contextlib.suppress(BrokenPipeError):
             os.write(self._line, word)
+
+
+class Run:
+    """The process that is guarded; its number may be another's when it has ended."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        try:
+            self._fd = os.pidfd_open(pid)
+        except OSError:  # it has been killed
+            self._fd = -1
+
+    def has_lock(self) -> bool:
+        """Whether it has the machine's lock. Raises KernelError."""
+        return self._fd >= 0 and rundir.is_locked() and (rundir.lock_holder() or "").endswith(process(self._pid))
+
+    def kill(self) -> None:
+        with contextlib.suppress(OSError):
+            signal.pidfd_send_signal(self._fd, signal.SIGKILL)
 
 
 def now() -> float:
@@ -165,7 +187,7 @@ def start(node: str, token: str, seconds: float, leave: Callable[[], None], unti
         os.close(its)
         leave()
         _detach()
-        _guard(node, token, seconds, ours, run, until)
+        _guard(node, token, seconds, ours, Run(run), until)
     except BaseException as error:
         _log(syslog.LOG_ERR, f"the guardian of {node} failed: {error!r}")
     finally:
@@ -212,7 +234,7 @@ def _detach() -> None:
             Path(root, "cgroup.procs").write_text(str(os.getpid()))
 
 
-def _guard(node: str, token: str, seconds: float, line: int, run: int, until: float | None) -> None:
+def _guard(node: str, token: str, seconds: float, line: int, run: Run, until: float | None) -> None:
     """Goes back if the run is not confirmed in time, also where waiting for that fails in a way nobody thought of."""
     try:
         is_over = _wait(node, seconds, line, run, until)
@@ -220,10 +242,22 @@ def _guard(node: str, token: str, seconds: float, line: int, run: int, until: fl
         _log(syslog.LOG_ERR, f"the guardian of {node} goes back early: {error!r}")
         is_over = True
     if is_over:
+        _end(run)
         _go_back_at_last(node, token)
 
 
-def _wait(node: str, seconds: float, line: int, run: int, until: float | None) -> bool:
+def _end(run: Run) -> None:
+    """Kills the guarded run if it keeps the lock: it was stopped (SIGSTOP, a frozen control group), or is stuck."""
+    with contextlib.suppress(OSError):
+        end = time.monotonic() + KEPT
+        while run.has_lock():
+            if time.monotonic() >= end:
+                run.kill()
+                return
+            time.sleep(PAUSE)
+
+
+def _wait(node: str, seconds: float, line: int, run: Run, until: float | None) -> bool:
     """Waits for what the run says, and for what becomes of its record; whether it is to be taken back."""
     record = rundir.stamp(node, UNCONFIRMED) if until is not None else None
     moved = time.monotonic()
@@ -252,7 +286,7 @@ def _wait(node: str, seconds: float, line: int, run: int, until: float | None) -
         if progress != record:
             moved, record = time.monotonic(), progress
         if time.monotonic() - moved > max(seconds, STALLED):
-            os.kill(run, signal.SIGKILL)  # it holds the lock, and may wait for a terminal that is gone
+            run.kill()  # it holds the lock
             return True
 
 

@@ -37,7 +37,7 @@ def locked(command: str, listener: Listener, timeout: float) -> Iterator[RunLock
 
     Raises NkformError, KernelError.
     """
-    from nkform.apply.interrupt import Interrupts
+    from nkform.apply.interrupt import Halts, Interrupts
     from nkform.apply.lock import take
     from nkform.kernel.probe import require_root
 
@@ -45,7 +45,7 @@ def locked(command: str, listener: Listener, timeout: float) -> Iterator[RunLock
         listener.say(f"{signal}: stopping after this step, and undoing; once more stops at once")
 
     require_root()
-    with take(command, timeout, listener.say) as lock, Interrupts(asked) as interrupts:
+    with Halts(), take(command, timeout, listener.say) as lock, Interrupts(asked) as interrupts:
         yield RunLock(lock, interrupts)
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from nkform.apply.interrupt import SIGNALS
+from nkform.cli import streams
 from nkform.cli.main import main
 from tests.sizes import EMULATED
 
@@ -50,6 +51,7 @@ def alone(*words: str) -> NoReturn:
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)  # as Python begins
         sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w")
+        streams.install()
         code = main(list(words))
         sys.stdout.flush()
         sys.stderr.flush()
