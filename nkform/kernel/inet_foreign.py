@@ -159,6 +159,21 @@ def dump_foreign_routes(socket: Socket, index: int = 0) -> Iterator[bytes]:
             yield bytes(message.buffer[message.start : message.end])
 
 
+def dump_bound_routes(socket: Socket, index: int) -> Iterator[bytes]:
+    """The routes of others that lead through a link, as `dump_foreign_routes` leaves them out: through several links or
+    a nexthop object, for some time only, or of another kind than unicast."""
+    body = RTMSG.pack(AF_UNSPEC, 0, 0, 0, 0, 0, 0, 0, 0) + u32(RTA_OIF, index)
+    for message in socket.dump(Request(RTM_GETROUTE, 0, body, "list the routes of others")):
+        family, _, _, _, _, protocol, _, kind, flags = RTMSG.unpack_from(message.buffer, message.start)
+        if flags & RTM_F_CLONED or protocol in (PROTOCOL, RTPROT_KERNEL, RTPROT_RA):
+            continue
+        found = walk(message.buffer, message.start + RTMSG.size, message.end)
+        carried = kind == RTN_UNICAST and RTA_OIF in found and RTA_NH_ID not in found and not passing(found)
+        through_it = family in (AF_INET, AF_INET6) and any(hop == index for hop, _, _ in hops_of(family, flags, found))
+        if through_it and not carried:
+            yield bytes(message.buffer[message.start : message.end])
+
+
 def dump_far_end_routes(socket: Socket, index: int, addresses: Iterable[bytes]) -> Iterator[bytes]:
     """The routes that the kernel made to the far ends of a link's IPv6 addresses, as it reports them.
 
@@ -248,13 +263,14 @@ def route_key(route: bytes) -> tuple[object, ...]:
 
 def route_text(route: bytes) -> str:
     """A dumped route in words."""
-    family, length, _, _, table, _, _, _, flags = RTMSG.unpack_from(route)
+    family, length, _, _, table, _, _, kind, flags = RTMSG.unpack_from(route)
     parts = walk(route, RTMSG.size, len(route))
     to = f"{inet_ntop(family, parts.get(RTA_DST, bytes(16 if family == AF_INET6 else 4)))}/{length}"
     via = next((via for _, via, _ in hops_of(family, flags, parts)), None)
     metric = U32.unpack_from(parts[RTA_PRIORITY])[0] if RTA_PRIORITY in parts else 0
     table = U32.unpack_from(parts[RTA_TABLE])[0] if RTA_TABLE in parts else table
-    return Route(to, via, metric=metric, table=table).text
+    words = f"{ROUTE_KINDS[kind]} " if kind in ROUTE_KINDS else ""
+    return words + Route(to, via, metric=metric, table=table).text
 
 
 def has_gateway(route: bytes) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from functools import partial
 
 from nkform.dataclass import dataclass
-from nkform.kernel import inet_foreign, neighbours, qdiscs
+from nkform.kernel import inet_foreign, neighbours, nexthops, qdiscs
 from nkform.kernel.bpf_links import AttachType
 from nkform.kernel.netlink import Socket, consistent_dump
 from nkform.kernel.netns import Namespaces
@@ -44,6 +44,7 @@ def baggage(namespaces: Namespaces, anew: Collection[Device], leaving: Collectio
                 for look in some:
                     texts = [f"qdisc {kind} of {look.where}" for kind in disciplines.get(look.end.index, ())]
                     texts += _inside(socket, look.end.index, look.where) if look.leaves else ()
+                    texts += _bound(socket, look.end.index, look.where)
                     texts += _programs(look.device, look.end, look.where) if look.goes else ()
                     found.setdefault(look.device.name, []).extend(texts)
     return {name: texts for name, texts in found.items() if texts}
@@ -76,6 +77,13 @@ def _inside(socket: Socket, index: int, where: str) -> Iterator[str]:
     kind, _ = qdiscs.at_root(socket, [index]).get(index, ("", b""))
     if kind in qdiscs.REMADE:
         yield f"qdisc {kind} of {where}"
+
+
+def _bound(socket: Socket, index: int, where: str) -> Iterator[str]:
+    """Routes that no other link can be given, and what they lead through."""
+    routes = consistent_dump(partial(inet_foreign.dump_bound_routes, index=index), socket)
+    yield from _some("route", list(map(inet_foreign.route_text, routes)), f"through {where}")
+    yield from _some("nexthop", list(map(str, nexthops.of_link(socket, index))), f"through {where}")
 
 
 def _some(what: str, texts: list[str], tail: str) -> Iterator[str]:
