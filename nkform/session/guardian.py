@@ -44,6 +44,9 @@ PAUSE = 0.2
 STALLED = 30.0
 """Seconds without progress after which a run counts as stuck, if it has to be confirmed within fewer."""
 
+MANY_FILES = 4096
+"""Open files that going back has room for."""
+
 LONGEST_PAUSE = 60.0
 """Seconds between two tries to go back, at most; the first pause is one second, and each is twice the one before."""
 FOREVER = 1e9
@@ -224,6 +227,7 @@ def _detach() -> None:
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(PR_SET_NAME, NAME, 0, 0, 0)
+    _lift_limits()
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)
@@ -232,6 +236,21 @@ def _detach() -> None:
         # At the end of a session, logind may kill all of its control group (KillUserProcesses in logind.conf(5)).
         with contextlib.suppress(OSError):
             Path(root, "cgroup.procs").write_text(str(os.getpid()))
+
+
+def _lift_limits() -> None:
+    """Limits that the run was given (ulimit, prlimit(1)) are not to keep it from going back."""
+    import resource
+
+    endless = resource.RLIM_INFINITY
+    most = {resource.RLIMIT_NOFILE: MANY_FILES, resource.RLIMIT_CPU: endless, resource.RLIMIT_FSIZE: endless}
+    for limit, enough in (most | {resource.RLIMIT_AS: endless}).items():
+        hard = resource.getrlimit(limit)[1]
+        with contextlib.suppress(OSError):
+            resource.setrlimit(limit, (hard, hard))
+        if hard != endless and (enough == endless or hard < enough):
+            with contextlib.suppress(OSError, ValueError):  # who lacks CAP_SYS_RESOURCE
+                resource.setrlimit(limit, (enough, enough))
 
 
 def _guard(node: str, token: str, seconds: float, line: int, run: Run, until: float | None) -> None:

@@ -50,7 +50,7 @@ def test_a_route_that_cannot_be_carried_is_said(node: Node, kind: str, moved: bo
         "link add d0 type veth peer name d1",
         "link set d0 up",
         "link set d1 up",
-    ):  # this kernel may lack dummy
+    ):
         ip(*line.split(), namespace="web")
     assert "route" not in node.plan(second).err
     for line in BOUND[name]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pty
+import resource
 import select
 import signal
 import socket
@@ -260,3 +261,19 @@ def test_an_impossible_time_is_a_usage_error(node: Node) -> None:
     node.write(veth())
     assert "NK0602" in node.run("apply", "-y", "--confirm", "soon", str(node.path)).err
     assert ip("netns").strip() == ""
+
+
+@pytest.mark.parametrize("limit", [resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE])
+def test_limits_of_the_run_keep_nobody_from_going_back(node: Node, limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    node.apply(veth())
+    detach = guardian._detach
+
+    def limited() -> None:
+        resource.setrlimit(limit, (8, resource.getrlimit(limit)[1]))
+        detach()
+
+    monkeypatch.setattr(guardian, "_detach", limited)
+    node.write(changed(mtu=1400))
+    assert node.run("apply", "-y", "--confirm", "1s", "--detach", str(node.path)).code == 0
+    until(lambda: link("to-a")["mtu"] == 1500)
+    until(lambda: not guardians())
