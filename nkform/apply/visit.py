@@ -41,7 +41,8 @@ from nkform.plan.actions import (
 
 SETTLE_SECONDS = 4.0
 """How long a new end is waited for: looking for duplicates of a link-local address takes up to 2 s (RFC 4862, 5.4)."""
-SETTLE_PAUSE = 0.005
+SETTLE_PAUSE, LONGEST_PAUSE = 0.005, 0.05
+"""Seconds between two looks: at first, and at last, since that takes up to two seconds or no time at all."""
 
 
 class Steps(Protocol):
@@ -246,6 +247,7 @@ class Visit:
         """What does not settle in time is not waited for any longer: it costs a longer gap, and nothing else."""
         index = self._index(end)
         deadline = time.monotonic() + SETTLE_SECONDS
+        pause = SETTLE_PAUSE
         while time.monotonic() < deadline:
             outcomes, answers = self._socket.ask([links.get(end.name)])
             raise_first(outcomes)
@@ -253,7 +255,8 @@ class Visit:
                 addresses = partial(inet.dump_tentative, index=index)
                 if not consistent_dump(addresses, self._socket):
                     return
-            time.sleep(SETTLE_PAUSE)
+            time.sleep(pause)
+            pause = min(1.5 * pause, LONGEST_PAUSE)
 
     def _move(self, action: MoveEnd) -> None:
         before, after = action.before, action.after
