@@ -56,7 +56,7 @@ class Sizes:
 
 
 NATIVE = Sizes(
-    attacked_changes=40,
+    attacked_changes=20,
     attacked_parts=4,
     every_call=False,
     stride=1,
@@ -88,7 +88,15 @@ UML = replace(
 )
 """`make test`, in User-Mode Linux: native speed, but one processor, and system calls cost more."""
 
-UML_OLDER = replace(UML, attacked_changes=8, attacked_parts=2, converging_specs=20, walk_steps=10)
+UML_OLDER = replace(
+    UML,
+    attacked_changes=4,
+    attacked_parts=2,
+    converging_specs=20,
+    walk_steps=10,
+    flood_packets=3_000,
+    cycles=5,
+)
 """`make test`, in User-Mode Linux with an older kernel than the newest."""
 
 QEMU = replace(

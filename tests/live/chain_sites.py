@@ -171,7 +171,7 @@ def combinations(metafunc: pytest.Metafunc) -> list[tuple[Site, str]]:
 
     In User-Mode Linux hooks that the machine's own kernel may lack, each with one of the engines, from test to test the
     other one: an engine does its work in the process. On an emulated kernel one of these with one engine, but for those
-    of the smoke set that are about each hook.
+    of the smoke set that are about each kind of hook.
     """
     every = [(site, engine) for site in SITES for engine in ENGINES]
     if CAMPAIGN or not LAB:
@@ -181,13 +181,14 @@ def combinations(metafunc: pytest.Metafunc) -> list[tuple[Site, str]]:
         return list(zip(lab_sites(), ENGINES[::-1] if turn else ENGINES, strict=True))
     smoke = metafunc.definition.get_closest_marker("smoke")
     if smoke and smoke.kwargs.get("each_hook"):
-        return [(site, ENGINES[number % 2]) for number, site in enumerate(usable_sites())]
+        return [(site, ENGINES[number % 2]) for number, site in enumerate(one_of_each())]
     return [(lab_sites()[turn], ENGINES[turn])]
 
 
-def usable_sites() -> list[Site]:
-    """The kinds of hook that this kernel has."""
-    return [site for site in SITES if site.direction is not None or site.name.partition("-")[0] in features()]
+def one_of_each() -> list[Site]:
+    """A hook of each kind that this kernel has: netkit's, tcx's, clsact's."""
+    usable = [site for site in SITES if site.direction is not None or site.name.partition("-")[0] in features()]
+    return list({site.name.partition("-")[0]: site for site in usable}.values())
 
 
 def lab_sites() -> tuple[Site, Site]:

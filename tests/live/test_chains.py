@@ -248,7 +248,6 @@ def test_a_chain_that_somebody_changed_meanwhile_is_stale(
     node.apply(site.spec(["guard", "extra"], engine))
 
 
-@pytest.mark.smoke
 def test_a_failure_at_any_step_leaves_the_chain_as_it_was(
     node: Node, site: Site, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,7 +64,6 @@ def others(namespace: str = "") -> list[str]:
     return kept
 
 
-@pytest.mark.smoke
 @pytest.mark.usefixtures("beside")
 def test_foreign_things_are_the_same_after_apply_change_and_destroy(node: Node) -> None:
     before, inside = others(), _lines("other")

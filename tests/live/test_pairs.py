@@ -251,7 +251,6 @@ REPLACED = [
 ]
 
 
-@pytest.mark.smoke
 @needs("netkit")
 @pytest.mark.parametrize(("changed", "reported", "expected"), REPLACED)
 def test_what_a_live_netkit_cannot_change_replaces_it(
@@ -313,7 +312,6 @@ def test_an_end_goes_down_and_up_with_its_addresses_and_routes(node: Node, kind:
     assert reaches("a", "fd00::1")
 
 
-@pytest.mark.smoke
 @pytest.mark.parametrize("kind", kinds())
 def test_a_peer_is_renamed_and_moved(node: Node, kind: str) -> None:
     spec = veth(kind)

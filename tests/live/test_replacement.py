@@ -195,9 +195,8 @@ def test_a_connection_survives(node: Node) -> None:
                 assert set(received) == {place}
 
 
-@pytest.mark.smoke
 @needs("netkit_scrub")
-@pytest.mark.parametrize("closed", ["policy", "chain"])
+@pytest.mark.parametrize("closed", ["policy", pytest.param("chain", marks=pytest.mark.smoke)])
 def test_nothing_slips_through(node: Node, closed: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither while a closed workload is made anew, nor while that is undone."""
     spec = pair("routed", peer={"policy": "blackhole"})
