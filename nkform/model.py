@@ -16,6 +16,9 @@ from nkform.kinds import Kind, KindName, kind_of
 ROOT = ""
 """The namespace key of the namespace that nkform itself runs in."""
 
+IPV6_MIN_MTU = 1280
+"""Below it the kernel has no IPv6 on a link (RFC 8200, 5; include/net/if_inet6.h). Bytes."""
+
 FORWARDING = "ipv6.forwarding"
 FORCE_FORWARDING = "ipv6.force_forwarding"
 STABLE_SECRET = "ipv6.stable_secret"

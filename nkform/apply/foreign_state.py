@@ -22,7 +22,7 @@ from nkform.kernel.error import KernelError
 from nkform.kernel.links import Link
 from nkform.kernel.netlink import U32, Request, Socket, consistent_dump
 from nkform.kernel.netns import Namespaces
-from nkform.model import Device, Node, host
+from nkform.model import IPV6_MIN_MTU, Device, Node, host
 from nkform.observe.leaning import leans
 from nkform.plan.actions import (
     Action,
@@ -37,9 +37,6 @@ from nkform.plan.actions import (
 )
 from nkform.plan.changes import Change
 from nkform.problem import Problem
-
-IPV6_MIN_MTU = 1280
-"""Below it the kernel takes IPv6 off a link (RFC 8200, 5; include/net/if_inet6.h)."""
 
 FOLLOWING = ("vlan", "macvlan", "macvtap")
 """Links that have no larger MTU than the one below."""

@@ -6,8 +6,9 @@ Asked of the kernel only for pairs that are to be made anew or to be moved, whic
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
+from socket import AF_INET, AF_INET6
 
 from nkform.dataclass import dataclass
 from nkform.kernel import inet_foreign, neighbours, nexthops, qdiscs
@@ -24,15 +25,22 @@ NAMED = 8
 """Of a kind so many things are named: a workload may have thousands."""
 
 
-def baggage(namespaces: Namespaces, anew: Collection[Device], leaving: Collection[Device] = ()) -> dict[str, list[str]]:
-    """In words, by the device's name: of pairs that are made anew, and of peers that leave their namespace. Raises
-    KernelError."""
+def baggage(
+    namespaces: Namespaces,
+    anew: Collection[Device],
+    leaving: Collection[Device] = (),
+    small: Mapping[str, tuple[Device, Sequence[Endpoint]]] = {},
+) -> dict[str, list[str]]:
+    """In words, by the device's name: of pairs that are made anew, of peers that leave their namespace, and of ends
+    whose MTU gets too `small` for IPv6. Raises KernelError."""
     ends: dict[str, list[_Look]] = {}
     whole_pairs, moved = ({device.name for device in some} for some in (anew, leaving))
-    for name, device in {device.name: device for device in (*anew, *leaving)}.items():
+    shrinking = {name: device for name, (device, _) in small.items()}
+    for name, device in {**shrinking, **{device.name: device for device in (*anew, *leaving)}}.items():
         for end in device.ends:
-            look = _Look(device, end, name in whole_pairs, name in moved and end is device.peer)
-            if (look.goes or look.leaves) and not end.namespace.startswith("nsid:"):
+            shrinks = name in small and end in small[name][1]
+            look = _Look(device, end, name in whole_pairs, name in moved and end is device.peer, shrinks)
+            if (look.goes or look.leaves or shrinks) and not end.namespace.startswith("nsid:"):
                 ends.setdefault(end.namespace, []).append(look)
     found: dict[str, list[str]] = {}
     with namespaces.away() as enter:
@@ -40,11 +48,15 @@ def baggage(namespaces: Namespaces, anew: Collection[Device], leaving: Collectio
             with namespaces.open(key) as fd:
                 enter(fd, key)
             with Socket() as socket:
-                disciplines = qdiscs.of_others(socket, {look.end.index for look in some})
+                disciplines = qdiscs.of_others(socket, {look.end.index for look in some if look.goes or look.leaves})
                 for look in some:
                     texts = [f"qdisc {kind} of {look.where}" for kind in disciplines.get(look.end.index, ())]
-                    texts += _inside(socket, look.end.index, look.where) if look.leaves else ()
-                    texts += _bound(socket, look.end.index, look.where)
+                    if look.leaves:
+                        texts += _inside(socket, look.end.index, look.where)
+                    elif look.shrinks:
+                        texts += _ipv6(socket, look.end.index, look.where)
+                    if look.goes or look.leaves:
+                        texts += _bound(socket, look.end.index, look.where)
                     texts += _programs(look.device, look.end, look.where) if look.goes else ()
                     found.setdefault(look.device.name, []).extend(texts)
     return {name: texts for name, texts in found.items() if texts}
@@ -52,12 +64,13 @@ def baggage(namespaces: Namespaces, anew: Collection[Device], leaving: Collectio
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """An end to look at: it `goes` with its link, or `leaves` its namespace, or both."""
+    """An end to look at: it `goes` with its link, or `leaves` its namespace, or both, or it `shrinks`."""
 
     device: Device
     end: Endpoint
     goes: bool
     leaves: bool
+    shrinks: bool
 
     @property
     def where(self) -> str:
@@ -66,17 +79,31 @@ class _Look:
 
 def _inside(socket: Socket, index: int, where: str) -> Iterator[str]:
     """What of others a link does not take along into another namespace, and a new link there does not get."""
-    addresses = inet_foreign.of_links(inet_foreign.dump_foreign_addresses, socket, [index])
-    texts = [inet_foreign.decode_address(body)[0] for link, body in addresses if link == index]
-    yield from _some("address", texts, f"of {where}")
-    routes = consistent_dump(partial(inet_foreign.dump_foreign_routes, index=index), socket)
-    texts = [inet_foreign.route_text(route) for route in routes if inet_foreign.leads(route)[0] == index]
-    yield from _some("route", texts, f"through {where}")
+    yield from _inet(socket, index, where)
     texts = [neighbours.text(entry) for _, entry in neighbours.made(socket, [index])]
     yield from _some("neighbour", texts, f"of {where}")
     kind, _ = qdiscs.at_root(socket, [index]).get(index, ("", b""))
     if kind in qdiscs.REMADE:
         yield f"qdisc {kind} of {where}"
+
+
+def _inet(socket: Socket, index: int, where: str, families: Collection[int] = (AF_INET, AF_INET6)) -> Iterator[str]:
+    """Addresses and routes."""
+    addresses = inet_foreign.of_links(inet_foreign.dump_foreign_addresses, socket, [index])
+    some = [body for link, body in addresses if link == index and body[0] in families]
+    yield from _some("address", [inet_foreign.decode_address(body)[0] for body in some], f"of {where}")
+    routes = consistent_dump(partial(inet_foreign.dump_foreign_routes, index=index), socket)
+    some = [body for body in routes if inet_foreign.leads(body)[0] == index and body[0] in families]
+    yield from _some("route", list(map(inet_foreign.route_text, some)), f"through {where}")
+
+
+def _ipv6(socket: Socket, index: int, where: str) -> Iterator[str]:
+    """What of others an end loses with IPv6."""
+    yield from _inet(socket, index, where, (AF_INET6,))
+    bound = consistent_dump(partial(inet_foreign.dump_bound_routes, index=index), socket)
+    yield from _some(
+        "route", [inet_foreign.route_text(body) for body in bound if body[0] == AF_INET6], f"through {where}"
+    )
 
 
 def _bound(socket: Socket, index: int, where: str) -> Iterator[str]:

@@ -37,9 +37,10 @@ from nkform.plan.actions import (
     namespace_of,
 )
 from nkform.plan.changes import Change, Plan
-from nkform.plan.collisions import collisions, described
+from nkform.plan.collisions import collisions
 from nkform.plan.compare import FieldChange, device_fields, end_actions, end_fields
 from nkform.plan.contradictions import IPV6_MTU
+from nkform.plan.losses import losses
 from nkform.plan.moves import blocked_moves, in_order
 from nkform.plan.parts import Name, absent
 from nkform.plan.phases import Phases
@@ -47,9 +48,6 @@ from nkform.plan.preconditions import in_place, preconditions
 from nkform.plan.resolve import resolve
 from nkform.plan.routes import hops_behind
 from nkform.problem import NkformError, Problem
-
-LOSSES = "NK0426"
-NONE: Mapping[str, Collection[str]] = MappingProxyType({})
 
 
 class ProgramResolver(Protocol):
@@ -120,7 +118,7 @@ def build(
     changes += _device_changes(desired.name, devices, live, phases, features)
     if changes:
         phases.close += hops_behind(devices, live)
-    warnings += _losses(changes)
+    warnings += losses(changes)
     changes += _chains_left(desired, live, targets, phases)
     if not targets:
         left, kept = _leftovers(desired, live)
@@ -128,55 +126,6 @@ def build(
         warnings += kept
         phases.leave += [DeleteNamespace(change.name, live.namespaces[change.name].cookie) for change in left]
     return Plan(desired.name, tuple(changes), phases.ordered(), tuple(warnings), devices)
-
-
-def replaced(plan: Plan) -> list[Device]:
-    """The pairs that a plan makes anew, as they are."""
-    return [c.before for c in plan.changes if c.operation == "replace" and isinstance(c.before, Device)]
-
-
-def leaving(plan: Plan) -> list[Device]:
-    """The pairs whose peers go to another namespace, as they are."""
-    return [
-        c.before
-        for c in plan.changes
-        if isinstance(c.before, Device) and isinstance(c.after, Device) and _leaves(c.before, c.after)
-    ]
-
-
-def _leaves(before: Device, after: Device) -> bool:
-    return bool(before.peer and after.peer and before.peer.namespace != after.peer.namespace)
-
-
-def with_losses(plan: Plan, more: Mapping[str, Collection[str]]) -> Plan:
-    """A plan whose warnings say what others lose, with what was found out of the pairs that it makes anew or moves."""
-    kept = [problem for problem in plan.warnings if problem.code != LOSSES]
-    return replace(plan, warnings=(*kept, *_losses(plan.changes, more)))
-
-
-def _losses(changes: Collection[Change], more: Mapping[str, Collection[str]] = NONE) -> Iterator[Problem]:
-    """What others lose with the pairs that are made anew, and where a peer goes to another namespace; `more` in words,
-    by the device's name."""
-    for change in changes:
-        before, after = change.before, change.after
-        if not isinstance(before, Device) or not isinstance(after, Device):
-            continue
-        if change.operation == "replace":
-            some, what = replacement.lost(before, after), f"with the old {before.traits.noun} of {change.name} goes"
-        elif before.peer and after.peer and _leaves(before, after):
-            some = replacement.left_behind(before, after)
-            way = f"from {described(before.peer.namespace)} to {described(after.peer.namespace)}"
-            what = f"as {before.peer.name} goes {way}, it loses or leaves behind"
-        else:
-            continue
-        if gone := [*some, *more.get(change.name, ())]:
-            yield Problem(
-                LOSSES,
-                f"{what} what is not nkform's: {', '.join(gone)}",
-                path=("devices", change.name),
-                hint="put it back afterwards",
-                severity="warning",
-            )
 
 
 def meaning(

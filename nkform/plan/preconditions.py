@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 
 from nkform.dataclass import replace
-from nkform.model import ROOT, Device, Endpoint, Namespace, Node, Route, Taken, host
+from nkform.model import IPV6_MIN_MTU, ROOT, Device, Endpoint, Namespace, Node, Route, Taken, host
 from nkform.plan.collisions import described
 from nkform.plan.compare import device_fields
 from nkform.plan.contradictions import IPV6_MTU
@@ -16,8 +16,6 @@ ETHERNET_MTU = 1500
 """What a new pair has (ETH_DATA_LEN, include/uapi/linux/if_ether.h). Bytes."""
 IN_ITS_PLACE = ("NK0411", "NK0412", "NK0415")
 """What is somebody else's has the name that something of ours shall have."""
-IPV6_MIN_MTU = 1280
-"""Below it the kernel has no IPv6 on a link (RFC 8200, 5; include/net/if_inet6.h). Bytes."""
 
 
 def preconditions(

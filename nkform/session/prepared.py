@@ -136,7 +136,8 @@ def _observe(
     from nkform.dataclass import replace
     from nkform.kernel.probe import probe, require_root
     from nkform.observe.node import observe
-    from nkform.plan.plan import build, leaving, replaced, with_losses
+    from nkform.plan.losses import leaving, replaced, with_losses, without_ipv6
+    from nkform.plan.plan import build
     from nkform.plan.resolve import needed_features
 
     require_root()
@@ -158,8 +159,9 @@ def _observe(
 
     with timed(listener, "plan"):
         found = observation(desired, live, features, plan, without)
-    if (anew := replaced(found.plan)) + (moved := leaving(found.plan)):
+    anew, moved, small = replaced(found.plan), leaving(found.plan), without_ipv6(found.plan)
+    if anew or moved or small:
         from nkform.observe.baggage import baggage
 
-        found = replace(found, plan=with_losses(found.plan, baggage(namespaces, anew, moved)))
+        found = replace(found, plan=with_losses(found.plan, baggage(namespaces, anew, moved, small)))
     return found

@@ -16,7 +16,7 @@ from nkform.document.inet import Prefix
 from nkform.document.nearest import nearest
 from nkform.document.scalars import quoted
 from nkform.kinds import AUTO, ONLY_PAIRS, KindName, kind_of
-from nkform.model import ROOT, Device, Endpoint, Namespace, Node, ReserveFor, Route, Value
+from nkform.model import IPV6_MIN_MTU, ROOT, Device, Endpoint, Namespace, Node, ReserveFor, Route, Value
 from nkform.problem import Path, Problem
 from nkform.spec.decode_end import decode_end
 from nkform.spec.decode_programs import Declared
@@ -243,14 +243,14 @@ def _check_mac(kind: KindName, data: Data, path: Path, context: Context) -> None
 
 def _check_mtu(data: Data, path: Path, context: Context) -> None:
     mtu = data.get("mtu")
-    if mtu is None or mtu >= 1280:
+    if mtu is None or mtu >= IPV6_MIN_MTU:
         return
     for end in (data, data.get("peer") or {}):
         if six := _needs_ipv6(end, up=bool(end.get("up", data.get("up", True)))):
-            hint = f"write mtu: 1280 or more, or take the IPv6 {six} out"
+            hint = f"write mtu: {IPV6_MIN_MTU} or more, or take the IPv6 {six} out"
             context.report(
                 "NK0312",
-                f"with an MTU of {mtu} the kernel drops IPv6, which needs 1280",
+                f"with an MTU of {mtu} the kernel drops IPv6, which needs {IPV6_MIN_MTU}",
                 (*path, "mtu"),
                 hint,
             )

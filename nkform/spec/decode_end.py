@@ -18,7 +18,7 @@ from nkform.document.inet import (
     unicast_fault,
 )
 from nkform.document.scalars import quoted, why_not_number
-from nkform.model import Address, Attrs, Endpoint, Route
+from nkform.model import IPV6_MIN_MTU, Address, Attrs, Endpoint, Route
 from nkform.problem import Path
 from nkform.spec.meaning import Networks
 
@@ -30,7 +30,6 @@ _MAIN = 254
 _RULED: Mapping[int, tuple[int, ...]] = {AF_INET: (255, _MAIN, 253), AF_INET6: (255, _MAIN)}
 """The tables that every namespace has rules for: local, main and (IPv4 alone) default (net/ipv4/fib_rules.c,
 net/ipv6/fib6_rules.c)."""
-_MIN_MTU_IPV6 = 1280
 _SYSCTL_MOST = (1 << 31) - 1
 """What they are kept in is an int, but for this one (net/ipv4/devinet.c, net/ipv6/addrconf.c)."""
 _UNSIGNED = "ioam6_id_wide"
@@ -176,8 +175,8 @@ def _check_route(
             (*path, "onlink"),
             "add via, or take it out",
         )
-    if to.family == AF_INET6 and 0 < data.get("mtu", 0) < _MIN_MTU_IPV6:
-        context.report("NK0312", f"an IPv6 route needs an MTU of at least {_MIN_MTU_IPV6}", (*path, "mtu"), "")
+    if to.family == AF_INET6 and 0 < data.get("mtu", 0) < IPV6_MIN_MTU:
+        context.report("NK0312", f"an IPv6 route needs an MTU of at least {IPV6_MIN_MTU}", (*path, "mtu"), "")
 
 
 def _ip(text: str | None, path: Path, context: Context) -> Prefix | None:

@@ -1,4 +1,4 @@
-"""Routes of others that no other device can be given go with a pair that is made anew, or moves: `plan` names them."""
+"""`plan` names what others lose: routes that no other device can be given, and IPv6 where an MTU gets too small."""
 
 from __future__ import annotations
 
@@ -61,3 +61,19 @@ def test_a_route_that_cannot_be_carried_is_said(node: Node, kind: str, moved: bo
         assert words in said
     node.apply(second)
     assert "10.9.0.0/24" not in node.run("plan", str(node.path)).err
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_an_mtu_too_small_for_ipv6_is_said(node: Node, kind: str) -> None:
+    node.apply(pair("web", kind))
+    assert "NK0426" not in node.plan(pair("web", kind, mtu=1000)).err
+    for line in ("addr add fd08::2/64 dev eth0 nodad", "addr add 10.8.0.2/24 dev eth0", *BOUND["ipv6"]):
+        ip(*line.split(), namespace="web")
+    assert "NK0426" not in node.plan(pair("web", kind, mtu=1300)).err
+    said = node.plan(pair("web", kind, mtu=1000)).err
+    assert "NK0426" in said
+    for words in ("address fd08::2/64 of eth0 in web", "route fd09::/64 via fe80::9 through eth0 in web"):
+        assert words in said
+    assert "10.8.0.2" not in said
+    node.apply(pair("web", kind, mtu=1000))
+    assert "NK0426" not in node.plan(pair("web", kind, mtu=1100)).err
