@@ -40,6 +40,8 @@ FOREVER = 1e9
 """Seconds; nobody waits so long for a confirmation."""
 LOCK_SECONDS = 60.0
 """How long a change waits for another run to end, unless told otherwise."""
+CONFIRM_SECONDS = 10.0
+"""So long waits who confirms, at least: others who have the lock meanwhile are about to be refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +231,8 @@ class Session:
             yield self._run_lock
             return
         nodes.look_after_guardians(self.listener, but)
-        with locked(command, self.listener, self.lock_timeout) as held:
+        timeout = max(self.lock_timeout, CONFIRM_SECONDS) if command == "confirm" else self.lock_timeout
+        with locked(command, self.listener, timeout) as held:
             earlier = None
             if node is not None:
                 earlier = earlier_run(node, command, self.namespaces, self.listener, heals=heals, in_part=in_part)

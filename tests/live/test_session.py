@@ -7,6 +7,7 @@ import io
 import os
 import re
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -154,6 +155,19 @@ def test_a_saved_plan_is_a_source_of_plans(session: Session, tmp_path: Path) -> 
     assert set(codes(stale)) == {"NK0620"}
     (tmp_path / "b.plan").write_text(SPEC)
     assert session.read_saved(tmp_path / "b.plan") is None
+
+
+def test_a_confirmation_does_not_fail_for_want_of_patience() -> None:
+    with Session(lock_timeout=0) as session:
+        trial = session.apply(session.plan(spec()), confirm=60).trial
+        assert trial is not None
+        lock = rundir.lock("nkform apply (process 1)")
+        assert isinstance(lock, rundir.Lock)
+        timer = threading.Timer(0.5, lock.release)
+        timer.start()
+        trial.confirm()
+        timer.join()
+        assert trial.is_confirmed()
 
 
 def test_within_the_lock_others_wait(session: Session) -> None:
