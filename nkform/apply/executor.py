@@ -87,6 +87,10 @@ class Executor:
         self._expedited = expedited or Expedited(None)
         self._cookies = {} if cookies is None else cookies
         self._decoder = links.Decoder()
+        self.deleted: set[str] = set()
+        """Namespaces."""
+        self.left: dict[str, list[str]] = {}
+        """Namespaces that were to be deleted, and the devices that others have there by now."""
 
     def run(self, actions: Sequence[Action]) -> None:
         chains = [action for action in actions if isinstance(action, SetChain)]
@@ -145,26 +149,31 @@ class Executor:
                 for action in some:
                     with self._namespaces.open(action.name) as fd:
                         enter(fd, action.name)
-                    self._check_empty(action.name, {known.get(action.name), action.cookie or known.get(action.name)})
+                    if others := self._others(
+                        action.name, {known.get(action.name), action.cookie or known.get(action.name)}
+                    ):
+                        self.left[action.name] = others
+                        names.remove(action.name)
+            some = [action for action in some if action.name in names]
             outcomes = self._namespaces.delete_all(names)
             for action, outcome in zip(some, outcomes, strict=True):
                 if outcome is None:
                     self._cookies.pop(action.name, None)
+                    self.deleted.add(action.name)
                     self._done(action)
             with owned.Notes(self._node) as notes:
                 notes.forget(name for name, outcome in zip(names, outcomes, strict=True) if outcome is None)
             raise_first(outcomes)
 
-    def _check_empty(self, name: str, cookies: Collection[int | None]) -> None:
-        """Raises KernelError where the namespace that the thread is in has not just this one number (ESTALE), or holds
-        more than `lo` (ENOTEMPTY)."""
+    def _others(self, name: str, cookies: Collection[int | None]) -> list[str]:
+        """The devices in the namespace that the thread is in, for which it cannot be deleted: they came since it was
+        planned. Raises KernelError (ESTALE) where it has not just this one number."""
         with Socket() as socket:
             if {socket.cookie()} != set(cookies):
                 told = "that name leads to another namespace now, or it is not on record as nkform's"
                 raise KernelError(errno.ESTALE, f"delete namespace {name}", told)
             present = consistent_dump(partial(links.dump, decoder=self._decoder), socket)
-        if others := [link.name for link in present if not links.is_the_kernels(link)]:
-            raise KernelError(errno.ENOTEMPTY, f"delete namespace {name}, which holds {', '.join(others)}")
+        return [link.name for link in present if not links.is_the_kernels(link)]
 
     def _create_pairs(self, actions: Sequence[CreatePair]) -> None:
         """Makes devices; only those that are new get the mark, so that nothing of others ever does."""

@@ -22,6 +22,7 @@ from nkform.kernel.error import KernelError
 from nkform.kernel.links import Link
 from nkform.kernel.netlink import U32, Request, Socket, consistent_dump
 from nkform.kernel.netns import Namespaces
+from nkform.listing import MANY, enumerated
 from nkform.model import IPV6_MIN_MTU, Device, Node, host
 from nkform.observe.leaning import leans
 from nkform.plan.actions import (
@@ -250,7 +251,7 @@ def give_again(items: Sequence[ForeignItem], namespaces: Namespaces, *, beside: 
 def losses(texts: Sequence[str]) -> Iterator[Problem]:
     """The warning of what others had and have no more; none where that is nothing."""
     if texts:
-        said = f"what others had could not be had again: {', '.join(texts)}"
+        said = f"what others had could not be had again: {enumerated(texts, MANY)}"
         yield Problem("NK0521", said, hint="put it back if it is needed; `rollback` does", severity="warning")
 
 

@@ -25,7 +25,7 @@ from nkform.plan.actions import Action, CreatePair, SetMark
 from nkform.plan.changes import Change, Plan
 from nkform.plan.grace import are_worth_it
 from nkform.plan.parts import NOTHING, Without
-from nkform.plan.plan import build
+from nkform.plan.plan import build, left_in_place
 from nkform.problem import NkformError, Problem, unexpected
 
 if TYPE_CHECKING:
@@ -127,7 +127,10 @@ def apply(
 
         try:
             chains = context.chains(plan, stack, explained=(*desired.explained, *now.explained), returns=run.returns)
-            Executor(context.namespaces, plan.node, steps, chains, context.expedited, cookies).run(plan.actions)
+            executor = Executor(context.namespaces, plan.node, steps, chains, context.expedited, cookies)
+            executor.run(plan.actions)
+            for name, crowd in executor.left.items():
+                context.warn(left_in_place(name, crowd))
             kept = renamed(left_alone(journal.entry.others, plan.actions), plan.changes)
             give_again(kept, context.namespaces, beside=False)  # what can be had with the spec
             live = observe(context.namespaces, plan.node, desired)
@@ -136,7 +139,8 @@ def apply(
             resolved = {name: device for name, device in plan.devices.items() if name in shall.devices}
             present = [name for name in targets if name in shall.devices or name in there.devices]
             if present or not targets:  # a target that was to go has gone
-                _verify(build(shall, there, features=context.features, targets=present, resolved=resolved))
+                again = build(shall, there, features=context.features, targets=present, resolved=resolved)
+                _verify(again, executor.deleted)
             context.interrupts.check()
             if chains is not None:
                 chains.sweep(live)
@@ -186,10 +190,18 @@ def _freed(plan: Plan) -> Iterator[tuple[str, str]]:
                 yield "device", name
 
 
-def _verify(again: Plan) -> None:
-    """Raises NkformError for all that is not as declared after all was done: what the kernel silently ignored."""
-    if not again.empty:
-        raise NkformError(*(problem for change in again.changes for problem in _differences(change)))
+def _verify(again: Plan, deleted: Collection[str]) -> None:
+    """Raises NkformError for all that is not as declared after all was done: what the kernel silently ignored.
+
+    A namespace that was left in place, since somebody had devices there, may be empty by now: the next run deletes it.
+    """
+    wrong = [
+        change
+        for change in again.changes
+        if (change.kind, change.operation) != ("namespace", "destroy") or change.name in deleted
+    ]
+    if problems := [problem for change in wrong for problem in _differences(change)]:
+        raise NkformError(*problems)
 
 
 def _differences(change: Change) -> list[Problem]:

@@ -27,6 +27,7 @@ from nkform.dataclass import dataclass
 from nkform.kernel.error import KernelError
 from nkform.kernel.netns import Namespaces
 from nkform.kernel.probe import probe
+from nkform.listing import MANY, enumerated
 from nkform.model import Node
 from nkform.observe.node import observe
 from nkform.plan import restore
@@ -113,7 +114,7 @@ class Undoing:
             left.append("a sysctl that was to change for a moment only")
         if left:
             journal.left(STUCK)
-            return [*failed, Problem("NK0504", f"not as before: {', '.join(left)}", hint=RECOVER)]
+            return [*failed, Problem("NK0504", f"not as before: {enumerated(left, MANY)}", hint=RECOVER)]
         try:
             journal.undone()
             release(self.before.name)
@@ -185,7 +186,10 @@ class _Return:
                 chains.made_anew(action.device.name for action in actions if isinstance(action, CreatePair))
             context, cookies = self._undoing.context, self._undoing.cookies
             back = _Back(self._undoing.journal)
-            Executor(self._namespaces, self._before.name, back, chains, context.expedited, cookies).run(actions)
+            executor = Executor(self._namespaces, self._before.name, back, chains, context.expedited, cookies)
+            executor.run(actions)
+            for name, others in executor.left.items():
+                raise KernelError(errno.ENOTEMPTY, f"delete namespace {name}, which holds {enumerated(others)}")
 
 
 class _Back:

@@ -15,14 +15,12 @@ from nkform.kernel import inet_foreign, neighbours, nexthops, qdiscs
 from nkform.kernel.bpf_links import AttachType
 from nkform.kernel.netlink import Socket, consistent_dump
 from nkform.kernel.netns import Namespaces
+from nkform.listing import few
 from nkform.model import ROOT, Device, Endpoint
 from nkform.observe.chains import TYPES, read_links
 
 TCX = (AttachType.TCX_INGRESS, AttachType.TCX_EGRESS)
 """What each link has; the primary has the hooks of its kind besides."""
-
-NAMED = 8
-"""Of a kind so many things are named: a workload may have thousands."""
 
 
 def baggage(
@@ -115,9 +113,7 @@ def _bound(socket: Socket, index: int, where: str) -> Iterator[str]:
 
 def _some(what: str, texts: list[str], tail: str) -> Iterator[str]:
     """Things by their names, as long as there are few."""
-    yield from (f"{what} {text} {tail}" for text in texts[:NAMED])
-    if len(texts) > NAMED:
-        yield f"{len(texts) - NAMED} more like it"
+    yield from few([f"{what} {text} {tail}" for text in texts])
 
 
 def _programs(device: Device, end: Endpoint, where: str) -> Iterator[str]:

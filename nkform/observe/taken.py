@@ -16,6 +16,7 @@ from nkform.gateways import Around, Holder, may_be_ruled_out
 from nkform.kernel import inet, inet_foreign, sysctl
 from nkform.kernel.error import KernelError
 from nkform.kernel.netlink import Socket, consistent_dump
+from nkform.listing import enumerated
 from nkform.model import Address, Endpoint, Route, RouteKey, Taken, host
 
 T = TypeVar("T")
@@ -244,7 +245,7 @@ def _look_at_routes(
 
 def _held(route: inet_foreign.AnyRoute, wanted: tuple[Place, Route], through: bool, names: Mapping[int, str]) -> Taken:
     """How a route of others stands in the way of a declared one. `through`: it leads through the declared end, too."""
-    devices = ", ".join(names.get(index, f"link {index}") for index, _ in route.hops) or "no device"
+    devices = enumerated([names.get(index, f"link {index}") for index, _ in route.hops]) or "no device"
     kernel = route.protocol == inet.RTPROT_KERNEL
     whose = "the kernel's own, which comes with an address" if kernel else inet_foreign.route_protocol(route.protocol)
     first = route.hops[0][1] if route.hops else Route(wanted[1].to, metric=wanted[1].metric, table=wanted[1].table)

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from types import MappingProxyType
 
 from nkform.dataclass import replace
+from nkform.listing import MANY, enumerated
 from nkform.model import IPV6_MIN_MTU, Device, Endpoint
 from nkform.plan import replacement
 from nkform.plan.changes import Change, Plan
@@ -79,7 +80,7 @@ def losses(changes: Collection[Change], more: Mapping[str, Collection[str]] = NO
         if gone := [*some, *more.get(change.name, ())]:
             yield Problem(
                 LOSSES,
-                f"{what} what is not nkform's: {', '.join(gone)}",
+                f"{what} what is not nkform's: {enumerated(gone, MANY)}",
                 path=("devices", change.name),
                 hint="put it back afterwards",
                 severity="warning",

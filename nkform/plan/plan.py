@@ -5,11 +5,12 @@ Pure: desired, live and what the kernel can do come in; changes (for people) and
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Protocol
 
 from nkform.dataclass import replace
+from nkform.listing import enumerated
 from nkform.macs import Macs, macs
 from nkform.model import ROOT, Chain, Device, Endpoint, Hook, Namespace, Node, Value
 from nkform.plan import chain_steps, chains, replacement
@@ -193,6 +194,16 @@ def _namespace_changes(node: str, wanted: Mapping[str, Namespace], live: Node, p
             yield Change("update", "namespace", name, (FieldChange(("mark",), None, node),))
 
 
+def left_in_place(namespace: str, others: Sequence[str]) -> Problem:
+    """What to say of a namespace that should go and in which others have devices, of these names."""
+    return Problem(
+        "NK0416",
+        f"namespace {namespace} is left in place: it holds devices that are not nkform's ({enumerated(others)})",
+        hint="move or delete them, then run nkform again",
+        severity="warning",
+    )
+
+
 def _leftovers(desired: Node, live: Node) -> tuple[list[Change], list[Problem]]:
     """Namespaces of ours that are not declared any more; one that holds devices of others is left, and said."""
     changes, warnings = [], []
@@ -201,14 +212,7 @@ def _leftovers(desired: Node, live: Node) -> tuple[list[Change], list[Problem]]:
             continue
         others = [link for link, ours in found.links.items() if not ours and link not in found.own]
         if others:
-            warnings.append(
-                Problem(
-                    "NK0416",
-                    f"namespace {name} is left in place: it holds devices that are not nkform's ({', '.join(others)})",
-                    hint="move or delete them, then run nkform again",
-                    severity="warning",
-                )
-            )
+            warnings.append(left_in_place(name, others))
         else:
             changes.append(Change("destroy", "namespace", name, reason="it is not in the spec", before=found))
     return changes, warnings

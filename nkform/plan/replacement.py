@@ -35,6 +35,7 @@ from functools import cached_property
 from itertools import count
 
 from nkform.dataclass import dataclass, replace
+from nkform.listing import few
 from nkform.model import Device, Endpoint, Node
 from nkform.plan.actions import (
     Action,
@@ -317,21 +318,21 @@ def lost(found: Device, wanted: Device) -> list[str]:
     ]
     new = with_masters(wanted, found)
     places = [place for old, end in zip(found.ends, new.ends, strict=False) for place in _places(old, end)]
-    return [*programs, *places, *(text for end in found.ends for text in (*end.leaning, *_with_the_link(end)))]
+    return [*programs, *places, *(text for end in found.ends for text in (*few(end.leaning), *_with_the_link(end)))]
 
 
 def left_behind(found: Device, wanted: Device) -> list[str]:
     """What others have at a peer, and what it leaves when it goes to another namespace."""
     if found.peer is None or wanted.peer is None:
         return []
-    return [*_places(found.peer, wanted.peer), *found.peer.leaning]
+    return [*_places(found.peer, wanted.peer), *few(found.peer.leaning)]
 
 
 def _with_the_link(end: Endpoint) -> Iterator[str]:
     """What goes only where the link itself does."""
     where = f" in {end.namespace}" if end.namespace else ""
     yield from (f"XDP program {number} of {end.name}" for number in end.xdp)
-    yield from (f"name {name} of {end.name}{where}" for name in end.altnames)
+    yield from few([f"name {name} of {end.name}{where}" for name in end.altnames])
 
 
 def _places(old: Endpoint, new: Endpoint) -> Iterator[str]:

@@ -6,6 +6,7 @@ import os
 
 from nkform.features import FEATURES
 from nkform.kinds import kind_of
+from nkform.listing import enumerated
 from nkform.results import Finding
 
 
@@ -119,7 +120,7 @@ def _programs() -> list[Finding]:
             Finding(
                 "namespaces",
                 "missing",
-                f"{RUN} holds files that are no namespace: {', '.join(stale)}",
+                f"{RUN} holds files that are no namespace: {enumerated(stale)}",
                 "`ip netns delete NAME` removes them",
             )
         )

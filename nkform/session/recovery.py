@@ -19,6 +19,7 @@ from nkform.kernel.error import KernelError
 from nkform.kernel.netns import Namespaces
 from nkform.kernel.probe import probe
 from nkform.kernel.rundir import Lock
+from nkform.listing import MANY, enumerated
 from nkform.model import Node
 from nkform.observe import explanations, record
 from nkform.observe.node import observe
@@ -140,7 +141,7 @@ def _compare(before: Node, namespaces: Namespaces) -> None:
         raise NkformError(
             Problem(
                 "NK0506",
-                f"gone back, but not all is as before: {', '.join(left)}",
+                f"gone back, but not all is as before: {enumerated(left, MANY)}",
                 hint="it was changed by others, or cannot be had again; `nkform plan` shows what differs from the spec",
             )
         )

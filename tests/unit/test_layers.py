@@ -22,19 +22,21 @@ ALLOWED: dict[str, set[str]] = {
     "serial": set(),
     "attributes": {"model", "kinds"},
     "gateways": set(),
+    "listing": set(),
     "macs": {"model", "attributes"},
     "entries": {"model"},
     "kernel": {"model", "kinds", "attributes", "features", "files"},
     "document": {"model", "kinds", "attributes", "problem", "files"},
     "bpf": {"model", "kinds", "entries", "macs", "problem", "data", "files", "kernel", "features", "document"},
     "spec": {"model", "kinds", "attributes", "features", "problem", "data", "files", "gateways", "document"},
-    "observe": {"model", "kinds", "attributes", "entries", "kernel", "serial", "gateways"},
-    "plan": {"model", "kinds", "attributes", "macs", "features", "problem", "serial"},
-    "apply": {"model", "entries", "macs", "problem", "serial", "kernel", "observe", "plan", "bpf"},
+    "observe": {"model", "kinds", "attributes", "entries", "kernel", "serial", "gateways", "listing"},
+    "plan": {"model", "kinds", "attributes", "macs", "features", "problem", "serial", "listing"},
+    "apply": {"model", "entries", "macs", "problem", "serial", "kernel", "observe", "plan", "bpf", "listing"},
     "results": {"plan"},
     "report": {"model", "attributes", "problem", "plan", "serial", "results"},
     "session": {
         "model",
+        "listing",
         "kinds",
         "macs",
         "features",
@@ -55,7 +57,7 @@ ALLOWED: dict[str, set[str]] = {
 }  # fmt: skip
 PURE = (
     "dataclass", "kinds", "model", "problem", "features", "attributes", "gateways", "entries", "serial", "document",
-    "spec", "macs", "plan", "results", "report",
+    "spec", "macs", "plan", "results", "report", "listing",
 )  # fmt: skip
 SYSTEM = {
     "_posixsubprocess", "asyncio", "builtins", "cffi", "concurrent", "ctypes", "datetime", "errno", "fcntl", "ftplib",
