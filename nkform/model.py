@@ -12,9 +12,7 @@ from functools import lru_cache
 
 from nkform.dataclass import dataclass, field, replace
 from nkform.kinds import Kind, KindName, kind_of
-
-ROOT = ""
-"""The namespace key of the namespace that nkform itself runs in."""
+from nkform.namespace_key import ROOT
 
 IPV6_MIN_MTU = 1280
 """Below it the kernel has no IPv6 on a link (RFC 8200, 5; include/net/if_inet6.h). Bytes."""
@@ -182,7 +180,7 @@ class Master:
 class Endpoint:
     """One end of a pair, or the only one of a device without a peer.
 
-    `namespace` is a namespace key: ROOT, a name under /run/netns, `pid:N`, or `path:P`. A key `nsid:N` is only ever
+    `namespace` is a namespace key (nkform/namespace_key.py). An unnamed one is only ever
     observed: a namespace that has no name we know.
     `sysctl` maps `ipv4.KEY` and `ipv6.KEY` to values, as text as the kernel prints them.
     `taken`, observed: what of others stands where the spec wants something of ours. `index`, observed: the ifindex.

@@ -17,6 +17,7 @@ from nkform.kernel.error import KernelError
 from nkform.kernel.netlink import U32, Socket, consistent_dump
 from nkform.kernel.netns import Namespaces
 from nkform.model import FORCE_FORWARDING, FORWARDING, Node
+from nkform.namespace_key import is_unnamed
 from nkform.observe import explanations
 from nkform.plan.changes import Plan
 
@@ -34,7 +35,7 @@ def noted(plan: Plan, live: Node, namespaces: Namespaces) -> tuple[Node, tuple[F
     others: list[ForeignItem] = []
     shared = devconf.Shared()
     with namespaces.away() as enter:
-        for key in sorted(key for key in going.keys() | shaken.keys() | lowered.keys() if not key.startswith("nsid:")):
+        for key in sorted(key for key in going.keys() | shaken.keys() | lowered.keys() if not is_unnamed(key)):
             with namespaces.open(key) as fd:
                 enter(fd, key)
             with Socket() as socket:

@@ -21,7 +21,8 @@ from nkform.kernel.error import KernelError
 from nkform.kernel.netlink import Socket, consistent_dump
 from nkform.kernel.netns import Namespaces
 from nkform.kernel.sysfs import Interfaces
-from nkform.model import ROOT, Hook, owner_of
+from nkform.model import Hook, owner_of
+from nkform.namespace_key import ROOT
 from nkform.observe.owned import read as owned_by
 from nkform.plan.actions import (
     Action,

@@ -19,7 +19,8 @@ from nkform.apply.sysctl_snapshot import with_every_hop, with_sysctls_of
 from nkform.apply.undoing import Undoing, reasons
 from nkform.dataclass import dataclass
 from nkform.kernel.error import KernelError
-from nkform.model import ROOT, Node
+from nkform.model import Node
+from nkform.namespace_key import ROOT
 from nkform.observe.node import observe
 from nkform.plan.actions import Action, CreatePair, SetMark
 from nkform.plan.changes import Change, Plan

@@ -17,7 +17,8 @@ from nkform.kernel import devconf, inet, inet_foreign, link_requests, links, nei
 from nkform.kernel.error import KernelError
 from nkform.kernel.netlink import Request, Socket, consistent_dump
 from nkform.kernel.netns import Namespaces
-from nkform.model import ROOT, Attrs, Master, Value, mark, secret_first
+from nkform.model import Attrs, Master, Value, mark, secret_first
+from nkform.namespace_key import ROOT
 from nkform.plan.actions import (
     Action,
     AddAddress,

@@ -1,6 +1,6 @@
 """Network namespaces: finding, entering, making and removing them. Changes the namespace of the calling thread.
 
-A namespace key (model.Endpoint) is ROOT, a name under /run/netns, `pid:N` or `path:P`. Names are kept as iproute2 keeps
+A namespace is meant by its key (nkform/namespace_key.py). Names are kept as iproute2 keeps
 them (ip-netns(8)), so that both see the same ones.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 from nkform.files import kind
 from nkform.kernel.error import KernelError
 from nkform.kernel.netlink import S32, Message, Request, Socket, u32, walk
-from nkform.model import ROOT
+from nkform.namespace_key import ROOT, Named, OfPath, OfPid, Root, Unnamed, can_be_a_name, described, key_of, meant_by
 
 RUN = Path("/run/netns")
 SELF = "/proc/thread-self/ns/net"
@@ -34,8 +34,6 @@ NETNSA_FD = 3
 RTGENMSG_BYTES = 4
 """struct rtgenmsg is one byte, the family, and padded."""
 
-KEY_PREFIXES = ("pid:", "path:", "nsid:")
-"""What the keys of namespaces that have no name below /run/netns begin with (model.Endpoint)."""
 HELPERS = 7
 """So many threads beside the main one wait for grace periods where there are many to wait for."""
 
@@ -73,7 +71,7 @@ def processes() -> list[str]:
         with suppress(OSError):
             status = os.stat(f"/proc/{number}/ns/net")
             found.setdefault((status.st_dev, status.st_ino), number)
-    return [f"pid:{number}" for number in found.values()]
+    return [key_of(OfPid(number)) for number in found.values()]
 
 
 class Namespaces:
@@ -100,12 +98,18 @@ class Namespaces:
         return status.st_dev, status.st_ino
 
     def path(self, key: str) -> str:
-        """The file that a key stands for."""
-        if key == ROOT:
-            return SELF
-        if key.startswith("pid:"):
-            return f"/proc/{int(key[4:])}/ns/net"
-        return key[5:] if key.startswith("path:") else f"{self.run}/{key}"
+        """The file that a key stands for. Raises KernelError (ENOENT) where none does."""
+        match meant_by(key):
+            case Root():
+                return SELF
+            case Named(name):
+                return f"{self.run}/{name}"
+            case OfPid(pid):
+                return f"/proc/{pid}/ns/net"
+            case OfPath(path):
+                return path
+            case Unnamed():
+                raise KernelError(errno.ENOENT, f"open {described(key)}", "nothing leads there")
 
     def names(self) -> list[str]:
         """The named namespaces, in order; files that are none (left over from a reboot, say) among them.
@@ -114,7 +118,7 @@ class Namespaces:
         """
         try:
             names = sorted(entry.name for entry in os.scandir(self.run))
-            return [name for name in names if not name.startswith(KEY_PREFIXES)]
+            return [name for name in names if can_be_a_name(name)]
         except FileNotFoundError:
             return []
 
@@ -137,7 +141,7 @@ class Namespaces:
     def descriptor(self, key: str) -> int:
         """The same to be closed by the caller, of a key that is not ROOT."""
         try:
-            if key.startswith("path:") and (words := kind(os.stat(self.path(key)).st_mode)):
+            if isinstance(meant_by(key), OfPath) and (words := kind(os.stat(self.path(key)).st_mode)):
                 raise KernelError(errno.EINVAL, f"open namespace {key}", f"it is {words}")
             return os.open(self.path(key), _READ)
         except KernelError:

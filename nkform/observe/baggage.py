@@ -16,7 +16,8 @@ from nkform.kernel.bpf_links import AttachType
 from nkform.kernel.netlink import Socket, consistent_dump
 from nkform.kernel.netns import Namespaces
 from nkform.listing import few
-from nkform.model import ROOT, Device, Endpoint
+from nkform.model import Device, Endpoint
+from nkform.namespace_key import ROOT, is_unnamed
 from nkform.observe.chains import TYPES, read_links
 
 TCX = (AttachType.TCX_INGRESS, AttachType.TCX_EGRESS)
@@ -38,7 +39,7 @@ def baggage(
         for end in device.ends:
             shrinks = name in small and end in small[name][1]
             look = _Look(device, end, name in whole_pairs, name in moved and end is device.peer, shrinks)
-            if (look.goes or look.leaves or shrinks) and not end.namespace.startswith("nsid:"):
+            if (look.goes or look.leaves or shrinks) and not is_unnamed(end.namespace):
                 ends.setdefault(end.namespace, []).append(look)
     found: dict[str, list[str]] = {}
     with namespaces.away() as enter:

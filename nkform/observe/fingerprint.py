@@ -17,7 +17,8 @@ from nkform.kernel.error import KernelError
 from nkform.kernel.monitor import Notice, Touched
 from nkform.kernel.netlink import S32, Socket
 from nkform.kernel.netns import Namespaces
-from nkform.model import ROOT, Device, Endpoint, Node, mark
+from nkform.model import Device, Endpoint, Node, mark
+from nkform.namespace_key import ROOT, Unnamed, is_unnamed, meant_by
 from nkform.observe.chains import TYPES
 from nkform.observe.namespaces import identify
 
@@ -57,8 +58,8 @@ def scope(namespaces: Namespaces, live: Node, desired: Node) -> Scope:
     """What to look at from now on, `desired` being what the spec means on this node. Raises KernelError."""
     devices = [*live.devices.values(), *desired.devices.values()]
     keys = dict.fromkeys(end.namespace for device in devices for end in device.ends)
-    ids = identify(namespaces, [key for key in keys if key != ROOT and not key.startswith("nsid:")])
-    ids |= {key: int(key.partition(":")[2]) for key in keys if key.startswith("nsid:")}
+    ids = identify(namespaces, [key for key in keys if key != ROOT and not is_unnamed(key)])
+    ids |= {key: meant.nsid for key in keys if isinstance(meant := meant_by(key), Unnamed)}
     ids[ROOT] = None
     found = {(ids[end.namespace], end.name) for d in devices for end in d.ends if _reachable(ids, end)}
     hooks = [place for device in live.devices.values() for place in _hooks(device, desired.devices.get(device.name))]

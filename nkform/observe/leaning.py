@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 from nkform.kernel.links import Link
 from nkform.kinds import kind_of
-from nkform.model import ROOT
+from nkform.namespace_key import ROOT
 
 Leaning = dict[tuple[str, int], list[str]]
 """In words, by the key of the namespace and the ifindex of the link below."""

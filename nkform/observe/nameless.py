@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from nkform.dataclass import replace
 from nkform.kernel.netns import Namespaces, processes
 from nkform.model import Device, Node
+from nkform.namespace_key import Unnamed, is_unnamed, key_of
 from nkform.observe.namespaces import identify
 from nkform.observe.node import observe
-
-PREFIX = "nsid:"
 
 
 def by_processes(namespaces: Namespaces, live: Node) -> Node:
@@ -25,7 +24,8 @@ def by_processes(namespaces: Namespaces, live: Node) -> Node:
     lost = {name: device for name, device in live.devices.items() if is_nameless(device)}
     if not lost:
         return live
-    keys = {f"{PREFIX}{nsid}": key for key, nsid in reversed(identify(namespaces, processes()).items())}
+    ids = identify(namespaces, processes())
+    keys = {key_of(Unnamed(nsid)): key for key, nsid in reversed(ids.items()) if nsid is not None}
     found = {name: moved for name, device in lost.items() if (moved := _reached(device, keys)) is not None}
     if not found:
         return live
@@ -34,7 +34,7 @@ def by_processes(namespaces: Namespaces, live: Node) -> Node:
 
 def is_nameless(device: Device) -> bool:
     """Whether the namespace of a device's peer is known by no more than its id."""
-    return device.peer is not None and device.peer.namespace.startswith(PREFIX)
+    return device.peer is not None and is_unnamed(device.peer.namespace)
 
 
 def _reached(device: Device, keys: Mapping[str, str]) -> Device | None:

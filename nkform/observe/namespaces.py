@@ -14,7 +14,8 @@ from nkform.kernel import inet, inet_foreign, links
 from nkform.kernel.error import KernelError
 from nkform.kernel.netlink import Socket, consistent_dump
 from nkform.kernel.netns import Namespaces, get_nsid, nsid_of
-from nkform.model import ROOT, Address, Route, Taken
+from nkform.model import Address, Route, Taken
+from nkform.namespace_key import ROOT
 from nkform.observe.taken import Place, Slot, look, with_hops
 
 OPEN_AT_ONCE = 256

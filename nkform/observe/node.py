@@ -21,7 +21,6 @@ from nkform.model import (
     ADDR_GEN_MODE,
     FORCE_FORWARDING,
     FORWARDING,
-    ROOT,
     STABLE_SECRET,
     Attrs,
     BufferSpace,
@@ -34,6 +33,7 @@ from nkform.model import (
     mark,
     owner_of,
 )
+from nkform.namespace_key import ROOT, Unnamed, is_unnamed, key_of
 from nkform.observe import owned, sysctls
 from nkform.observe.leaning import Leaning, any_leans, note
 from nkform.observe.namespaces import Contents, read, visit
@@ -225,7 +225,7 @@ def _named(desired: Node | None) -> set[str]:
     if desired is None:
         return set()
     keys = set(desired.namespaces) | {end.namespace for d in desired.devices.values() for end in d.ends}
-    return {key for key in keys if key != ROOT and not key.startswith("nsid:")}
+    return {key for key in keys if key != ROOT and not is_unnamed(key)}
 
 
 def _sysctls(devices: Iterable[Device]) -> sysctls.Wanted:
@@ -421,7 +421,7 @@ def _remote(link: links.Link) -> Endpoint | None:
         return None
     other = links.decode(answers[0][0])
     values = {**other.values, **link.peer}
-    return Endpoint(other.name, f"nsid:{link.nsid}", values, mtu_limit=_mtu_limit(other))
+    return Endpoint(other.name, key_of(Unnamed(link.nsid)), values, mtu_limit=_mtu_limit(other))
 
 
 def _namespaces(world: _World, node: str, desired: Node | None, devices: Iterable[Device]) -> dict[str, Namespace]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 
-from nkform.model import ROOT, Device, Namespace, Node
+from nkform.model import Device, Namespace, Node
+from nkform.namespace_key import ROOT, described
 from nkform.plan.compare import device_fields
 from nkform.problem import Path, Problem
 
@@ -26,14 +27,6 @@ def collisions(
         if name in live.devices:
             yield from _too_large(device, live.devices[name])
             yield from _names_taken_along(device, live.devices[name], devices, live, going)
-
-
-def described(key: str) -> str:
-    """A namespace's key for people."""
-    if key == ROOT:
-        return "the namespace that nkform runs in"
-    way, colon, rest = key.partition(":")
-    return f"the namespace {key}" if not colon else f"the namespace of {'process ' if way == 'pid' else ''}{rest}"
 
 
 def _one_namespace(wanted: Mapping[str, Namespace], devices: Mapping[str, Device], live: Node) -> Iterator[Problem]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from nkform.attributes import ATTRIBUTES, Attribute
 from nkform.dataclass import dataclass, replace
 from nkform.model import ADDR_GEN_MODE, STABLE_SECRET, Address, Attrs, Device, Endpoint, Value, secret_first
+from nkform.namespace_key import is_unnamed
 from nkform.plan.actions import (
     Action,
     AddAddress,
@@ -67,7 +68,7 @@ def device_fields(desired: Device, live: Device) -> Iterator[FieldChange]:
         yield FieldChange(("peer",), None, desired.peer.name, True)
         return
     # A peer in a namespace without a name cannot be reached: it is made anew.
-    unreachable = live.peer.namespace.startswith("nsid:")
+    unreachable = is_unnamed(live.peer.namespace)
     if desired.peer.name != live.peer.name:
         yield FieldChange(("peer", "name"), live.peer.name, desired.peer.name, unreachable)
     if desired.peer.namespace != live.peer.namespace:

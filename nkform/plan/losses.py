@@ -8,9 +8,9 @@ from types import MappingProxyType
 from nkform.dataclass import replace
 from nkform.listing import MANY, enumerated
 from nkform.model import IPV6_MIN_MTU, Device, Endpoint
+from nkform.namespace_key import described
 from nkform.plan import replacement
 from nkform.plan.changes import Change, Plan
-from nkform.plan.collisions import described
 from nkform.problem import Problem
 
 LOSSES = "NK0426"

@@ -10,7 +10,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from nkform.dataclass import dataclass, replace
-from nkform.model import ROOT, Device, Namespace, Node
+from nkform.model import Device, Namespace, Node
+from nkform.namespace_key import ROOT
 from nkform.problem import NkformError, Problem
 
 if TYPE_CHECKING:

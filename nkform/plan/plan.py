@@ -12,7 +12,8 @@ from typing import Protocol
 from nkform.dataclass import replace
 from nkform.listing import enumerated
 from nkform.macs import Macs, macs
-from nkform.model import ROOT, Chain, Device, Endpoint, Hook, Namespace, Node, Value
+from nkform.model import Chain, Device, Endpoint, Hook, Namespace, Node, Value
+from nkform.namespace_key import ROOT
 from nkform.plan import chain_steps, chains, replacement
 from nkform.plan.actions import (
     Action,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 
 from nkform.dataclass import replace
-from nkform.model import IPV6_MIN_MTU, ROOT, Device, Endpoint, Namespace, Node, Route, Taken, host
-from nkform.plan.collisions import described
+from nkform.model import IPV6_MIN_MTU, Device, Endpoint, Namespace, Node, Route, Taken, host
+from nkform.namespace_key import ROOT, described
 from nkform.plan.compare import device_fields
 from nkform.plan.contradictions import IPV6_MTU
 from nkform.plan.parts import Name

@@ -37,6 +37,7 @@ from itertools import count
 from nkform.dataclass import dataclass, replace
 from nkform.listing import few
 from nkform.model import Device, Endpoint, Node
+from nkform.namespace_key import is_unnamed
 from nkform.plan.actions import (
     Action,
     AddAddress,
@@ -126,7 +127,7 @@ def _gives_up(device: Device, found: Device, devices: Mapping[str, Device]) -> s
     """What another device is to have of an old pair; or that it has no peer, or that its peer is out of reach."""
     if single := next((each for each in (device, found) if not each.traits.has_peer), None):
         return f"{single.traits.said} has no peer"
-    if device.peer is None or found.peer is None or found.peer.namespace.startswith("nsid:"):
+    if device.peer is None or found.peer is None or is_unnamed(found.peer.namespace):
         return "its peer cannot be reached"
     new, old = _place(device.peer), _place(found.peer)
     given_up = _keys(found) - _keys(device)

@@ -10,7 +10,6 @@ from collections.abc import Collection, Iterator, Sequence
 
 from nkform.dataclass import dataclass, replace
 from nkform.model import (
-    ROOT,
     Address,
     After,
     Attached,
@@ -25,6 +24,7 @@ from nkform.model import (
     Position,
     Value,
 )
+from nkform.namespace_key import ROOT
 from nkform.plan.actions import Action, AddRoute, Backend, DeletePair, MoveEnd, SetChain, SetMark, chain_of
 from nkform.plan.chain_steps import among
 from nkform.plan.changes import Change, Operation, Plan

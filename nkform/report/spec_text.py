@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from nkform.attributes import ATTRIBUTES
-from nkform.model import ROOT, Attached, Attrs, Device, Endpoint, Explanation, Hook, Node, Route
+from nkform.model import Attached, Attrs, Device, Endpoint, Explanation, Hook, Node, Route
+from nkform.namespace_key import ROOT, OfPath, OfPid, Root, is_unnamed, meant_by
 from nkform.problem import Problem
 
 Told = Callable[[str, str, Attached], Explanation | None]
@@ -132,7 +133,7 @@ def out_of_reach(node: Node) -> list[Problem]:
 
 
 def _is_out_of_reach(device: Device) -> bool:
-    return device.peer is not None and device.peer.namespace.startswith("nsid:")
+    return device.peer is not None and is_unnamed(device.peer.namespace)
 
 
 def _text(name: str) -> str:
@@ -212,11 +213,15 @@ def _device(device: Device) -> dict[str, Any]:
 
 
 def _namespace(key: str) -> dict[str, Any]:
-    if key == ROOT:
-        return {}
-    if key.startswith("pid:"):
-        return {"namespace": {"pid": int(key[4:])}}
-    return {"namespace": {"path": key[5:]} if key.startswith("path:") else key}
+    match meant_by(key):
+        case Root():
+            return {}
+        case OfPid(pid):
+            return {"namespace": {"pid": pid}}
+        case OfPath(path):
+            return {"namespace": {"path": path}}
+        case _:
+            return {"namespace": key}
 
 
 def _not_inherited(primary: Attrs, peer: Attrs, kind: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from nkform.dataclass import replace
 from nkform.model import NODE_LENGTH, Node, is_node_name
+from nkform.namespace_key import is_unnamed
 from nkform.problem import Problem, fail
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def observed(namespaces: Namespaces, name: str | None) -> Node:
     if live is None:
         live = observe(namespaces, only(namespaces, name), all_sysctls=True)
     applied = None
-    if not live.devices or any(end.namespace.startswith("nsid:") for d in live.devices.values() for end in d.ends):
+    if not live.devices or any(is_unnamed(end.namespace) for d in live.devices.values() for end in d.ends):
         applied = record.read(live.name)  # it says by which path or process a namespace without a name is reached
     return observe(namespaces, live.name, applied.node, all_sysctls=True) if applied else live
 

@@ -16,7 +16,8 @@ from nkform.document.inet import Prefix
 from nkform.document.nearest import nearest
 from nkform.document.scalars import quoted
 from nkform.kinds import AUTO, ONLY_PAIRS, KindName, kind_of
-from nkform.model import IPV6_MIN_MTU, ROOT, Device, Endpoint, Namespace, Node, ReserveFor, Route, Value
+from nkform.model import IPV6_MIN_MTU, Device, Endpoint, Namespace, Node, ReserveFor, Route, Value
+from nkform.namespace_key import ROOT, OfPath, OfPid, key_of
 from nkform.problem import Path, Problem
 from nkform.spec.decode_end import decode_end
 from nkform.spec.decode_programs import Declared
@@ -169,7 +170,7 @@ def _namespace_key(value: Any, peer: Path, context: Context) -> str:
     where = (*peer, "namespace")
     if isinstance(value, dict):
         if "pid" in value:
-            return f"pid:{value['pid']}"
+            return key_of(OfPid(value["pid"]))
         path = value.get("path", "/")
         if fault := names.path_fault(path):
             context.report(
@@ -178,7 +179,7 @@ def _namespace_key(value: Any, peer: Path, context: Context) -> str:
                 (*where, "path"),
                 "for example /proc/4711/ns/net",
             )
-        return f"path:{path}"
+        return key_of(OfPath(path))
     name = str(value)
     if name != ROOT and name not in context.namespaces and ("namespaces", name) not in context.broken:
         if fault := names.netns_fault(name):

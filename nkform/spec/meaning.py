@@ -11,7 +11,8 @@ from socket import AF_INET6
 from nkform.document.inet import Prefix, is_link_local
 from nkform.document.scalars import quoted
 from nkform.gateways import Around, Holder, may_be_ruled_out
-from nkform.model import ROOT, Route
+from nkform.model import Route
+from nkform.namespace_key import ROOT
 from nkform.problem import Path
 
 Report = Callable[[str, str, Path, str], None]

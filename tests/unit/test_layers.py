@@ -14,7 +14,7 @@ EVERYWHERE = {"dataclass"}
 ALLOWED: dict[str, set[str]] = {
     "dataclass": set(),
     "kinds": set(),
-    "model": {"kinds"},
+    "model": {"kinds", "namespace_key"},
     "problem": set(),
     "features": set(),
     "data": set(),
@@ -23,19 +23,25 @@ ALLOWED: dict[str, set[str]] = {
     "attributes": {"model", "kinds"},
     "gateways": set(),
     "listing": set(),
+    "namespace_key": set(),
     "macs": {"model", "attributes"},
     "entries": {"model"},
-    "kernel": {"model", "kinds", "attributes", "features", "files"},
+    "kernel": {"model", "namespace_key", "kinds", "attributes", "features", "files"},
     "document": {"model", "kinds", "attributes", "problem", "files"},
     "bpf": {"model", "kinds", "entries", "macs", "problem", "data", "files", "kernel", "features", "document"},
-    "spec": {"model", "kinds", "attributes", "features", "problem", "data", "files", "gateways", "document"},
-    "observe": {"model", "kinds", "attributes", "entries", "kernel", "serial", "gateways", "listing"},
-    "plan": {"model", "kinds", "attributes", "macs", "features", "problem", "serial", "listing"},
-    "apply": {"model", "entries", "macs", "problem", "serial", "kernel", "observe", "plan", "bpf", "listing"},
+    "spec": {
+        "model", "namespace_key", "kinds", "attributes", "features", "problem", "data", "files", "gateways", "document",
+    },
+    "observe": {"model", "namespace_key", "kinds", "attributes", "entries", "kernel", "serial", "gateways", "listing"},
+    "plan": {"model", "namespace_key", "kinds", "attributes", "macs", "features", "problem", "serial", "listing"},
+    "apply": {
+        "model", "namespace_key", "entries", "macs", "problem", "serial", "kernel", "observe", "plan", "bpf", "listing",
+    },
     "results": {"plan"},
-    "report": {"model", "attributes", "problem", "plan", "serial", "results"},
+    "report": {"model", "namespace_key", "attributes", "problem", "plan", "serial", "results"},
     "session": {
         "model",
+        "namespace_key",
         "listing",
         "kinds",
         "macs",
@@ -57,7 +63,7 @@ ALLOWED: dict[str, set[str]] = {
 }  # fmt: skip
 PURE = (
     "dataclass", "kinds", "model", "problem", "features", "attributes", "gateways", "entries", "serial", "document",
-    "spec", "macs", "plan", "results", "report", "listing",
+    "spec", "macs", "plan", "results", "report", "listing", "namespace_key",
 )  # fmt: skip
 SYSTEM = {
     "_posixsubprocess", "asyncio", "builtins", "cffi", "concurrent", "ctypes", "datetime", "errno", "fcntl", "ftplib",

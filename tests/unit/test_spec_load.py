@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from nkform.model import ROOT, Address, Namespace, ReserveFor, Route
+from nkform.model import Address, Namespace, ReserveFor, Route
+from nkform.namespace_key import ROOT
 from nkform.problem import NkformError, Problem
 from nkform.spec import load, loads, place
 
