@@ -18,7 +18,9 @@ def crowd() -> None:
     numbers = range(MANY)
     batch(
         [
-            *(f"link add link eth0 name m{n} type macvlan mode bridge" for n in numbers),
+            *(f"link add m{n} type veth peer name n{n}" for n in numbers),
+            *(f"link add link eth0 name u{n} type vlan id {n + 1}" for n in numbers),  # where the kernel has it
+            *(f"link add link eth0 name u{n} type macvlan mode bridge" for n in numbers),
             *(f"link property add dev eth0 altname another{n}" for n in numbers),
             *(f"addr add fd08::{n:x}/64 dev eth0 nodad" for n in numbers),
             *(f"route add 10.9.{n % 256}.{n // 256}/32 dev eth0 proto 99" for n in numbers),
