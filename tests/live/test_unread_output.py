@@ -127,7 +127,7 @@ def test_a_run_is_done_and_lets_go_of_the_lock(node: Node, kind: str) -> None:
     said = run.reads()
     assert run.ended() == 0
     assert said.count("mtu = 1500 -> 1400") == 1
-    assert said.endswith("changed, 0 destroyed.\n")
+    assert "1 changed, 0 destroyed.\n" in said  # on a busy machine, progress comes too
 
 
 @pytest.mark.parametrize("kind", ["pipe", "terminal", "socket"])
