@@ -188,7 +188,8 @@ class _Return:
             back = _Back(self._undoing.journal)
             executor = Executor(self._namespaces, self._before.name, back, chains, context.expedited, cookies)
             executor.run(actions)
-            for name, others in executor.left.items():
+            if executor.left:
+                name, others = next(iter(executor.left.items()))
                 raise KernelError(errno.ENOTEMPTY, f"delete namespace {name}, which holds {enumerated(others)}")
 
 

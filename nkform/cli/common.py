@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from nkform.cli.output import never_wait_while
-from nkform.kernel import rundir
 from nkform.problem import NkformError, Problem, fail
 from nkform.session.listener import timed
 from nkform.session.prepared import PlanOptions
@@ -62,6 +61,8 @@ class Terminal:
 
 def session(options: argparse.Namespace) -> Session:
     """The session of a command line. Raises NkformError."""
+    from nkform.kernel import rundir
+
     never_wait_while(rundir.has_lock)
     timeout = seconds(getattr(options, "lock_timeout", SECONDS_UNTOLD), "--lock-timeout")
     return Session(

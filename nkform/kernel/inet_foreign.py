@@ -7,7 +7,7 @@ include/uapi/linux/rtnetlink.h.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
 from socket import AF_INET, AF_INET6, AF_UNSPEC, inet_ntop
 from typing import NamedTuple
@@ -155,8 +155,14 @@ def dump_foreign_routes(socket: Socket, index: int = 0) -> Iterator[bytes]:
         if kind != RTN_UNICAST or flags & RTM_F_CLONED or protocol in (PROTOCOL, RTPROT_KERNEL, RTPROT_RA):
             continue
         found = walk(message.buffer, message.start + RTMSG.size, message.end)
-        if family in (AF_INET, AF_INET6) and RTA_OIF in found and RTA_NH_ID not in found and not passing(found):
+        if family in (AF_INET, AF_INET6) and _goes_through_any_link(found):
             yield bytes(message.buffer[message.start : message.end])
+
+
+def _goes_through_any_link(parts: Mapping[int, bytes]) -> bool:
+    """Whether a unicast route of these attributes can be given to another link: it has one next hop of its own, and is
+    there for good."""
+    return RTA_OIF in parts and RTA_NH_ID not in parts and not passing(parts)
 
 
 def dump_bound_routes(socket: Socket, index: int) -> Iterator[bytes]:
@@ -167,10 +173,9 @@ def dump_bound_routes(socket: Socket, index: int) -> Iterator[bytes]:
         family, _, _, _, _, protocol, _, kind, flags = RTMSG.unpack_from(message.buffer, message.start)
         if flags & RTM_F_CLONED or protocol in (PROTOCOL, RTPROT_KERNEL, RTPROT_RA):
             continue
-        found = walk(message.buffer, message.start + RTMSG.size, message.end)
-        carried = kind == RTN_UNICAST and RTA_OIF in found and RTA_NH_ID not in found and not passing(found)
-        through_it = family in (AF_INET, AF_INET6) and any(hop == index for hop, _, _ in hops_of(family, flags, found))
-        if through_it and not carried:
+        parts = walk(message.buffer, message.start + RTMSG.size, message.end)
+        through_it = family in (AF_INET, AF_INET6) and any(hop == index for hop, _, _ in hops_of(family, flags, parts))
+        if through_it and not (kind == RTN_UNICAST and _goes_through_any_link(parts)):
             yield bytes(message.buffer[message.start : message.end])
 
 

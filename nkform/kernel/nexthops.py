@@ -27,5 +27,5 @@ def of_link(socket: Socket, index: int) -> list[int]:
 def _dump(socket: Socket, index: int) -> Iterator[int]:
     body = NHMSG.pack(AF_UNSPEC, 0, 0, 0) + u32(NHA_OIF, index)
     for message in socket.dump(Request(RTM_GETNEXTHOP, 0, body, "list nexthop objects")):
-        found = walk(message.buffer, message.start + NHMSG.size, message.end)
-        yield U32.unpack_from(found[NHA_ID])[0]
+        parts = walk(message.buffer, message.start + NHMSG.size, message.end)
+        yield U32.unpack_from(parts[NHA_ID])[0]

@@ -33,7 +33,7 @@ def leaving(plan: Plan) -> list[Device]:
 
 def without_ipv6(plan: Plan) -> dict[str, tuple[Device, list[Endpoint]]]:
     """The devices, as they are, with their ends that get an MTU too small for IPv6: the kernel ends it there."""
-    found: dict[str, tuple[Device, list[Endpoint]]] = {}
+    ends: dict[str, tuple[Device, list[Endpoint]]] = {}
     for change in plan.changes:
         before = change.before
         if change.operation != "update" or not isinstance(before, Device):
@@ -42,8 +42,8 @@ def without_ipv6(plan: Plan) -> dict[str, tuple[Device, list[Endpoint]]]:
             if field.path[-1] == "mtu" and _ends_ipv6(field.before, field.after):
                 end = before.peer if field.path[0] == "peer" else before.primary
                 if end is not None:
-                    found.setdefault(change.name, (before, []))[1].append(end)
-    return found
+                    ends.setdefault(change.name, (before, []))[1].append(end)
+    return ends
 
 
 def _ends_ipv6(before: object, after: object) -> bool:

@@ -243,8 +243,13 @@ def _lift_limits() -> None:
     import resource
 
     endless = resource.RLIM_INFINITY
-    most = {resource.RLIMIT_NOFILE: MANY_FILES, resource.RLIMIT_CPU: endless, resource.RLIMIT_FSIZE: endless}
-    for limit, enough in (most | {resource.RLIMIT_AS: endless}).items():
+    needed = {
+        resource.RLIMIT_NOFILE: MANY_FILES,
+        resource.RLIMIT_CPU: endless,
+        resource.RLIMIT_FSIZE: endless,
+        resource.RLIMIT_AS: endless,
+    }
+    for limit, enough in needed.items():
         hard = resource.getrlimit(limit)[1]
         with contextlib.suppress(OSError):
             resource.setrlimit(limit, (hard, hard))
