@@ -98,7 +98,7 @@ def jobs() -> list[Job]:
         for name, kernel, minutes in (("veth", OWN, 2), ("netkit", UML, 6))
     ]
     flood = "Floods of a million packets and more while a chain changes"
-    for kernel, hooks, minutes in ((OWN, ("tcx", "clsact", "moves"), 1), (UML, ("netkit",), 30)):
+    for kernel, hooks, minutes in ((OWN, ("tcx", "clsact", "moves"), 1), (UML, ("netkit",), 8)):
         made += [
             Job(f"floods-{hook}", flood, ("tests/live/test_chains_flood.py", "-k", hook), kernel, minutes)
             for hook in hooks

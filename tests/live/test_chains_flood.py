@@ -44,17 +44,23 @@ def enough(tally: Tally) -> bool:
 def flooded(
     node: Node, site: Site, change: Callable[[int], dict[str, Any]], cycle: int, tell: Callable[[str], None]
 ) -> None:
-    """Applies one spec after the other while packets run, until it was enough of both; all of a cycle at least once."""
+    """Applies one spec after the other while packets run, until it was enough of both; all of a cycle at least once.
+
+    After the changes that must be, packets get as much time as changes: on one processor they would have next to none.
+    """
     flood = Flood(site)
     turn, started = 0, time.monotonic()
     try:
         with flood:
-            while turn < max(SIZES.flood_changes, cycle) or not enough(flood.tally()):
+            while turn < (must := max(SIZES.flood_changes, cycle)) or not enough(flood.tally()):
+                begun = time.monotonic()
                 node.write(change(turn))
                 outcome = node.run("apply", "-y", str(node.path))
                 assert outcome.code == 0, f"change {turn}: {outcome.err}"
                 assert "Apply complete" in outcome.out, f"change {turn} is none"
                 turn += 1
+                if turn > must:
+                    time.sleep(time.monotonic() - begun)
                 assert time.monotonic() < started + SECONDS, f"{turn} changes, {flood.tally()}"
         tally = flood.tally()
     finally:
