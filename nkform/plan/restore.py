@@ -25,7 +25,17 @@ from nkform.model import (
     Value,
 )
 from nkform.namespace_key import ROOT
-from nkform.plan.actions import Action, AddRoute, Backend, DeletePair, MoveEnd, SetChain, SetMark, chain_of
+from nkform.plan.actions import (
+    Action,
+    AddRoute,
+    Backend,
+    DeleteNamespace,
+    DeletePair,
+    MoveEnd,
+    SetChain,
+    SetMark,
+    chain_of,
+)
 from nkform.plan.chain_steps import among
 from nkform.plan.changes import Change, Operation, Plan
 from nkform.plan.compare import FieldChange
@@ -166,7 +176,7 @@ def _recognised(hook: Hook, was: Hook) -> Hook:
 def _taking_over(plan: Plan, aside: Collection[_Aside], names: Names) -> Plan:
     """The plan in which these pairs take over again from the new ones, which go once the old ones are complete: both
     have every address and route for a moment, as when the new ones took over (replacement.py). In a bridge there must
-    be no two of them: there the new ones go first."""
+    be no two of them: there the new ones go first. Namespaces go last of all: a new peer may be in one."""
     first: list[Action] = []
     last: list[Action] = []
     changes = list(plan.changes)
@@ -190,7 +200,8 @@ def _taking_over(plan: Plan, aside: Collection[_Aside], names: Names) -> Plan:
         replace(action, beside=True) if isinstance(action, AddRoute) and action.end.device in both else action
         for action in plan.actions
     )
-    return replace(plan, changes=tuple(changes), actions=(*first, *actions, *last))
+    ordered = sorted((*actions, *last), key=lambda action: isinstance(action, DeleteNamespace))
+    return replace(plan, changes=tuple(changes), actions=(*first, *ordered))
 
 
 def _renamed(end: Endpoint, to: Endpoint, device: str) -> MoveEnd:

@@ -9,8 +9,10 @@ import pytest
 
 from nkform.apply import transaction
 from nkform.apply.executor import Executor
+from tests.live.attack import killed_after
 from tests.live.support import Node, batch, ip, kinds, links
 from tests.live.test_moved_peers import pair
+from tests.live.whole import differences, whole
 
 Spec = dict[str, Any]
 
@@ -103,3 +105,21 @@ def test_what_is_undone_says_what_is_in_the_way(node: Node, monkeypatch: pytest.
     went()
     assert node.run("recover", "-y").code == 0
     assert "web" not in ip("netns").replace("web2", "")
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_a_namespace_goes_after_the_new_pair_that_was_in_it(node: Node, kind: str) -> None:
+    """A run that replaces a pair, its peer in a new namespace, is killed at each action, and taken back."""
+    more: Spec = {"mode": "l2"} if kind == "netkit" else {"numtxqueues": 3}
+    first, second = pair("web", kind), pair("web", kind, **more)
+    del first["namespaces"], first["devices"]["v0"]["peer"]["namespace"]
+    node.apply(first)
+    before = whole()
+    actions = len(node.plan(second, "--json").json()["actions"])
+    for count in range(actions + 1):
+        node.write(second)
+        killed_after(node, count)
+        outcome = node.run("recover", "-y")
+        told = f"killed after {count} of {actions} actions: {outcome.err}"
+        assert outcome.code == 0, told
+        assert differences(before, whole()) == [], told
