@@ -64,9 +64,9 @@ Attrs = Mapping[str, Value]
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """An address with its prefix length, in canonical text (`10.0.0.2/32`, `fd00::2/128`). Of one of others also
-    `message`, the kernel's own in hexadecimal digits, with all that the text does not say; `apart`: the kernel cannot
-    make it of one of ours of the same text."""
+    """An address with its prefix length, in canonical text (`10.0.0.2/32`, `fd00::2/128`). Of one of others, and of one
+    that is taken over from them, also `message`, the kernel's own in hexadecimal digits, with all that the text does
+    not say; `apart`: the kernel cannot make it of one of ours of the same text."""
 
     text: str
     ours: bool = field(default=True, compare=False)

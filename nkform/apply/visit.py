@@ -333,7 +333,7 @@ def _opens(action: object) -> bool:
 def _is_of_others(action: Action) -> bool:
     """Whether it gives others what they had. What they cannot have with the spec (IPv6 on a link that is too small for
     it) is no reason to fail, which a workload could see to; where all is to be as before, it is looked at again."""
-    return isinstance(action, AddAddress) and bool(action.address.message)
+    return isinstance(action, AddAddress) and not action.address.ours
 
 
 def _is_so_already(action: Action, error: KernelError) -> bool:

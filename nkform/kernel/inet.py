@@ -159,11 +159,13 @@ def dump_tentative(socket: Socket, index: int) -> Iterator[int]:
 
 def add_address(index: int, name: str, address: Address, *, replace: bool = False) -> Request:
     """Adds an address, marked as ours, usable at once: both ends of a pair are ours, there is no duplicate to
-    detect. One of others is had as it was."""
+    detect. One of others is had as it was, and so is one that was taken over, but for its protocol."""
     flags = NLM_F_CREATE | (NLM_F_REPLACE if replace else NLM_F_EXCL)
     asked = f"add address {address.text} to {name}"
     if address.message:
-        return Request(RTM_NEWADDR, flags, address_body(bytes.fromhex(address.message), index, name), asked)
+        protocol = PROTOCOL if address.ours else None
+        body = address_body(bytes.fromhex(address.message), index, name, protocol=protocol)
+        return Request(RTM_NEWADDR, flags, body, asked)
     family, packed, length = _prefix(address.text)
     body = (
         IFADDRMSG.pack(family, length, 0, 0, index)
@@ -204,10 +206,13 @@ def address_message(address: bytes) -> str:
     return body.hex()
 
 
-def address_body(address: bytes, index: int, name: str, *, relabelled: bool = False) -> bytes:
+def address_body(
+    address: bytes, index: int, name: str, *, relabelled: bool = False, protocol: int | None = None
+) -> bytes:
     """A dumped address, to be given to a link as it was, usable at once; its label begins with the link's name.
 
     `relabelled`: the kernel may have put a number behind the name (net/ipv4/devinet.c, inetdev_changename).
+    `protocol`: whose it is from now on, for good.
     """
     family, length, _, scope, _ = IFADDRMSG.unpack_from(address)
     parts = walk(address, IFADDRMSG.size, len(address))
@@ -221,8 +226,10 @@ def address_body(address: bytes, index: int, name: str, *, relabelled: bool = Fa
             label = os.fsencode(name) + colon + further
             if len(label) < IFNAMSIZ:
                 body += attribute(number, label + b"\0")
-        elif number != IFA_FLAGS:
+        elif number != IFA_FLAGS and (protocol is None or number not in (IFA_PROTO, IFA_CACHEINFO)):
             body += attribute(number, bytes(payload))
+    if protocol is not None:
+        body += attribute(IFA_PROTO, bytes([protocol]))
     return body + u32(IFA_FLAGS, flags & IFA_F_CHOSEN | (IFA_F_NODAD if family == AF_INET6 else 0))
 
 

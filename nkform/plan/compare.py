@@ -136,8 +136,21 @@ def moved_addresses(desired: Endpoint, live: Endpoint) -> tuple[list[Address], l
     """
     if desired.addresses == live.addresses or len(desired.addresses) < 2:
         return [], []
-    listed = _listed(desired, live)
-    return misplaced(listed, desired.addresses), misplaced_ipv6(listed, desired.addresses)
+    # Those that going back gives to others again are put in order while they are still ours.
+    ours = {each.text: each if each.ours else replace(each, ours=True) for each in desired.addresses}
+    listed, wanted = _listed(desired, live), list(ours.values())
+    for address in wanted:
+        listed.add(address)
+    declared = {each.text: each for each in desired.addresses}
+    held = {each.text: each.message for each in live.addresses if not each.apart}
+
+    def again(address: Address) -> Address:
+        """As it is declared; one that is taken over, with all that others chose for it."""
+        address = declared[address.text]
+        return replace(address, message=held[address.text]) if address.ours and held.get(address.text) else address
+
+    moved, moved_ipv6 = misplaced(listed, wanted), misplaced_ipv6(listed, wanted)
+    return [again(each) for each in moved], [again(each) for each in moved_ipv6]
 
 
 def _listed(desired: Endpoint, live: Endpoint) -> Listed:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from typing import Any
 
 import pytest
 
+from nkform.kernel.error import KernelError
+from tests.live.attack import stopped_after
 from tests.live.processes import until
 from tests.live.support import Node, ip, kinds, sh
 from tests.live.test_shared_routes import spec
@@ -252,6 +255,61 @@ def test_an_adoption_can_be_regretted(node: Node, kind: str, way: str) -> None:
         assert node.changes(made) == []
         assert node.run("rollback", "-y").code == 0
     node.apply(made, "--adopt")
+
+
+def in_order(name: str) -> list[str]:
+    """The addresses of a link as `ip` lists them, without those that the kernel made."""
+    return [
+        line for line in ip("-o", "addr", "show", name).splitlines() if "fe80::" not in line and "10.7.0.5" not in line
+    ]
+
+
+def refused() -> None:
+    raise KernelError(errno.EPERM, "go on")
+
+
+@pytest.mark.parametrize("kind", kinds())
+@pytest.mark.parametrize("way", ["rollback", "failure"])
+def test_addresses_that_an_adoption_puts_in_another_order_come_back_as_they_were(
+    node: Node, monkeypatch: pytest.MonkeyPatch, kind: str, way: str
+) -> None:
+    """In their order, each with its label, its broadcast address and its lifetime, whoever had to go for a moment."""
+    ip("netns", "add", "web")
+    words = ["mode", "l2"] if kind == "netkit" else []
+    ip("link", "add", "v0", "type", kind, *words, "peer", "name", "eth0", "netns", "web")
+    ip("link", "set", "v0", "up")
+    ip("link", "set", "eth0", "up", namespace="web")
+    for text, more in (
+        ("10.7.0.9/24", "brd 10.7.0.200 label v0:nine"),
+        ("10.7.0.1/24", "brd 10.7.0.201 label v0:one proto 99"),
+        ("10.7.0.5/24", "brd 10.7.0.202 valid_lft 3600 preferred_lft 1800"),
+        ("10.8.0.1/24", "scope link label v0:8"),
+        ("fd07::9/64", "nodad proto 99"),
+        ("fd07::1/64", "nodad noprefixroute"),
+    ):
+        ip("addr", "add", text, "dev", "v0", *more.split())
+    ip("route", "add", "10.9.0.0/24", "via", "10.7.0.8", "dev", "v0", "src", "10.7.0.5")
+    before, listed = whole(), in_order("v0")
+    made = spec("8", kind)
+    made["namespaces"]["web"] = {}
+    made["devices"]["v0"] |= {"mode": "l2"} if kind == "netkit" else {}
+    made["devices"]["v0"]["addresses"] = [
+        *("10.8.0.1/24", "10.7.0.5/24", "10.7.0.1/24", "10.7.0.9/24", "fd07::1/64", "fd07::9/64"),
+    ]
+    made["devices"]["v0"]["routes"] = []
+    node.write(made)
+    if way == "rollback":
+        node.apply(made, "--adopt")
+        assert shown("v0", "10.7.0.9")["broadcast"] == "10.7.0.200"
+        assert shown("v0", "10.7.0.5")["valid_life_time"] == 0xFFFFFFFF
+        outcome = node.run("rollback", "-y")
+        assert outcome.code == 0, outcome.err
+    else:
+        actions = len(node.plan(made, "--json", "--adopt").json()["actions"])
+        with stopped_after(actions, actions, refused):
+            assert node.run("apply", "-y", "--adopt", str(node.path)).code == 1
+    assert differences(before, whole()) == []
+    assert in_order("v0") == listed
 
 
 @pytest.mark.parametrize("more", [False, True], ids=["alone", "with a pair"])
