@@ -5,19 +5,33 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
+from nkform.bpf import docs as template_docs
+from nkform.cli import arguments
 from nkform.plan import schema as plan_schema
 from nkform.spec import docs, loads
 from nkform.spec import schema as spec_schema
 
 TOP = Path(__file__).parents[2]
+DOCUMENTS = sorted(file for file in (*TOP.glob("*.md"), *TOP.glob("docs/*.md")) if file.name != "CHANGELOG.md")
 
 
-def test_the_table_of_attributes_is_up_to_date() -> None:
-    text = (TOP / docs.FILE).read_text(encoding="utf-8")
-    assert text == docs.filled(text), "run: make docs"
+class Made(Protocol):
+    """A module that makes a table of a document."""
+
+    FILE: str
+
+    @staticmethod
+    def filled(text: str) -> str: ...
+
+
+@pytest.mark.parametrize("made", [docs, template_docs], ids=["attributes", "templates"])
+def test_a_table_is_up_to_date(made: Made) -> None:
+    text = (TOP / made.FILE).read_text(encoding="utf-8")
+    assert text == made.filled(text), "run: make docs"
 
 
 @pytest.mark.parametrize(("file", "text"), [("spec.v1.json", spec_schema.text), ("plan.v1.json", plan_schema.text)])
@@ -55,3 +69,15 @@ def test_what_a_document_names_is_there(name: str) -> None:
             assert re.search(rf"\b(def|class) {last}\b", (TOP / path).read_text(encoding="utf-8")), (path, function)
     for link in re.findall(r"\]\(([\w./]+)\)", text):
         assert (TOP / name).parent.joinpath(link).exists(), link
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda file: str(file.relative_to(TOP)))
+def test_each_command_that_a_document_names_exists_and_has_these_options(
+    document: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = document.read_text(encoding="utf-8")
+    for name, rest in re.findall(r"(?:`|^ *\$ )nkform ([a-z]+)([^`\n]*)", text, re.MULTILINE):
+        with pytest.raises(SystemExit):
+            arguments.parse([name, "--help"])
+        known = set(re.findall(r"(?<![\w-])--?[a-z][\w-]*", capsys.readouterr().out))
+        assert set(re.findall(r"(?<![\w-])--?[a-z][\w-]*", rest)) <= known, f"nkform {name}{rest}"

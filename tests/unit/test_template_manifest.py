@@ -12,7 +12,8 @@ from nkform.bpf.packet_tests import read_tests
 from nkform.problem import NkformError, Problem
 from tests.unit.templates import write
 
-BUILT_IN = ("arp_responder", "counters", "prefix_filter", "source_guard", "verdict")
+FOLDER = Path(__file__).parents[2] / "bpf_templates"
+BUILT_IN = tuple(sorted(manifest.parent.name for manifest in FOLDER.glob("*/manifest.yaml")))
 
 
 def problems_of(folder: Path) -> tuple[Problem, ...]:
@@ -27,7 +28,7 @@ def parameter(text: str) -> str:
 
 def test_the_built_in_templates_are_read() -> None:
     found = catalogue()
-    assert tuple(found) == BUILT_IN
+    assert tuple(found) == BUILT_IN != ()
     assert all(
         template.builtin and template.purpose and set(template.hooks) <= set(HOOKS) for template in found.values()
     )
