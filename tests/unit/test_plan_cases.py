@@ -13,9 +13,10 @@ import yaml
 
 import nkform.bpf.sandbox  # noqa: F401  # loaded here once, rather than in a child
 from nkform.bpf.programs import Programs, Source
-from nkform.model import Node
+from nkform.dataclass import replace
+from nkform.model import Device, Node
 from nkform.plan import restore
-from nkform.plan.actions import device_of
+from nkform.plan.actions import CreatePair, DeleteNamespace, DeletePair, MoveEnd, device_of
 from nkform.plan.changes import Plan
 from nkform.plan.plan import build
 from nkform.plan.state_diff import state_diff
@@ -110,3 +111,36 @@ def by_device(case: Case) -> object:
 @cases
 def test_the_order_of_devices_does_not_matter(name: str, programs: Programs) -> None:
     assert by_device(Case(name, programs)) == by_device(Case(name, programs, backwards=True))
+
+
+def replaced(plan: Plan) -> list[Device]:
+    """The old pairs in whose place new ones come."""
+    pairs = [(each.before, each.after) for each in plan.changes if each.operation == "replace"]
+    return [old for old, new in pairs if all(isinstance(each, Device) and each.peer for each in (old, new))]  # type: ignore[misc]
+
+
+@cases
+def test_an_old_pair_takes_over_again(name: str, programs: Programs) -> None:
+    """A run is killed when a new pair has the old one's names, and the old one is still there under others."""
+    case = Case(name, programs)
+    try:
+        plan = case.plan(case.live)
+    except NkformError:
+        return
+    applied = case.kernel.applied(plan, case.live)
+    waiting = {}
+    for old in replaced(plan):
+        ends = [replace(end, name=f"{end.name}~o") for end in old.ends]
+        waiting[old.name] = replace(old, name=ends[0].name, primary=ends[0], peer=ends[1])
+    there = {**applied.devices, **{old.name: old for old in waiting.values()}}
+    back = case.way_back(replace(applied, devices=there)).actions
+    made = {action.device.name for action in back if isinstance(action, CreatePair)}
+    assert made.isdisjoint(waiting)
+    for own, old in waiting.items():
+        moved = {action.before.name: action.after.name for action in back if isinstance(action, MoveEnd)}
+        assert {end.name: moved.get(end.name) for end in old.ends} == {
+            end.name: end.name.removesuffix("~o") for end in old.ends
+        }, own
+    assert sum(isinstance(action, DeletePair) for action in back) >= len(waiting)
+    leaving = [isinstance(action, DeleteNamespace) for action in back]
+    assert leaving == sorted(leaving), "a namespace goes before what is in it"

@@ -18,7 +18,7 @@ from nkform.data import data_path
 from nkform.plan.changes import Plan
 from nkform.plan.drift import Difference, told
 from nkform.problem import NkformError
-from nkform.report import plan_json
+from nkform.report import plan_json, steps_text
 from nkform.report.colour import Paint
 from nkform.report.plan_text import render
 from tests.unit.test_plan_cases import FOLDER, WRITE, Case, cases
@@ -56,6 +56,18 @@ def test_the_text_of_a_plan(name: str, programs: Programs) -> None:
     if WRITE:
         file.write_text(text)
     assert file.read_text() == text
+
+
+@cases
+def test_the_order_of_attachment(name: str, programs: Programs) -> None:
+    """Of each case that changes chains or maps, what `plan --verbose` says beside the plan."""
+    plan = plan_of(name, programs)
+    there = steps_text.by_device(plan) if plan is not None else {}
+    text = "".join(f"{device}: {line}\n" for device, lines in there.items() for line in lines)
+    file = FOLDER / name / "steps.txt"
+    if WRITE and text:
+        file.write_text(text)
+    assert (file.read_text() if file.exists() else "") == text
 
 
 @cases
