@@ -22,12 +22,13 @@ from nkform.apply.maps import maps_of, refill
 from nkform.apply.observed import Observed
 from nkform.bpf.loader import Loaded
 from nkform.dataclass import replace
-from nkform.kernel import bpf, bpf_links, bpffs
+from nkform.kernel import bpf, bpf_links, bpffs, mounts
 from nkform.kernel.bpf import BpfError
 from nkform.kernel.bpf_links import AttachType
 from nkform.kernel.bpf_programs import load_drop, prog_info
 from nkform.kernel.clsact import Tc
 from nkform.kernel.error import KernelError
+from nkform.kernel.netns import RUN
 from nkform.model import STRANGER, Attached, Device, Explanation, Hook, Last, Node, Program
 from nkform.observe.chains import DIRECTIONS, TYPES, Pinned, held_name, pin_name, read_filters, read_links, read_pins
 from nkform.plan import chains as plan
@@ -108,6 +109,9 @@ class Chains:
         self._loading = threading.Lock()
         """Programs are compiled and loaded by one thread at a time."""
         if not bpffs.is_mounted(base):
+            if mounts.are_outlived(str(RUN)):
+                told = "this mount namespace, and all pins with it, would end with the command"
+                raise KernelError(errno.EXDEV, f"mount a bpffs at {base}", told)
             bpffs.mount(base)
 
     def close(self) -> None:

@@ -132,6 +132,7 @@ def _observe(
     without: Without | None,
     check: Callable[[Node], None],
 ) -> Observation:
+    from nkform.apply.lasting import require_lasting
     from nkform.apply.parts import observation
     from nkform.dataclass import replace
     from nkform.kernel.probe import probe, require_root
@@ -159,6 +160,7 @@ def _observe(
 
     with timed(listener, "plan"):
         found = observation(desired, live, features, plan, without)
+    require_lasting(found.plan)
     anew, moved, small = replaced(found.plan), leaving(found.plan), without_ipv6(found.plan)
     if anew or moved or small:
         from nkform.observe.baggage import baggage
