@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 from nkform.apply.journal import STATES, Entry, Found, find
 from nkform.apply.visit import give_back
-from nkform.kernel import bpffs, link_requests, links
+from nkform.kernel import bpf, bpf_links, bpffs, link_requests, links
 from nkform.kernel.netlink import Socket, consistent_dump
 from nkform.kernel.netns import Namespaces
 from nkform.model import Node, owner_of
+from nkform.observe import record
 from nkform.observe.namespaces import identify
+from nkform.problem import fail
 
 if TYPE_CHECKING:
     from nkform.apply.chains import Chains
@@ -99,3 +101,15 @@ def release(node: str, live: Node | None = None, *, away: bool = False) -> list[
             ways = [found.entry.before for state in STATES if (found := find(node, state))]
             chains.release([device for before in ways for device in before.devices.values()])
     return [f"{pin.entry.partition('@')[0]} ({pin.device} {pin.hook})" for pin in detached]
+
+
+def require_here(node: str) -> None:
+    """Raises NkformError (NK0482) where a node was applied in another network namespace, and its programs run there."""
+    if not record.is_of_another_place(node):
+        return
+    for pin in bpffs.pins(node):
+        with bpf.owned(bpf_links.open_link(pin.path())) as link:
+            if bpf_links.link_info(link).ifindex:
+                told = f"{node} was applied in another network namespace, where {pin.device} runs a program of it"
+                hint = "run nkform there: its devices go, and its programs, or neither"
+                raise fail("NK0482", told, hint=hint)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
+from typing import Any
 
 from nkform import serial
 from nkform.dataclass import dataclass, field
 from nkform.kernel import rundir
-from nkform.kernel.place import place
+from nkform.kernel.place import boot, place
 from nkform.model import Node
 
 FILE = "applied.json"
@@ -38,9 +39,8 @@ def read(node: str, only: Collection[str] | None = None) -> Record | None:
 
     Raises KernelError where the folder cannot be trusted.
     """
-    text = rundir.read(node, FILE)
     try:
-        data = json.loads(text) if text else None
+        data = _data(node)
         if data and only is not None:  # to make objects of all that is in the file takes long
             devices = data["node"]["devices"]
             data["node"]["devices"] = {name: devices[name] for name in devices if name in only}
@@ -48,6 +48,20 @@ def read(node: str, only: Collection[str] | None = None) -> Record | None:
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None  # written by another version
     return found if found and found.place == place() else None
+
+
+def is_of_another_place(node: str) -> bool:
+    """Whether the last apply of a node was in another network namespace of this boot. Raises KernelError."""
+    try:
+        return (data := _data(node)) is not None and data["place"].split(":")[0] == boot() and data["place"] != place()
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return False
+
+
+def _data(node: str) -> dict[str, Any] | None:
+    """Raises KernelError; ValueError and RecursionError for what is no JSON."""
+    text = rundir.read(node, FILE)
+    return json.loads(text) if text else None
 
 
 def note(record: Record) -> None:

@@ -134,6 +134,7 @@ def _observe(
 ) -> Observation:
     from nkform.apply.lasting import require_lasting
     from nkform.apply.parts import observation
+    from nkform.apply.tidy import require_here
     from nkform.dataclass import replace
     from nkform.kernel.probe import probe, require_root
     from nkform.observe.node import observe
@@ -150,6 +151,8 @@ def _observe(
     with timed(listener, "observe"):
         live = observe(namespaces, desired.name, desired, begun)
     check(live)
+    if prepared.destroys and live.astray:
+        require_here(live.name)
     desired = desired.at_home(live.home)
 
     def plan(left: Without) -> Plan:

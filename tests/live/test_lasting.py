@@ -10,6 +10,7 @@ import pytest
 
 from nkform.kernel import bpffs, mounts
 from tests.live.support import Node, ip, needs
+from tests.live.whole import differences, whole
 
 Spec = dict[str, Any]
 
@@ -84,3 +85,25 @@ def test_the_mount_of_a_folder_is_the_innermost(node: Node) -> None:
     assert not mounts.are_shared("/run/netnsx")
     assert not mounts.are_outlived("/run/netns")
     assert "host" in ip("netns")
+
+
+@needs("tcx")
+def test_destroy_elsewhere_takes_no_program_away(node: Node) -> None:
+    """A node's devices are in one network namespace, and its pins are seen in all."""
+    node.apply(COUNTED)
+    before = whole()
+    ip("netns", "add", "host")
+    for words in (str(node.path),), ("--node", "w"):
+        done = subprocess.run(
+            [*ENTER, sys.executable, "-m", "nkform", "destroy", "-y", *words],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 1
+        assert "NK0482" in done.stderr
+    ip("netns", "del", "host")
+    assert differences(before, whole()) == []
+    assert node.changes(COUNTED) == []
+    assert node.run("rollback", "-y").code == 0
+    assert "v0" not in ip("link")
