@@ -48,7 +48,7 @@ from nkform.plan.parts import Name, absent
 from nkform.plan.phases import Phases
 from nkform.plan.preconditions import in_place, preconditions
 from nkform.plan.resolve import resolve
-from nkform.plan.routes import hops_behind
+from nkform.plan.routes import hops_behind, sources_again
 from nkform.problem import NkformError, Problem
 
 
@@ -120,6 +120,9 @@ def build(
     changes += _device_changes(desired.name, devices, live, phases, features)
     if changes:
         phases.close += hops_behind(devices, live)
+        retired = set(map(id, phases.retire))  # the new pair has the addresses by then
+        early = [action for action in phases.ordered() if id(action) not in retired]
+        phases.again += sources_again(early, devices, live)
     warnings += losses(changes)
     changes += _chains_left(desired, live, targets, phases)
     if not targets:
