@@ -194,6 +194,11 @@ def pins_at(node: str, device: str, hook: str, base: str = BASE) -> Iterator[Pin
             yield Pin(node, device, hook, decode(entry.name))
 
 
+def is_taken(pin: Pin, base: str = BASE) -> bool:
+    """Whether there is a pin of that name, or anything else."""
+    return os.path.lexists(pin.path(base))
+
+
 def has_node(node: str, base: str = BASE, top: str = FOLDER) -> bool:
     """Whether a node may have pins here."""
     return os.path.lexists(f"{base}/{top}/{encode(node)}")
