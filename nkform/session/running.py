@@ -98,11 +98,11 @@ class _Runner:
     """Carries out plans, one or several of which make the order's run. Work of apply/parts.py."""
 
     def __init__(self, order: Order, observation: Observation) -> None:
-        from nkform.apply import journal
         from nkform.apply.context import RunContext
+        from nkform.kernel import unique
 
         earlier = order.run_lock.earlier
-        self.token = journal.new_token()
+        self.token = unique.token()
         self.live: Node | None = None
         """The node after it; None: nothing was done."""
         self.actions = 0

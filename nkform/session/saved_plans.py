@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,13 +25,14 @@ FILE_MODE = 0o600
 
 def text(planned: Planned, document: Mapping[str, Any]) -> str:
     """The text of a file that `apply` carries out. `document`: the plan's JSON."""
+    from nkform.kernel import clock
     from nkform.kernel.place import place
 
     spec, options, programs = planned.prepared.spec, planned.prepared.options, planned.prepared.programs
     basis = Basis(
         nkform=__version__,
         place=place(),
-        when=time.time(),
+        when=clock.now(),
         files=tuple(source.name for source in spec.sources),
         spec=spec.digest,
         desired=spec.node,

@@ -1,0 +1,38 @@
+"""This process and others: who they are, and an end to them."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+
+
+def own_id() -> int:
+    """The number of this process."""
+    return os.getpid()
+
+
+def is_root() -> bool:
+    """Whether this process acts for the superuser (of its user namespace)."""
+    return os.geteuid() == 0
+
+
+class Process:
+    """A process, by a file descriptor of it (pidfd_open(2)): its number may be another's when it has ended."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        try:
+            self._fd = os.pidfd_open(number)
+        except OSError:  # it has ended
+            self._fd = -1
+
+    @property
+    def was_there(self) -> bool:
+        """Whether it was there when this object was made."""
+        return self._fd >= 0
+
+    def kill(self) -> None:
+        """Ends it at once, if it is there."""
+        with suppress(OSError):
+            signal.pidfd_send_signal(self._fd, signal.SIGKILL)
