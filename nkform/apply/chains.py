@@ -53,7 +53,7 @@ from nkform.plan.chain_steps import anew
 from nkform.plan.chains import CLOSING
 
 if TYPE_CHECKING:
-    from nkform.apply.ahead import Ahead
+    from nkform.kernel.ahead import Ahead
 
 T = TypeVar("T")
 
@@ -170,7 +170,7 @@ class Chains:
         if len(coming) < AHEAD_FROM:
             yield
             return
-        from nkform.apply.ahead import Ahead
+        from nkform.kernel.ahead import Ahead
 
         with Ahead(coming, close) as ahead:
             self._ahead = ahead

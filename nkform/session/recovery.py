@@ -8,7 +8,6 @@ from contextlib import suppress
 from nkform.apply import parts, undoing
 from nkform.apply.context import RunContext
 from nkform.apply.foreign_state import ForeignItem, give_again, losses
-from nkform.apply.interrupt import Interrupts
 from nkform.apply.journal import JOURNAL, PREVIOUS, UNCONFIRMED, Found, State, find, forget
 from nkform.apply.parts import Observation
 from nkform.apply.tidy import release, tidy
@@ -16,6 +15,7 @@ from nkform.apply.transaction import Run, apply
 from nkform.dataclass import dataclass, replace
 from nkform.kernel import rundir, unique
 from nkform.kernel.error import KernelError
+from nkform.kernel.interrupt import Interrupts
 from nkform.kernel.netns import Namespaces
 from nkform.kernel.probe import probe
 from nkform.kernel.rundir import Lock

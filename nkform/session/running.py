@@ -178,9 +178,9 @@ class _Runner:
 def _guarded(order: Order, runner: _Runner) -> Guardian | None:
     """Runs, watched by a guardian if it is to be confirmed, who is returned while it waits."""
     from nkform.apply import journal
-    from nkform.apply.interrupt import Stopped
     from nkform.apply.tidy import release
     from nkform.kernel import rundir
+    from nkform.kernel.interrupt import Stopped
 
     node = order.node
     guardian = _guardian(order, runner.token) if order.trial else None

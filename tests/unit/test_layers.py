@@ -174,8 +174,7 @@ def test_a_session_has_no_terminal(path: Path) -> None:
     assert not called & {"print", "input"}
     assert "argparse" not in imports(path)
     streams = {node.attr for node in ast.walk(code) if isinstance(node, ast.Attribute)} & {"stdin", "stdout", "stderr"}
-    flushed = path.name == "guardian.py"  # ahead of its fork, so that nothing is written twice
-    assert streams <= ({"stdout", "stderr"} if flushed else set())
+    assert not streams
 
 
 def _loaded(statement: str) -> set[str]:
