@@ -71,7 +71,7 @@ def put_back() -> bool:
     text = rundir.read(MACHINE, RECORD)
     if text is None:
         return False
-    ours = rcu.EXPEDITED.exists() and f"{rcu.read()}\n" == text
+    ours = rcu.is_there() and f"{rcu.read()}\n" == text
     if ours:
         rcu.write(rcu.OFF)
     rundir.remove(MACHINE, RECORD)

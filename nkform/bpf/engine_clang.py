@@ -24,7 +24,7 @@ from nkform.bpf.render import ABI, Rendered
 from nkform.bpf.store import MAX_OBJECT, Store
 from nkform.bpf.values import MAP_NAME
 from nkform.dataclass import dataclass, field
-from nkform.kernel import child
+from nkform.kernel import child, files
 from nkform.kernel.bpf_programs import VerifierError
 from nkform.kernel.child import ChildError, Done, Limits
 from nkform.problem import NkformError, Position, Problem
@@ -215,10 +215,7 @@ class ClangEngine:
     @cached_property
     def _version(self) -> str:
         """What `clang --version` says, remembered as long as the program file is the same: asking takes 25 ms."""
-        state = Path(self._path).stat()
-        real = str(Path(self._path).resolve())
-        identity = f"{real}\0{state.st_ino}\0{state.st_size}\0{state.st_mtime_ns}\0{state.st_ctime_ns}"
-        name = hashlib.sha256(identity.encode()).hexdigest()
+        name = hashlib.sha256(files.identity(Path(self._path)).encode()).hexdigest()
         known = self.cache.note(name)
         if known is None:
             known = self._run([self._path, "--version"], None, None, subprocess.DEVNULL).out.split(b"\n", 1)[0]

@@ -20,8 +20,8 @@ import stat
 from collections.abc import Iterator
 
 from nkform.dataclass import dataclass
-from nkform.files import writable_by_others
 from nkform.kernel.error import KernelError
+from nkform.kernel.files import writable_by_others
 from nkform.model import is_node_name
 
 BASE = "/sys/fs/bpf"

@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import ClassVar, TextIO
 
-from nkform.files import kind, writable_by_others
 from nkform.kernel.error import KernelError
+from nkform.kernel.files import kind, writable_by_others
 from nkform.model import is_node_name
 
 RUN = Path("/run/nkform")

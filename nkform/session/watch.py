@@ -8,8 +8,6 @@ what was mended, the pauses between mending grow as they do when mending fails.
 
 from __future__ import annotations
 
-import select
-import signal
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from functools import partial
@@ -21,7 +19,7 @@ from nkform.kernel.error import KernelError
 from nkform.kernel.monitor import Monitor
 from nkform.kernel.netns import Namespaces
 from nkform.kernel.probe import probe
-from nkform.kernel.service import Signals
+from nkform.kernel.service import Signals, Waiting
 from nkform.macs import live_macs
 from nkform.model import Device, Node, ReserveFor
 from nkform.observe.fingerprint import Fingerprint, Scope, matters, scope, take
@@ -91,9 +89,7 @@ class Watch:
         self._signals = signals
         self._tell = tell
         self._interval = interval
-        self._poll = select.poll()
-        self._poll.register(monitor, select.POLLIN)
-        self._poll.register(signals, select.POLLIN)
+        self._waiting = Waiting(monitor, signals)
         self._stop = self._again = False
         self._scope = NOWHERE
         self._pulse = Fingerprint(b"", frozenset())
@@ -270,11 +266,10 @@ class Watch:
 
     def _hear(self, until: float) -> bool:
         """Waits for notices and signals, at most until a time; whether anything came that matters."""
-        for file, _ in self._poll.poll(max(0.0, until - clock.monotonic()) * 1000):
-            if file == self._signals.fileno():
-                caught = self._signals.caught()
-                self._stop = self._stop or bool(caught & {signal.SIGTERM, signal.SIGINT})
-                self._again = self._again or signal.SIGHUP in caught
+        if self._signals.fileno() in self._waiting.wait(until - clock.monotonic()):
+            asked = self._signals.caught()
+            self._stop = self._stop or "stop" in asked
+            self._again = self._again or "reread" in asked
         return sum(matters(notice, self._scope, self._pulse) for notice in self._monitor.notices()) > 0
 
 
