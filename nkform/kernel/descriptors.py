@@ -1,4 +1,4 @@
-"""File descriptors: closing them, and having a second one of what is open."""
+"""File descriptors: closing them, second ones of what is open, and files that are in memory alone."""
 
 from __future__ import annotations
 
@@ -30,3 +30,21 @@ def close(*fds: int) -> None:
 def duplicate(fd: int) -> int:
     """A second file descriptor of what is open, the caller's to close; programs that are started do not inherit it."""
     return os.dup(fd)
+
+
+def in_memory(data: bytes) -> int:
+    """A file in memory that holds this (memfd_create(2)), its position at the beginning; the caller closes it."""
+    fd = os.memfd_create("nkform", os.MFD_CLOEXEC)
+    try:
+        with os.fdopen(os.dup(fd), "wb") as stream:
+            stream.write(data)
+        os.lseek(fd, 0, os.SEEK_SET)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def content(fd: int) -> bytes:
+    """All that a file holds, wherever its position is."""
+    return os.pread(fd, os.fstat(fd).st_size, 0)

@@ -85,11 +85,10 @@ def _grace_periods() -> Finding:
 
 def _engines() -> list[Finding]:
     """What compiles and keeps programs; a node needs one engine, and none for objects that were built elsewhere."""
-    from nkform.bpf.engine_bcc import find_bcc
     from nkform.bpf.engine_clang import find_compiler
-    from nkform.kernel import bpffs
+    from nkform.kernel import bpffs, libbcc
 
-    clang, bcc = find_compiler(), find_bcc()
+    clang, bcc = find_compiler(), libbcc.find()
     elsewhere = "programs are compiled by the other engine, or elsewhere (nkform build)"
     findings = [
         Finding("clang", "ok" if clang else "missing", clang or "no clang", f"apt-get install clang; {elsewhere}"),
