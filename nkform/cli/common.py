@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from nkform.cli.output import never_wait_while
 from nkform.kernel import clock
+from nkform.kernel.standard_streams import never_wait_while
 from nkform.problem import NkformError, Problem, fail
 from nkform.session.listener import timed
 from nkform.session.prepared import PlanOptions

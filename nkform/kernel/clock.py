@@ -23,3 +23,8 @@ def since_boot() -> float:
 def pause(seconds: float) -> None:
     """Lets so much time pass."""
     time.sleep(seconds)
+
+
+def local(seconds: float) -> str:
+    """A time since 1970 as the clocks on the wall here show it."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))

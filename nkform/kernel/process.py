@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from contextlib import suppress
 
 
@@ -34,5 +33,7 @@ class Process:
 
     def kill(self) -> None:
         """Ends it at once, if it is there."""
+        import signal
+
         with suppress(OSError):
             signal.pidfd_send_signal(self._fd, signal.SIGKILL)
