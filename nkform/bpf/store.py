@@ -65,7 +65,7 @@ class Store:
         data = self._folder.read(f"{key}.o", MAX_OBJECT)
         if data is None or hashlib.sha256(data).hexdigest() != about.get("sha256"):
             return None
-        self._folder.touch(f"{key}.o")
+        self._folder.note_use(f"{key}.o")
         return data
 
     def about(self, key: str) -> Mapping[str, Any] | None:

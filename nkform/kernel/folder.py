@@ -75,7 +75,7 @@ class Folder:
                 os.unlink(temporary, dir_fd=self._fd)
             raise
 
-    def touch(self, name: str) -> None:
+    def note_use(self, name: str) -> None:
         """A file was used just now, if that can be noted."""
         with contextlib.suppress(OSError):
             os.utime(name, dir_fd=self._fd, follow_symlinks=False)
