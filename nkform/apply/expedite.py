@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from nkform.kernel import rcu, rundir, unique
+from nkform.kernel import process, rcu, rundir
 from nkform.kernel.error import KernelError
 from nkform.kernel.rundir import MACHINE, Lock
 
@@ -48,7 +48,7 @@ class Expedited:
         try:
             if rcu.obstacle() or rcu.read() != rcu.OFF:
                 return None
-            number = unique.number(1 << 20, rcu.LARGEST)
+            number = process.chance(1 << 20, rcu.LARGEST)
             rundir.write(MACHINE, RECORD, f"{number}\n")
             rcu.write(number)
         except KernelError:

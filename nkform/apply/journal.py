@@ -20,10 +20,9 @@ from nkform import __version__
 from nkform.apply import lines
 from nkform.apply.foreign_state import ForeignItem
 from nkform.dataclass import dataclass, replace
-from nkform.kernel import clock, rundir, unique
+from nkform.kernel import clock, process, rundir
 from nkform.kernel.error import KernelError
 from nkform.kernel.place import boot, place
-from nkform.kernel.process import own_id
 from nkform.model import Node
 from nkform.plan.actions import Action, CreateNamespace, CreatePair, DeleteNamespace, SetChain
 from nkform.problem import Problem, fail
@@ -198,8 +197,8 @@ def begin(
     spec: str = "",
 ) -> Journal:
     """The journal of a new run, not written yet. `before` is what its way back leads to."""
-    group = unique.number(1 << 20, 1 << 31)
-    now, pid = clock.now(), own_id()
+    group = process.chance(1 << 20, 1 << 31)
+    now, pid = clock.now(), process.own_id()
     others = tuple(dict.fromkeys((*others, *(earlier.entry.others if earlier else ()))))
     entry = Entry(
         nkform=__version__,

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable
 from typing import IO, Any, BinaryIO, cast
 
-from nkform.kernel import unique
+from nkform.kernel import process
 from nkform.kernel.standard_streams import Output, open_all
 from nkform.report.colour import ESCAPE, Paint
 from nkform.report.problems import harmless
@@ -61,7 +61,7 @@ def _spelled(text: str) -> str:
 def install() -> None:
     """Has the standard streams print harmlessly, in whatever encoding; those that were closed lead nowhere."""
     open_all()
-    mark = f"\0{unique.number(0, 1 << 64):x}:"
+    mark = f"\0{process.chance(0, 1 << 64):x}:"
     Paint.mark = mark
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)

@@ -1,4 +1,4 @@
-"""This process and others: who they are, and an end to them."""
+"""This process and others: who they are, what tells them and their work from all else, and an end to them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,16 @@ def own_id() -> int:
 def is_root() -> bool:
     """Whether this process acts for the superuser (of its user namespace)."""
     return os.geteuid() == 0
+
+
+def chance(first: int, end: int) -> int:
+    """A number from `first` on and below `end` that nobody else comes upon (getrandom(2))."""
+    return first + int.from_bytes(os.urandom(8), "little") % (end - first)
+
+
+def token() -> str:
+    """A text that tells whatever this process begins from all else: it has the number of the process, and another."""
+    return f"{os.getpid()}-{chance(0, 1 << 48):x}"
 
 
 class Process:

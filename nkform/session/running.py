@@ -99,10 +99,10 @@ class _Runner:
 
     def __init__(self, order: Order, observation: Observation) -> None:
         from nkform.apply.context import RunContext
-        from nkform.kernel import unique
+        from nkform.kernel import process
 
         earlier = order.run_lock.earlier
-        self.token = unique.token()
+        self.token = process.token()
         self.live: Node | None = None
         """The node after it; None: nothing was done."""
         self.actions = 0

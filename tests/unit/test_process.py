@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 
-from nkform.kernel import unique
+from nkform.kernel import process
 
 
 def test_a_number_lies_between_its_bounds() -> None:
-    assert {unique.number(5, 8) for _ in range(1000)} == {5, 6, 7}
+    assert {process.chance(5, 8) for _ in range(1000)} == {5, 6, 7}
 
 
 def test_a_token_names_its_process_and_is_no_other() -> None:
-    tokens = {unique.token() for _ in range(100)}
+    tokens = {process.token() for _ in range(100)}
     assert len(tokens) == 100
     assert {token.partition("-")[0] for token in tokens} == {str(os.getpid())}
