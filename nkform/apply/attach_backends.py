@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -11,6 +10,7 @@ from nkform.kernel import bpf, bpf_links, bpffs
 from nkform.kernel.bpf_links import AttachType
 from nkform.kernel.bpf_programs import prog_info
 from nkform.kernel.clsact import PRIORITY_END, Direction, Tc
+from nkform.kernel.descriptors import Owned
 from nkform.model import Attached, Last
 from nkform.observe.chains import entry_name, filter_name, pin_name, read_filters, read_links, read_pins
 from nkform.plan.actions import AfterEntry, BeforeEntry, Entry, Where
@@ -58,34 +58,25 @@ class Links:
         return Last()  # never asked for: links have no numbers to run out of
 
     def attach(self, fd: int, place: Place) -> int:
-        link = bpf_links.link_create(fd, self._index, self._attach_type, place.position)
-        try:
+        with Owned(bpf_links.link_create(fd, self._index, self._attach_type, place.position)) as link:
             made = bpf_links.link_info(link)
             said = entry_name(place.name, place.digest, made.id, made.prog_id)
             bpf.pin(link, bpffs.prepare(self._pin(said), self._base))
-        finally:
-            os.close(link)
         return made.id
 
     def update(self, fd: int, entry: Attached, digest: str) -> None:
         """A crash between the two steps leaves a pin with the old program's id, so that the next plan updates again."""
         old = self._pin(pin_name(entry))
-        link = bpf_links.open_link(old.path(self._base))
-        try:
+        with Owned(bpf_links.open_link(old.path(self._base))) as link:
             bpf_links.link_update(link, fd)
             number = bpf_links.link_info(link).prog_id
-        finally:
-            os.close(link)
         bpffs.rename(old, self._pin(entry_name(entry.name, digest, entry.place, number)), self._base)
 
     def detach(self, entry: Attached) -> None:
         """Detached at once, whoever else may hold the link; then the pin goes."""
         pin = self._pin(pin_name(entry))
-        link = bpf_links.open_link(pin.path(self._base))
-        try:
+        with Owned(bpf_links.open_link(pin.path(self._base))) as link:
             bpf_links.link_detach(link)
-        finally:
-            os.close(link)
         bpffs.remove(pin, self._base)
 
     def _pin(self, said: str) -> bpffs.Pin:

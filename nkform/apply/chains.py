@@ -8,7 +8,6 @@ going back is possible when this process is gone.
 from __future__ import annotations
 
 import errno
-import os
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -18,15 +17,17 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from nkform.apply.attach_backends import AttachBackend, Filters, Links, Place
 from nkform.apply.maps import fill as set_entries
-from nkform.apply.maps import maps_of, refill
+from nkform.apply.maps import refill
 from nkform.apply.observed import Observed
 from nkform.bpf.loader import Loaded
 from nkform.dataclass import replace
 from nkform.kernel import bpf, bpf_links, bpffs, mounts
 from nkform.kernel.bpf import BpfError
 from nkform.kernel.bpf_links import AttachType
+from nkform.kernel.bpf_maps import maps_of
 from nkform.kernel.bpf_programs import load_drop, prog_info
 from nkform.kernel.clsact import Tc
+from nkform.kernel.descriptors import Owned, close, duplicate
 from nkform.kernel.error import KernelError
 from nkform.kernel.netns import RUN
 from nkform.model import STRANGER, Attached, Device, Explanation, Hook, Last, Node, Program
@@ -53,7 +54,7 @@ from nkform.plan.chain_steps import anew
 from nkform.plan.chains import CLOSING
 
 if TYPE_CHECKING:
-    from nkform.apply.ahead import Ahead
+    from nkform.kernel.ahead import Ahead
 
 T = TypeVar("T")
 
@@ -115,8 +116,7 @@ class Chains:
             bpffs.mount(base)
 
     def close(self) -> None:
-        for fd in self._by_id.values():
-            os.close(fd)
+        close(*self._by_id.values())
         self._held, self._by_id = {}, {}
         self._observed.close()
 
@@ -174,9 +174,9 @@ class Chains:
         if len(coming) < AHEAD_FROM:
             yield
             return
-        from nkform.apply.ahead import Ahead
+        from nkform.kernel.ahead import Ahead
 
-        with Ahead(coming, os.close) as ahead:
+        with Ahead(coming, close) as ahead:
             self._ahead = ahead
             try:
                 yield
@@ -191,7 +191,7 @@ class Chains:
         if loaded is None:
             return None
         with loaded:
-            return os.dup(loaded.prog_fd)
+            return duplicate(loaded.prog_fd)
 
     def sweep(self, live: Node | None = None, *, away: bool = False) -> list[bpffs.Pin]:
         """Removes pins of links that hold nothing: their devices have gone without us, or they were detached.
@@ -217,7 +217,7 @@ class Chains:
                 if error.errno in (errno.ENOENT, errno.EINVAL):  # somebody else was faster, or put something else there
                     continue
                 raise
-            with bpf.owned(link):
+            with Owned(link):
                 gone = bpf_links.link_info(link).ifindex == 0
                 if away and not gone:
                     bpf_links.link_detach(link)
@@ -281,7 +281,7 @@ class Chains:
             now = replace(now, filters=read_filters(index, DIRECTIONS[attach_type], self._node))
         found = [entry.program_id for entry in now.ours if entry.name == action.program]
         with ExitStack() as stack:
-            maps = maps_of(found[0], stack) if len(found) == 1 else {}
+            maps = stack.enter_context(maps_of(found[0])) if len(found) == 1 else {}
             if wanted not in maps:
                 asked = f"change the map {wanted} of {action.program} at {hook} of {name}"
                 raise KernelError(errno.ESTALE, asked, "the program is not there as it was when the plan was made")
@@ -332,11 +332,8 @@ class Chains:
             case Detach(_, entry):
                 backend.detach(entry)
             case Close():
-                fd = load_drop("closing")
-                try:
+                with Owned(load_drop("closing")) as fd:
                     change.closing = backend.attach(fd, Place(Last(), CLOSING, "-"))
-                finally:
-                    os.close(fd)
             case Open():
                 for entry in backend.present():
                     if entry.place == change.closing:
@@ -356,7 +353,7 @@ class Chains:
         fd = self._by_id[entry.program_id]
         self._keep((device, hook, entry.name, entry.identity), fd)
         pin = bpffs.Pin(self._node, device, hook, held_name(entry), bpffs.HELD)
-        if not os.path.lexists(pin.path(self._base)):
+        if not bpffs.is_taken(pin, self._base):
             bpf.pin(fd, bpffs.prepare(pin, self._base))
 
     def _keep(self, what: tuple[str, str, str, str], fd: int) -> None:
@@ -389,13 +386,13 @@ class Chains:
             stale = self._observed.is_stale(device.name, hook, program, self._gone)
         if held is not None and not stale:
             refill(held, program.contents)
-            return os.dup(held)
+            return duplicate(held)
         load = self._programs.load if self._programs is not None and program.template else self._observed.load
         source = old.program_id if old else self._predecessor(device.name, hook, program.name)
         if old and old.strange:
             source = 0  # what somebody else put there hands nothing down
         with ExitStack() as stack:
-            maps = maps_of(source, stack) if source else {}
+            maps = stack.enter_context(maps_of(source)) if source else {}
             if self._ahead and not source and not alone:
                 fd = self._ahead.take((device.name, hook, program.name))
                 if fd is not None:
@@ -403,7 +400,7 @@ class Chains:
             with self._loading:
                 loaded = load(device, hook, program, maps, indexes, alone=alone or old is not None)
             with loaded:
-                return os.dup(loaded.prog_fd)
+                return duplicate(loaded.prog_fd)
 
     def _find_held(self, device: str, hook: str, program: Program, running: Collection[int]) -> int | None:
         """A held program that does not run at the hook: the very one, if that is known, or any of its digest."""
@@ -471,14 +468,12 @@ def _parts(entry: str) -> tuple[str, str, int]:
 def _unshared(load: Loader, use: Callable[[int], T]) -> T:
     """Uses a program that may be shared with other hooks; where it stands in this chain already, a copy of its own."""
     for alone in (False, True):
-        fd = load(alone)
-        try:
-            return use(fd)
-        except BpfError as error:
-            if error.errno != errno.EEXIST or alone:
-                raise
-        finally:
-            os.close(fd)
+        with Owned(load(alone)) as fd:
+            try:
+                return use(fd)
+            except BpfError as error:
+                if error.errno != errno.EEXIST or alone:
+                    raise
     raise AssertionError("unreachable")
 
 

@@ -7,8 +7,8 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from nkform.apply.expedite import Expedited
-from nkform.apply.interrupt import Interrupts
 from nkform.dataclass import dataclass
+from nkform.kernel.interrupt import Interrupts
 from nkform.kernel.netns import Namespaces
 from nkform.kernel.rundir import Lock
 from nkform.model import Explanation

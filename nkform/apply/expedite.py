@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from nkform.kernel import rcu, rundir
+from nkform.kernel import process, rcu, rundir
 from nkform.kernel.error import KernelError
 from nkform.kernel.rundir import MACHINE, Lock
 
@@ -45,12 +45,10 @@ class Expedited:
                     put_back()
 
     def _borrow(self) -> int | None:
-        import random
-
         try:
             if rcu.obstacle() or rcu.read() != rcu.OFF:
                 return None
-            number = random.randrange(1 << 20, rcu.LARGEST)
+            number = process.chance(1 << 20, rcu.LARGEST)
             rundir.write(MACHINE, RECORD, f"{number}\n")
             rcu.write(number)
         except KernelError:
@@ -73,7 +71,7 @@ def put_back() -> bool:
     text = rundir.read(MACHINE, RECORD)
     if text is None:
         return False
-    ours = rcu.EXPEDITED.exists() and f"{rcu.read()}\n" == text
+    ours = rcu.is_there() and f"{rcu.read()}\n" == text
     if ours:
         rcu.write(rcu.OFF)
     rundir.remove(MACHINE, RECORD)

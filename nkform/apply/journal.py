@@ -12,9 +12,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
-import random
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, Literal, TypeGuard
@@ -23,7 +20,7 @@ from nkform import __version__
 from nkform.apply import lines
 from nkform.apply.foreign_state import ForeignItem
 from nkform.dataclass import dataclass, replace
-from nkform.kernel import rundir
+from nkform.kernel import clock, process, rundir
 from nkform.kernel.error import KernelError
 from nkform.kernel.place import boot, place
 from nkform.model import Node
@@ -115,13 +112,13 @@ class Journal:
         self.reached = 0
         """How many of the actions may have been carried out."""
         self._earlier = earlier
-        self._fd = -1
+        self._file: rundir.Lasting | None = None
 
     def write(self) -> None:
         """Writes it down. Raises KernelError."""
         node = self.entry.before.name
         rundir.write(node, JOURNAL, lines.written(self.entry))
-        self._fd = rundir.append(node, JOURNAL)
+        self._file = rundir.Lasting(node, JOURNAL, "the journal")
 
     def reach(self, count: int) -> None:
         """Notes that the first `count` actions may be carried out from now on. Raises KernelError."""
@@ -145,17 +142,15 @@ class Journal:
             self._add(ended)
 
     def _add(self, line: object) -> None:
-        try:
-            os.write(self._fd, json.dumps(line).encode() + b"\n")
-            os.fsync(self._fd)
-        except OSError as error:
-            raise KernelError(error.errno or errno.EIO, "write the journal") from error
+        if self._file is None:
+            raise KernelError(errno.EBADF, "write the journal")
+        self._file.add(json.dumps(line) + "\n")
 
     def close(self) -> None:
         """Leaves it where it is."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def undone(self) -> None:
         """What is on record is what was on record before the run, which may be an interrupted run."""
@@ -189,10 +184,6 @@ def spec_key(desired: Node) -> str:
     return hashlib.sha256(dumps(desired).encode()).hexdigest()
 
 
-def new_token() -> str:
-    return f"{os.getpid()}-{random.randrange(1 << 48):x}"
-
-
 def begin(
     command: str,
     before: Node,
@@ -206,8 +197,8 @@ def begin(
     spec: str = "",
 ) -> Journal:
     """The journal of a new run, not written yet. `before` is what its way back leads to."""
-    group = random.randrange(1 << 20, 1 << 31)
-    now, pid = time.time(), os.getpid()
+    group = process.chance(1 << 20, 1 << 31)
+    now, pid = clock.now(), process.own_id()
     others = tuple(dict.fromkeys((*others, *(earlier.entry.others if earlier else ()))))
     entry = Entry(
         nkform=__version__,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Callable
 from contextlib import suppress
 
 from nkform.apply import expedite
-from nkform.kernel import rundir
+from nkform.kernel import clock, rundir
 from nkform.kernel.error import KernelError
+from nkform.kernel.process import own_id
 from nkform.kernel.rundir import GOING_BACK, MACHINE, Lock
 from nkform.problem import fail
 
@@ -24,13 +23,13 @@ def take(command: str, seconds: float, told: Callable[[str], None], *, first: bo
     borrowed of the machine is put back, and that is told. Raises NkformError (another run goes on), KernelError (the
     folder cannot be trusted).
     """
-    words = f"nkform {command} {process(os.getpid())}"
-    until = time.monotonic() + seconds
+    words = f"nkform {command} {process(own_id())}"
+    until = clock.monotonic() + seconds
     waited = False
     turn = _turn(words) if first else None
     try:
         while isinstance(lock := _try(words, first=first), str):
-            if time.monotonic() >= until:
+            if clock.monotonic() >= until:
                 raise fail(
                     "NK0610",
                     f"{lock} is changing this machine",
@@ -39,7 +38,7 @@ def take(command: str, seconds: float, told: Callable[[str], None], *, first: bo
             if not waited:
                 told(f"waiting for {lock}")
                 waited = True
-            time.sleep(PAUSE)
+            clock.pause(PAUSE)
     finally:
         if isinstance(turn, Lock):
             with suppress(KernelError):

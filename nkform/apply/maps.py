@@ -7,16 +7,13 @@ is. So a packet meets the old entries or the new ones, or all of both, which for
 from __future__ import annotations
 
 import errno
-import os
-from contextlib import ExitStack
 from itertools import islice
 
 from nkform.entries import VALUE, filled, keys
-from nkform.kernel.bpf_maps import map_delete_many, map_info, map_items, map_update_many
+from nkform.kernel.bpf_maps import map_delete_many, map_info, map_items, map_update_many, maps_of
 from nkform.kernel.bpf_programs import prog_info
 from nkform.kernel.error import KernelError
 from nkform.model import MapContents, MapsByParam
-from nkform.observe import contents
 
 
 def fill(map_fd: int, before: MapContents | None, after: MapContents) -> None:
@@ -38,15 +35,8 @@ def fill(map_fd: int, before: MapContents | None, after: MapContents) -> None:
 
 def refill(program_fd: int, known: MapsByParam) -> None:
     """Gives the maps of a program that runs nowhere what they held when it ran."""
-    with ExitStack() as stack:
-        maps = maps_of(prog_info(program_fd).id, stack) if known else {}
+    if not known:
+        return
+    with maps_of(prog_info(program_fd).id) as maps:
         for each in (one for some in known.values() for one in some):
             fill(maps[each.map], None, each)
-
-
-def maps_of(program: int, stack: ExitStack) -> dict[str, int]:
-    """The maps of a loaded program, by name, as long as the stack lasts."""
-    maps = contents.maps_of(program)
-    for fd in maps.values():
-        stack.callback(os.close, fd)
-    return maps

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Mapping, Sequence
 
+from nkform.kernel import clock
 from nkform.kernel.place import place
 from nkform.model import Device, Namespace, Node
 from nkform.observe import record
@@ -30,7 +30,7 @@ def note(
     after = Node(plan.node, namespaces, devices)
     if before and (before.node, set(before.features), before.files) == (after, set(features), tuple(files)):
         return
-    now = time.time()
+    now = clock.now()
     since = brought_forward(was, before.since if before else {}, after, now)
     record.note(Record(now, tuple(files), after, tuple(sorted(features)), place(), since))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import nullcontext, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nkform.apply.journal import STATES, Entry, Found, find
@@ -64,10 +63,9 @@ def _claim(entry: Entry) -> None:
 
 def _unname(name: str, namespaces: Namespaces) -> None:
     """Removes the name of a namespace that did not come to be, or is gone: a plain file."""
-    path = Path(namespaces.path(name))
-    if path.exists() and not path.is_mount() and name not in identify(namespaces, [name]):
+    if namespaces.is_plain(name) and name not in identify(namespaces, [name]):
         with suppress(OSError):
-            path.unlink()
+            namespaces.remove_plain(name)
 
 
 def _release_qdiscs(entry: Entry) -> None:

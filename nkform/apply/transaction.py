@@ -12,13 +12,13 @@ from nkform.apply.before import noted
 from nkform.apply.context import RunContext
 from nkform.apply.executor import Executor
 from nkform.apply.foreign_state import ForeignItem, give_again, left_alone, losses, lost, renamed, still_there
-from nkform.apply.interrupt import Interrupted, Stopped
 from nkform.apply.journal import Found, Journal, State, begin
 from nkform.apply.lines import STOPPED
 from nkform.apply.sysctl_snapshot import with_every_hop, with_sysctls_of
 from nkform.apply.undoing import Undoing, reasons
 from nkform.dataclass import dataclass
 from nkform.kernel.error import KernelError
+from nkform.kernel.interrupt import Interrupted, Stopped
 from nkform.model import Node
 from nkform.namespace_key import ROOT
 from nkform.observe.node import observe

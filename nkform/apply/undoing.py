@@ -17,7 +17,6 @@ from nkform.apply import parts
 from nkform.apply.context import RunContext
 from nkform.apply.executor import Executor
 from nkform.apply.foreign_state import ForeignItem, give_again
-from nkform.apply.interrupt import Interrupted
 from nkform.apply.journal import Journal
 from nkform.apply.lines import STUCK
 from nkform.apply.parts import Observation
@@ -25,6 +24,7 @@ from nkform.apply.tidy import release, tidy_entry
 from nkform.apply.visit import give_back
 from nkform.dataclass import dataclass
 from nkform.kernel.error import KernelError
+from nkform.kernel.interrupt import Interrupted
 from nkform.kernel.netns import Namespaces
 from nkform.kernel.probe import probe
 from nkform.listing import MANY, enumerated

@@ -6,14 +6,13 @@ Requests go out together; a batch ends before whatever must not happen after one
 from __future__ import annotations
 
 import errno
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
 from nkform.apply import owned
 from nkform.dataclass import replace
-from nkform.kernel import devconf, inet, inet_foreign, link_requests, links, neighbours, sysctl
+from nkform.kernel import clock, devconf, inet, inet_foreign, link_requests, links, neighbours, sysctl
 from nkform.kernel.error import KernelError
 from nkform.kernel.netlink import Request, Socket, consistent_dump
 from nkform.kernel.netns import Namespaces
@@ -247,16 +246,16 @@ class Visit:
     def _settle(self, end: End) -> None:
         """What does not settle in time is not waited for any longer: it costs a longer gap, and nothing else."""
         index = self._index(end)
-        deadline = time.monotonic() + SETTLE_SECONDS
+        deadline = clock.monotonic() + SETTLE_SECONDS
         pause = SETTLE_PAUSE
-        while time.monotonic() < deadline:
+        while clock.monotonic() < deadline:
             outcomes, answers = self._socket.ask([links.get(end.name)])
             raise_first(outcomes)
             if links.is_running(answers[0][0]):
                 addresses = partial(inet.dump_tentative, index=index)
                 if not consistent_dump(addresses, self._socket):
                     return
-            time.sleep(pause)
+            clock.pause(pause)
             pause = min(1.5 * pause, LONGEST_PAUSE)
 
     def _move(self, action: MoveEnd) -> None:

@@ -12,6 +12,7 @@ from nkform.bpf.facts import IN_SPECS, Facts, facts_of
 from nkform.bpf.loader import Loaded
 from nkform.bpf.programs import Programs, Source, changed
 from nkform.dataclass import replace
+from nkform.kernel import files
 from nkform.model import Device, Explanation, Program
 from nkform.problem import NkformError
 
@@ -51,7 +52,7 @@ class Again:
             except NkformError as error:
                 raise NkformError(changed(explanation, program), *error.problems) from error
             objects = Path(explanation.objects) if explanation.objects else None
-            if objects is not None and not objects.is_dir():
+            if objects is not None and not files.is_folder(objects):
                 objects = None  # there may be a compiler by now, or what it made
             source = Source((), explanation.engine or AUTO, objects)
             self._by_source[key] = Programs(source, {explanation.template: template})

@@ -11,6 +11,7 @@ from nkform.bpf.template import MANIFEST, Template, read
 from nkform.bpf.texts import BUILT_IN, LIBRARY
 from nkform.data import data_path
 from nkform.document.nearest import nearest
+from nkform.kernel import files
 from nkform.model import Explanation
 from nkform.problem import NkformError, Problem
 
@@ -26,7 +27,7 @@ def catalogue(folders: Sequence[Path] = (), judge: Judge | None = None) -> Mappi
     problems: list[Problem] = []
     for base, builtin in ((data_path(BUILT_IN), True), *((folder, False) for folder in folders)):
         try:
-            parts = [folder for folder in sorted(base.iterdir()) if _is_template(folder)]
+            parts = [folder for folder in files.entries(base) if _is_template(folder)]
         except OSError as error:
             problems.append(Problem("NK0701", f"cannot read the folder of templates {base}: {error.strerror}"))
             continue
@@ -64,11 +65,7 @@ def _is_template(folder: Path) -> bool:
     """Whether a folder has a manifest, or what stands in a manifest's place."""
     if folder.name == LIBRARY or folder.name.startswith("."):
         return False
-    try:
-        (folder / MANIFEST).lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return True
+    return files.is_there(folder / MANIFEST)
 
 
 def _name_fault(folder: Path, found: Mapping[str, Template]) -> Problem | None:

@@ -8,11 +8,7 @@ instructions and the definitions of the maps; its own maps and its 100 MB of com
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import hashlib
-import os
-import sys
 from functools import partial
 from typing import Any
 
@@ -22,18 +18,15 @@ from nkform.bpf.overlay import INCLUDES, Overlay, virtual_files
 from nkform.bpf.render import Rendered
 from nkform.bpf.texts import library, library_texts
 from nkform.dataclass import dataclass
-from nkform.kernel.bpf import PRIVILEGE
-from nkform.kernel.bpf_maps import map_info
-from nkform.kernel.bpf_programs import SCHED_CLS, last_useful_line
+from nkform.kernel import libbcc
+from nkform.kernel.bpf_programs import VerifierError
 from nkform.kernel.child import ChildError, Limits
-from nkform.kernel.error import KernelError
+from nkform.kernel.libbcc import CompileError, Program
 from nkform.problem import NkformError, Problem
 
-HEADERS_VARIABLE = "BCC_KERNEL_SOURCE"
 HEADERS = "bcc"
 """Where they are in the library."""
 
-LOG_BYTES = 1 << 20
 LIMITS = Limits(seconds=60, cpu=60, memory=2 << 30, output=16 << 20)
 """Of one program; a third of a second and 125 MB are usual."""
 
@@ -102,32 +95,12 @@ def _key(rendered: Rendered) -> str:
     return hashlib.sha256(f"{rendered.structure}\0{rendered.source}".encode()).hexdigest()
 
 
-def find_bcc() -> Any | None:
-    """The module `bcc`, or None: it is not there, or it is the package of that name that has nothing to do with BPF."""
-    try:
-        import bcc  # type: ignore[import-not-found,import-untyped,unused-ignore]
-    except (ImportError, OSError):
-        return None
-    return bcc if hasattr(bcc, "BPF") and hasattr(bcc, "lib") else None
-
-
-def _not_loadable() -> str:
-    """Why bcc, which is there, cannot be loaded: a library that is missing, or no memory for it."""
-    try:
-        import bcc  # noqa: F401
-    except ModuleNotFoundError:
-        return ""
-    except (ImportError, OSError) as error:
-        return str(error)
-    return ""
-
-
 def _require_bcc() -> Any:
-    bcc = find_bcc()
+    bcc = libbcc.find()
     if bcc is None:
-        found = getattr(sys.modules.get("bcc"), "__file__", None)
+        found = libbcc.other()
         other = f" ({found} is an unrelated package of that name)" if found else ""
-        if reason := _not_loadable():
+        if reason := libbcc.fault():
             said, hint = f"the Python module bcc cannot be loaded: {reason}", "see what the system's libraries lack"
             raise NkformError(Problem("NK0735", said, hint=hint))
         raise NkformError(
@@ -147,81 +120,31 @@ def _compile(rendered: Rendered) -> Prototype:
     headers = library() / HEADERS
     texts = virtual_files(rendered)
     texts |= {f"{library()}/{name}": text for name, text in library_texts().items() if name.startswith(f"{HEADERS}/")}
-    os.environ[HEADERS_VARIABLE] = str(headers)
     overlay = Overlay(texts)
-    said = _Stderr()
-    # bcc says why only on the terminal's file descriptor, and raises a bare Exception.
     try:
-        program = bcc.BPF(text=rendered.source.encode(), cflags=[*_FLAGS, *overlay.flags, *INCLUDES])
-    except Exception as error:
-        output = said.text()
-        if "error:" not in output and os.geteuid() != 0:
-            raise KernelError(errno.EPERM, f"compile program {rendered.name} with bcc", PRIVILEGE) from None
-        raise compiler_error(rendered, output or str(error)) from None
-    _verify(bcc, program, rendered)
-    insns: bytes = program.dump_func(rendered.function.encode())
-    maps = _maps(bcc, program)
-    names = {fd: definition.name for fd, definition in maps}
-    return Prototype(bytes(insns), tuple(definition for _, definition in maps), places_of(insns, names))
-
-
-def _maps(bcc: Any, program: Any) -> list[tuple[int, MapDefinition]]:
-    """The maps that bcc has made, by file descriptor; the kernel tells what they are."""
-    lib, module = bcc.lib, program.module
-    signatures = (
-        ("bpf_num_tables", ctypes.c_size_t, (ctypes.c_void_p,)),
-        ("bpf_table_name", ctypes.c_char_p, (ctypes.c_void_p, ctypes.c_size_t)),
-        ("bpf_table_fd_id", ctypes.c_int, (ctypes.c_void_p, ctypes.c_size_t)),
+        program = Program(
+            bcc, rendered.source, [*_FLAGS, *overlay.flags, *INCLUDES], str(headers),
+            f"compile program {rendered.name} with bcc",
+        )  # fmt: skip
+    except CompileError as error:
+        raise compiler_error(rendered, str(error)) from None
+    _verify(program, rendered)
+    insns = program.insns(rendered.function)
+    maps = program.maps()
+    definitions = tuple(
+        MapDefinition(name, info.type, info.key_size, info.value_size, info.max_entries, info.flags)
+        for _, name, info in maps
     )
-    for name, result, arguments in signatures:  # bcc's Python part leaves these out
-        function = getattr(lib, name)
-        function.restype, function.argtypes = result, arguments
-    found = []
-    for place in range(lib.bpf_num_tables(module)):
-        fd = lib.bpf_table_fd_id(module, place)
-        info = map_info(fd)
-        name = lib.bpf_table_name(module, place).decode()
-        definition = MapDefinition(name, info.type, info.key_size, info.value_size, info.max_entries, info.flags)
-        found.append((fd, definition))
-    return found
+    return Prototype(insns, definitions, places_of(insns, {fd: name for fd, name, _ in maps}))
 
 
-def _verify(bcc: Any, program: Any, rendered: Rendered) -> None:
-    """Loads it once as bcc does, which knows the lines of the source that the verifier names in its log."""
-    lib, name = bcc.lib, rendered.function.encode()
-    start, size = lib.bpf_function_start(program.module, name), lib.bpf_function_size(program.module, name)
-    if not start:
+def _verify(program: Program, rendered: Rendered) -> None:
+    """Has the verifier look at it, with the lines of the source."""
+    if not program.has(rendered.function):
         raise NkformError(
             Problem("NK0741", f"the template {rendered.template.name} has no program: it needs program()")
         )
-    log = ctypes.create_string_buffer(LOG_BYTES)
-
-    def attempt(level: int) -> int:
-        return int(
-            lib.bcc_func_load(
-                program.module, SCHED_CLS, name, start, size, rendered.license.encode(), 0,
-                level, log if level else None, len(log) if level else 0, None, 0,
-            )
-        )  # fmt: skip
-
-    fd = attempt(0)
-    if fd < 0:
-        number = ctypes.get_errno() or errno.EINVAL
-        fd = attempt(1)
-        text = log.value.decode(errors="replace")
-        if fd < 0 and text.strip():
-            raise verifier_error(rendered, text, last_useful_line(text)[0])
-        if fd < 0:
-            raise KernelError(number, f"load program {rendered.name}", PRIVILEGE if number == errno.EPERM else "")
-    os.close(fd)
-
-
-class _Stderr:
-    """What C++ writes to the child's terminal, which it has none of."""
-
-    def __init__(self) -> None:
-        self._fd = os.memfd_create("nkform", os.MFD_CLOEXEC)
-        os.dup2(self._fd, 2)
-
-    def text(self) -> str:
-        return os.pread(self._fd, LOG_BYTES, 0).decode(errors="replace")
+    try:
+        program.verify(rendered.function, rendered.license, f"load program {rendered.name}")
+    except VerifierError as error:
+        raise verifier_error(rendered, error.log, error.last_line) from None

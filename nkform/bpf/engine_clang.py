@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -24,9 +21,10 @@ from nkform.bpf.render import ABI, Rendered
 from nkform.bpf.store import MAX_OBJECT, Store
 from nkform.bpf.values import MAP_NAME
 from nkform.dataclass import dataclass, field
-from nkform.kernel import child
+from nkform.kernel import child, files
 from nkform.kernel.bpf_programs import VerifierError
 from nkform.kernel.child import ChildError, Done, Limits
+from nkform.kernel.descriptors import content
 from nkform.problem import NkformError, Position, Problem
 
 if TYPE_CHECKING:
@@ -215,13 +213,10 @@ class ClangEngine:
     @cached_property
     def _version(self) -> str:
         """What `clang --version` says, remembered as long as the program file is the same: asking takes 25 ms."""
-        state = Path(self._path).stat()
-        real = str(Path(self._path).resolve())
-        identity = f"{real}\0{state.st_ino}\0{state.st_size}\0{state.st_mtime_ns}\0{state.st_ctime_ns}"
-        name = hashlib.sha256(identity.encode()).hexdigest()
+        name = hashlib.sha256(files.identity(Path(self._path)).encode()).hexdigest()
         known = self.cache.note(name)
         if known is None:
-            known = self._run([self._path, "--version"], None, None, subprocess.DEVNULL).out.split(b"\n", 1)[0]
+            known = self._run([self._path, "--version"], None, None, None).out.split(b"\n", 1)[0]
             with self._kept():
                 self.cache.set_note(name, known)
         return known.decode(errors="replace")
@@ -243,12 +238,12 @@ class ClangEngine:
             done = self._run([*command, *told], rendered, overlay, overlay.add(source))
             if done.code:
                 raise compiler_error(rendered, done.err.decode(errors="replace"))
-            _only_known(rendered, os.pread(dependencies, os.fstat(dependencies).st_size, 0))
+            _only_known(rendered, content(dependencies))
         return done.out
 
-    def _run(self, command: list[str], rendered: Rendered | None, overlay: Overlay | None, stdin: int) -> Done:
+    def _run(self, command: list[str], rendered: Rendered | None, overlay: Overlay | None, stdin: int | None) -> Done:
         # Nothing is written, so that no folder for temporary files is told; no configuration file is read.
-        environment = {"PATH": os.defpath, "LC_ALL": "C", "CLANG_NO_DEFAULT_CONFIG": "1"}
+        environment = {"PATH": child.PROGRAMS, "LC_ALL": "C", "CLANG_NO_DEFAULT_CONFIG": "1"}
         name = f" with the template {rendered.template.name}" if rendered else ""
         try:
             done = child.run(
@@ -297,6 +292,6 @@ def _crashed(rendered: Rendered, compiler: str, done: Done, limits: Limits) -> N
 def find_compiler(wanted: str | None = None) -> str | None:
     """The path of clang, or of the newest clang-NN; None if there is none."""
     for name in (wanted,) if wanted else ("clang", *_VERSIONED):
-        if path := shutil.which(name):
-            return str(Path(path).absolute())
+        if path := child.find(name):
+            return path
     return None

@@ -32,12 +32,12 @@ class Engine(Protocol):
 
 def resolve(wanted: str, *, objects: bool = False) -> str:
     """The engine that `auto` stands for on this machine. With given objects no compiler is needed."""
-    from nkform.bpf.engine_bcc import find_bcc
     from nkform.bpf.engine_clang import find_compiler
+    from nkform.kernel import libbcc
 
     if wanted != AUTO:
         return wanted
-    if objects or find_compiler() is not None or find_bcc() is None:
+    if objects or find_compiler() is not None or libbcc.find() is None:
         return "clang"  # without either, the error names clang first
     return "bcc"
 

@@ -7,7 +7,6 @@ Each further one then is a map for its values, one for each map of its own, and 
 from __future__ import annotations
 
 import contextlib
-import os
 import struct
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -21,6 +20,7 @@ from nkform.kernel import bpf_maps
 from nkform.kernel.bpf_maps import BPF_F_RDONLY_PROG, MapInfo, MapType, map_create, map_info
 from nkform.kernel.bpf_programs import VerifierError, prog_load
 from nkform.kernel.child import Answer, ChildError, Limits, Worker
+from nkform.kernel.descriptors import Owned, close, duplicate
 from nkform.model import MapsByParam
 from nkform.problem import NkformError, Position, Problem
 
@@ -98,8 +98,7 @@ def in_child(
     try:
         insns, definitions, places = heard(answer)
     except BaseException:
-        for fd in fds:
-            os.close(fd)
+        close(*fds)
         raise
     return Prototype(
         bytes.fromhex(insns),
@@ -132,9 +131,7 @@ class Loaded:
     fresh: frozenset[str] = frozenset()
 
     def close(self) -> None:
-        for fd in (self.prog_fd, *self.maps.values()):
-            if fd >= 0:
-                os.close(fd)
+        close(self.prog_fd, *self.maps.values())
         self.prog_fd, self.maps = -1, {}
 
     def __enter__(self) -> Loaded:
@@ -182,16 +179,12 @@ class Loader:
         if shared < 0:
             shared = self._fresh(built, prototype, rendered, packed, {}).prog_fd
             if len(self._shared) >= SHARED:
-                os.close(self._shared.pop(next(iter(self._shared))))
+                close(self._shared.pop(next(iter(self._shared))))
         self._shared[built.key, packed] = shared  # at the end: used last
-        return Loaded(os.dup(shared))
+        return Loaded(duplicate(shared))
 
     def close(self) -> None:
-        for prototype in self._prototypes.values():
-            if prototype.btf_fd >= 0:
-                os.close(prototype.btf_fd)
-        for fd in self._shared.values():
-            os.close(fd)
+        close(*(prototype.btf_fd for prototype in self._prototypes.values()), *self._shared.values())
         self._prototypes, self._shared = {}, {}
 
     def __enter__(self) -> Loader:
@@ -221,12 +214,11 @@ class Loader:
                     fd = _made(definition, prototype.btf_fd, said.get(definition.name) if wanted is None else wanted)
                     fresh.add(definition.name)
                 maps[definition.name] = fd
-                undo.callback(os.close, fd)
+                undo.enter_context(Owned(fd))
             fds = dict(maps)
             with contextlib.ExitStack() as after:
                 if MAP_NAME in prototype.places and rendered.engine == "clang":
-                    fds[MAP_NAME] = _values_map(packed)
-                    after.callback(os.close, fds[MAP_NAME])
+                    fds[MAP_NAME] = after.enter_context(Owned(_values_map(packed)))
                 try:
                     prog_fd = prog_load(_patched(prototype, fds), rendered.name, license=rendered.license)
                 except VerifierError as error:
@@ -250,7 +242,7 @@ def _take_over(definition: MapDefinition, old: Mapping[str, int], wanted: Collec
         return -1
     if wanted is not None and bpf_maps.map_items(fd).keys() != wanted:
         return -1
-    return os.dup(fd)
+    return duplicate(fd)
 
 
 def _made(definition: MapDefinition, btf_fd: int, wanted: Collection[bytes] | None) -> int:
@@ -260,7 +252,7 @@ def _made(definition: MapDefinition, btf_fd: int, wanted: Collection[bytes] | No
         if wanted:
             bpf_maps.map_update_many(fd, dict.fromkeys(wanted, VALUE))
     except BaseException:
-        os.close(fd)
+        close(fd)
         raise
     return fd
 
@@ -288,7 +280,7 @@ def _values_map(packed: bytes) -> int:
         bpf_maps.map_update(fd, _VALUES_KEY, packed, info)
         bpf_maps.map_freeze(fd)
     except BaseException:
-        os.close(fd)
+        close(fd)
         raise
     return fd
 

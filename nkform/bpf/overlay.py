@@ -8,12 +8,12 @@ RedirectingFileSystem): whatever else an `#include` names, wherever that leads, 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
 from nkform.bpf.render import Rendered
 from nkform.bpf.texts import library, library_texts
+from nkform.kernel.descriptors import close, in_memory
 from nkform.problem import Position
 
 LIBRARY_ROOT = "/nkform"
@@ -73,16 +73,11 @@ class Overlay:
 
     def add(self, data: bytes) -> int:
         """A file in memory, its position at the beginning; its descriptor is closed with the overlay."""
-        fd = os.memfd_create("nkform", os.MFD_CLOEXEC)
-        self.fds.append(fd)
-        with os.fdopen(os.dup(fd), "wb") as stream:
-            stream.write(data)
-        os.lseek(fd, 0, os.SEEK_SET)
-        return fd
+        self.fds.append(in_memory(data))
+        return self.fds[-1]
 
     def close(self) -> None:
-        for fd in self.fds:
-            os.close(fd)
+        close(*self.fds)
         self.fds = []
 
     def __enter__(self) -> Overlay:

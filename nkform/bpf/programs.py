@@ -20,6 +20,7 @@ from nkform.bpf.template import DECLARED_FACTS, Template, check, excluded, mispl
 from nkform.bpf.vocabulary import FACT_PREFIX
 from nkform.dataclass import dataclass, replace
 from nkform.features import FEATURES
+from nkform.kernel import files
 from nkform.kernel.error import KernelError
 from nkform.kernel.hardware import index_of
 from nkform.macs import Macs, with_macs
@@ -282,7 +283,7 @@ class Programs:
             folder=str(rendered.template.folder),
             builtin=rendered.template.builtin,
             engine=self._engine_name,
-            objects=str(self._source.objects.absolute()) if self._source.objects else "",
+            objects=str(files.absolute(self._source.objects)) if self._source.objects else "",
             facts={name: list(value) if isinstance(value, tuple) else value for name, value in told.items()},
             ifindexes=dict(facts.ifindexes),
             named={name: 0 for name, _ in self._names(program)},

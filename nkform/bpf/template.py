@@ -16,7 +16,7 @@ from nkform.bpf.judge import Judge, Schemas, schemas
 from nkform.bpf.parameters import Canonical, Checked, FactDefault, Kind, Parameter, check_all, checked
 from nkform.bpf.texts import folder_texts, read_text
 from nkform.bpf.values import families
-from nkform.data import data_path
+from nkform.data import data_text
 from nkform.dataclass import dataclass, field
 from nkform.features import FEATURES
 from nkform.problem import NkformError, Problem
@@ -208,7 +208,7 @@ def _schema_check() -> Any:
 
     from nkform.document.json_schema import compile_schema
 
-    return compile_schema(json.loads(data_path(SCHEMA).read_bytes()))
+    return compile_schema(json.loads(data_text(SCHEMA)))
 
 
 class _Reading:

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
-from nkform import files
 from nkform.data import data_path
+from nkform.kernel import files
 from nkform.problem import NkformError, Position, Problem
 
 BUILT_IN = "bpf_templates"
@@ -36,7 +36,7 @@ def library() -> Path:
 def library_texts() -> Mapping[str, str]:
     """All texts of the library by their path within it. Raises NkformError, OSError."""
     base = library()
-    found = sorted(path for path in base.rglob("*") if _TEXT.fullmatch(path.name))
+    found = [path for path in files.entries_below(base) if _TEXT.fullmatch(path.name)]
     return {str(path.relative_to(base)): read_text(path, base) for path in found}
 
 
@@ -52,7 +52,7 @@ def folder_texts(folder: Path) -> Mapping[str, str]:
 
 
 def _names(folder: Path) -> Iterator[str]:
-    yield from sorted(path.name for path in folder.iterdir() if _TEXT.fullmatch(path.name))
+    yield from (path.name for path in files.entries(folder) if _TEXT.fullmatch(path.name))
 
 
 def read_text(path: Path, within: Path) -> str:

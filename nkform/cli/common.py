@@ -6,12 +6,12 @@ import argparse
 import os
 import re
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from nkform.cli.output import never_wait_while
+from nkform.kernel import clock
+from nkform.kernel.standard_streams import never_wait_while
 from nkform.problem import NkformError, Problem, fail
 from nkform.session.listener import timed
 from nkform.session.prepared import PlanOptions
@@ -34,7 +34,7 @@ class Terminal:
 
     def __init__(self, *, no_color: bool) -> None:
         self._no_color = no_color
-        self._told = time.monotonic()
+        self._told = clock.monotonic()
         self._times = os.environ.get("NKFORM_TIMINGS") == "1"
 
     def warn(self, problems: Sequence[Problem]) -> None:
@@ -49,7 +49,7 @@ class Terminal:
 
     def progress(self, done: int, total: int) -> None:
         """At most once a second."""
-        now = time.monotonic()
+        now = clock.monotonic()
         if now - self._told >= PROGRESS_SECONDS:
             self._told = now
             print(f"{done} of {total} actions done", file=sys.stderr)

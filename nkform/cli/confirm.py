@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
-import select
-import signal
 import sys
-from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nkform.cli.common import session
-from nkform.cli.output import never_waiting
+from nkform.kernel import clock
+from nkform.kernel.interrupt import Regret
+from nkform.kernel.standard_streams import never_waiting, typed
 from nkform.problem import fail
 
 if TYPE_CHECKING:
@@ -32,7 +30,7 @@ def wait(trial: Trial, *, detach: bool) -> int:
     """Waits until somebody confirms, here or elsewhere, or the guardian has gone back. Raises NkformError."""
     here = sys.stdin is not None and sys.stdin.isatty() and not detach
     ways = "press Enter, or run `nkform confirm`" if here else "run `nkform confirm`"
-    with _Regret() as regret, never_waiting():
+    with Regret() as regret, never_waiting():
         _say(f"To keep this, {ways} within {trial.seconds:g} s; otherwise {trial.node} goes back to what it was.")
         while trial.is_waiting():
             if detach:
@@ -43,12 +41,12 @@ def wait(trial: Trial, *, detach: bool) -> int:
                 trial.revert()
                 here = False
             if not here:
-                select.select([], [], [], PAUSE)
-            elif select.select([sys.stdin], [], [], PAUSE)[0]:
-                if os.read(sys.stdin.fileno(), 4096):
-                    trial.confirm()
-                    print("Confirmed.")
-                    return 0
+                clock.pause(PAUSE)
+            elif word := typed(PAUSE):
+                trial.confirm()
+                print("Confirmed.")
+                return 0
+            elif word is not None:
                 here = False  # the terminal is gone
     if detach or trial.is_confirmed():
         print("Confirmed.")
@@ -58,26 +56,3 @@ def wait(trial: Trial, *, detach: bool) -> int:
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-class _Regret:
-    """Ctrl-C while a change waits to be confirmed: nobody will confirm it. Within the block it does nothing else."""
-
-    def __init__(self) -> None:
-        self._felt = False
-        self._before: Any = None
-
-    def __enter__(self) -> _Regret:
-        self._before = signal.signal(signal.SIGINT, self._feel)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, self._before)
-
-    def _feel(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        self._felt = True
-
-    def take(self) -> bool:
-        """Whether it was felt since this was asked last."""
-        felt, self._felt = self._felt, False
-        return felt

@@ -52,7 +52,9 @@ def _guarded(run: object, options: object) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has gone; Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        from nkform.kernel.standard_streams import silence
+
+        silence(sys.stdout.fileno())
         return 1
     except Exception as error:
         if os.environ.get("NKFORM_DEBUG") == "1":

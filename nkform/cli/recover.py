@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import time
 from typing import TYPE_CHECKING
 
 from nkform.cli.common import agreed, session, show_plan
 from nkform.dataclass import replace
+from nkform.kernel import clock
 from nkform.problem import fail
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def _back(options: argparse.Namespace, command: Command) -> int:
 def _show(nkform: Session, going: GoingBack, options: argparse.Namespace) -> None:
     if not going.was_killed:
         entry = going.found.entry
-        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.when))
+        when = clock.local(entry.when)
         print(f"Going back to before the {entry.command} of {when} on {going.node}.")
     nkform.listener.warn([replace(problem, severity="warning") for problem in going.problems])
     if not (going.plan.empty and going.problems):

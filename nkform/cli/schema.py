@@ -7,7 +7,7 @@ import sys
 
 
 def run(options: argparse.Namespace) -> int:
-    from nkform.data import data_path
+    from nkform.data import data_text
 
-    sys.stdout.write(data_path(f"schemas/{options.of}.v1.json").read_text(encoding="utf-8"))
+    sys.stdout.write(data_text(f"schemas/{options.of}.v1.json"))
     return 0

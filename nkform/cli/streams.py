@@ -8,17 +8,15 @@ text among them. Colours are nkform's own: they are marked by a number that nobo
 from __future__ import annotations
 
 import io
-import os
 import re
 import sys
 from collections.abc import Iterable
 from typing import IO, Any, BinaryIO, cast
 
-from nkform.cli.output import Output
+from nkform.kernel import process
+from nkform.kernel.standard_streams import Output, open_all
 from nkform.report.colour import ESCAPE, Paint
 from nkform.report.problems import harmless
-
-STDERR = 2
 
 
 class Harmless:
@@ -61,26 +59,17 @@ def _spelled(text: str) -> str:
 
 
 def install() -> None:
-    """Has the standard streams print harmlessly, in whatever encoding; those that were closed lead nowhere.
-
-    A closed one is opened first: else the next file that is opened took its number, and got what is printed.
-    """
-    for number in (0, 1, 2):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)
-    if sys.stdin is None:
-        sys.stdin = os.fdopen(0, encoding="utf-8")
-    mark = f"\0{os.urandom(8).hex()}:"
+    """Has the standard streams print harmlessly, in whatever encoding; those that were closed lead nowhere."""
+    open_all()
+    mark = f"\0{process.chance(0, 1 << 64):x}:"
     Paint.mark = mark
-    for name, number in (("stdout", 1), ("stderr", 2)):
-        stream = getattr(sys, name) or os.fdopen(number, "w", encoding="utf-8")
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
         stream.flush()
         text = io.TextIOWrapper(
             cast("BinaryIO", Output(stream)),
             stream.encoding,
             "backslashreplace",
-            line_buffering=number == STDERR or stream.line_buffering,
+            line_buffering=name == "stderr" or stream.line_buffering,
         )
         setattr(sys, name, Harmless(text, mark))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import gc
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
@@ -45,12 +44,13 @@ def run(options: argparse.Namespace) -> int:
 
 def _teller(options: argparse.Namespace) -> Callable[[Event], None]:
     """Writes each event as a line at once: whoever reads a pipe or a journal waits for it."""
+    from nkform.kernel import clock
     from nkform.report.watch_text import line, line_json
 
     written = line_json if options.json else line
 
     def tell(event: Event) -> None:
-        sys.stdout.write(written(event, time.time()) + "\n")
+        sys.stdout.write(written(event, clock.now()) + "\n")
         sys.stdout.flush()
 
     return tell

@@ -5,15 +5,14 @@ The only part of `spec` that reads files.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path as File
 
-from nkform import files
 from nkform.dataclass import dataclass, field
 from nkform.document import yaml_events
 from nkform.document.fault import Fault, split_lines
+from nkform.kernel import files
 from nkform.problem import NkformError, Path, Position, Problem
 
 MAX_BYTES = 16 * 1024 * 1024
@@ -81,7 +80,7 @@ def read_all(named: Sequence[File]) -> tuple[list[Source], list[Problem]]:
     for file in named:
         part = file
         try:
-            for part in _yaml_files(file) if str(file) != STDIN and file.is_dir() else [file]:
+            for part in _yaml_files(file) if str(file) != STDIN and files.is_folder(file) else [file]:
                 sources.append(read(part))
         except OSError as error:
             problems.append(_unreadable(part, error))
@@ -93,7 +92,7 @@ def read_all(named: Sequence[File]) -> tuple[list[Source], list[Problem]]:
 def read(file: File, within: File | None = None) -> Source:
     """Read one file, which must lie in the folder `within`; `-` is the standard input. Raises NkformError, OSError."""
     if within is None and str(file) == STDIN:
-        return decode("<stdin>", sys.stdin.buffer.read(MAX_BYTES + 1))
+        return decode("<stdin>", files.standard_input(MAX_BYTES))
     return decode(str(file), files.read(file, MAX_BYTES, within=within, pipes=within is None))
 
 
@@ -122,7 +121,7 @@ def decode(name: str, data: bytes) -> Source:
 
 
 def _yaml_files(directory: File) -> list[File]:
-    found = sorted(f for f in directory.iterdir() if f.suffix in {".yaml", ".yml"} and not f.name.startswith("."))
+    found = [f for f in files.entries(directory) if f.suffix in {".yaml", ".yml"} and not f.name.startswith(".")]
     if not found:
         raise NkformError(
             Problem(

@@ -16,7 +16,6 @@ import operator
 import os
 import struct
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from enum import IntEnum
 from functools import lru_cache
 from typing import Any
@@ -277,15 +276,6 @@ def kind(fd: int) -> str:
     The kernel's info does not tell: asked about a program, it answers for a program, whatever was expected.
     """
     return _KINDS.get(os.readlink(f"/proc/self/fd/{fd}").partition("anon_inode:")[2], "")
-
-
-@contextmanager
-def owned(fd: int) -> Iterator[int]:
-    """Closes a file descriptor at the end of the block."""
-    try:
-        yield fd
-    finally:
-        os.close(fd)
 
 
 # --- pins -------------------------------------------------------------------------------

@@ -13,12 +13,15 @@ import errno
 import functools
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from enum import IntEnum
 from pathlib import Path
 
 from nkform.dataclass import dataclass
 from nkform.kernel import bpf
 from nkform.kernel.bpf import BpfError, Buffer, Command, Layout
+from nkform.kernel.bpf_programs import prog_info
+from nkform.kernel.descriptors import Owned
 
 BPF_ANY = 0
 BPF_NOEXIST = 1
@@ -198,6 +201,16 @@ def map_info(map_fd: int) -> MapInfo:
     bpf.read_info(map_fd, info, "map")
     number, kind, name, *rest = _read_map_info(info)
     return MapInfo(number, kind, bpf.name_of(name), *rest)
+
+
+@contextmanager
+def maps_of(program: int) -> Iterator[dict[str, int]]:
+    """The maps of a loaded program, by name, within the block. Raises BpfError (ENOENT: it is gone)."""
+    with Owned(bpf.prog_fd(program)) as prog_fd:
+        numbers = prog_info(prog_fd).map_ids
+    with ExitStack() as stack:
+        opened = [stack.enter_context(Owned(bpf.map_fd(number))) for number in numbers]
+        yield {map_info(fd).name: fd for fd in opened}
 
 
 def map_freeze(map_fd: int) -> None:

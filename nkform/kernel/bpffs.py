@@ -20,8 +20,8 @@ import stat
 from collections.abc import Iterator
 
 from nkform.dataclass import dataclass
-from nkform.files import writable_by_others
 from nkform.kernel.error import KernelError
+from nkform.kernel.files import writable_by_others
 from nkform.model import is_node_name
 
 BASE = "/sys/fs/bpf"
@@ -192,6 +192,11 @@ def pins_at(node: str, device: str, hook: str, base: str = BASE) -> Iterator[Pin
     for entry in _entries(folders[0]):
         if entry.is_file(follow_symlinks=False):
             yield Pin(node, device, hook, decode(entry.name))
+
+
+def is_taken(pin: Pin, base: str = BASE) -> bool:
+    """Whether there is a pin of that name, or anything else."""
+    return os.path.lexists(pin.path(base))
 
 
 def has_node(node: str, base: str = BASE, top: str = FOLDER) -> bool:

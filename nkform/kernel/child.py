@@ -17,6 +17,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import IO, Literal
 
@@ -35,6 +36,9 @@ _MOST_FDS = 1 << 20
 """NR_OPEN, the most that a process can have (include/uapi/linux/fs.h: INR_OPEN_MAX is less)."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
+
+PROGRAMS = os.defpath
+"""Where programs are looked for, as PATH has it, unless somebody says so."""
 
 Reason = Literal["time", "memory", "output", "died", "failed"]
 Answer = tuple[bytes, Sequence[int]]
@@ -64,6 +68,14 @@ class OutOfTimeError(BaseException):
     """Raised in a worker, wherever it is, when its processor time is used up: no error that anybody may pass over."""
 
 
+def find(name: str) -> str | None:
+    """The path of a program, from the top: one on PATH, or the one at that path; None if there is none."""
+    import shutil
+
+    path = shutil.which(name)
+    return path and str(Path(path).absolute())
+
+
 @dataclass(frozen=True, slots=True)
 class Done:
     """A program that has ended; a negative code is the signal that ended it."""
@@ -78,10 +90,10 @@ def run(
     limits: Limits,
     environment: Mapping[str, str],
     *,
-    stdin: int,
+    stdin: int | None,
     keep: Sequence[int] = (),
 ) -> Done:
-    """Runs a program with what it needs on standard input, `keep` being further files for it.
+    """Runs a program with what it needs on standard input (None: nothing), `keep` being further files for it.
 
     It has no terminal and no folder to write in. Raises ChildError, OSError (it cannot be started).
     """
@@ -94,7 +106,8 @@ def run(
         _limit(limits, limits.memory)
 
     with subprocess.Popen(
-        command, cwd="/", env=environment, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        command, cwd="/", env=environment,
+        stdin=subprocess.DEVNULL if stdin is None else stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         pass_fds=keep, start_new_session=True, preexec_fn=bound,  # noqa: PLW1509  # system calls and nothing else
     ) as process:  # fmt: skip
         try:

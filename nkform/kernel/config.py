@@ -18,6 +18,11 @@ def option(name: str) -> str | None:
     return "n"
 
 
+def release() -> str:
+    """The version of the running kernel, as `uname -r` prints it."""
+    return os.uname().release
+
+
 def _text() -> str | None:
     try:
         with gzip.open("/proc/config.gz", "rt") as file:
@@ -25,6 +30,6 @@ def _text() -> str | None:
     except OSError:
         pass
     try:
-        return Path(f"/boot/config-{os.uname().release}").read_text(encoding="utf-8")
+        return Path(f"/boot/config-{release()}").read_text(encoding="utf-8")
     except OSError:
         return None

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from nkform.files import kind
 from nkform.kernel.error import KernelError
+from nkform.kernel.files import kind
 from nkform.kernel.netlink import S32, Message, Request, Socket, u32, walk
 from nkform.namespace_key import ROOT, Named, OfPath, OfPid, Root, Unnamed, can_be_a_name, described, key_of, meant_by
 
@@ -74,6 +74,13 @@ def processes() -> list[str]:
     return [key_of(OfPid(number)) for number in found.values()]
 
 
+def stale() -> list[str]:
+    """The names that stand for no namespace, since a reboot, say."""
+    if not RUN.is_dir():
+        return []
+    return [entry.name for entry in os.scandir(RUN) if entry.stat().st_size != 0 or not os.path.ismount(entry.path)]
+
+
 class Namespaces:
     """The way into namespaces and back to the one that this object was made in."""
 
@@ -121,6 +128,22 @@ class Namespaces:
             return [name for name in names if can_be_a_name(name)]
         except FileNotFoundError:
             return []
+
+    def named_at(self) -> int | None:
+        """When a namespace was last named or lost its name (ns since 1970); None where none ever was."""
+        try:
+            return self.run.stat().st_mtime_ns
+        except FileNotFoundError:
+            return None
+
+    def is_plain(self, name: str) -> bool:
+        """Whether a name stands for a plain file, as that of a namespace does that did not come to be, or is gone."""
+        path = Path(self.path(name))
+        return path.exists() and not path.is_mount()
+
+    def remove_plain(self, name: str) -> None:
+        """Removes such a file. Raises OSError."""
+        Path(self.path(name)).unlink()
 
     @contextmanager
     def open(self, key: str) -> Iterator[int]:

@@ -24,6 +24,11 @@ OFF = 0
 LARGEST = (1 << 31) - 1
 
 
+def is_there() -> bool:
+    """Whether this kernel has the switch."""
+    return EXPEDITED.exists()
+
+
 def read() -> int:
     """The switch. Raises KernelError (ENOENT: this kernel has none)."""
     try:
@@ -46,7 +51,7 @@ def write(value: int) -> None:
 
 def obstacle() -> str:
     """Why grace periods cannot be expedited, or need not be; empty where they can."""
-    if not EXPEDITED.exists():
+    if not is_there():
         return f"this kernel has no {EXPEDITED}, as kernels for one processor, which need not wait (CONFIG_TINY_RCU)"
     if _is_on(REALTIME) or "PREEMPT_RT" in os.uname().version:
         return "this is a real-time kernel (PREEMPT_RT), which they would disturb"

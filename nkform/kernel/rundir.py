@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import ClassVar, TextIO
 
-from nkform.files import kind, writable_by_others
 from nkform.kernel.error import KernelError
+from nkform.kernel.files import kind, writable_by_others
 from nkform.model import is_node_name
 
 RUN = Path("/run/nkform")
@@ -149,11 +149,25 @@ def _draft(name: str) -> str:
     return f".{name}"
 
 
-def append(node: str, name: str, base: Path = RUN) -> int:
-    """A file that is there, open for adding to it; the file descriptor is the caller's."""
-    asked = f"write {base / node / name}"
-    with _folder(node, base, asked) as folder:
-        return os.open(name, os.O_WRONLY | os.O_APPEND | _OPEN, dir_fd=folder)
+class Lasting:
+    """A file that is there, to be added to: what was added is on disk. Close it. `what` it is, for errors."""
+
+    def __init__(self, node: str, name: str, what: str, base: Path = RUN) -> None:
+        self._asked = f"write {what}"
+        with _folder(node, base, f"write {base / node / name}") as folder:
+            self._fd = os.open(name, os.O_WRONLY | os.O_APPEND | _OPEN, dir_fd=folder)
+
+    def add(self, text: str) -> None:
+        try:
+            os.write(self._fd, text.encode(errors="surrogateescape"))
+            os.fsync(self._fd)
+        except OSError as error:
+            raise KernelError(error.errno or errno.EIO, self._asked) from error
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
 
 class Appended:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
+from collections.abc import Mapping
 from types import FrameType
+from typing import Literal, Protocol
 
 NOTIFY_SOCKET = "NOTIFY_SOCKET"
 
@@ -22,6 +25,29 @@ def notify(state: str) -> None:
         speaker.sendto(state.encode(), "\0" + path[1:] if path.startswith("@") else path)
 
 
+Asked = Literal["stop", "reread"]
+"""What signals ask of a process that keeps running, as systemd.service(5) has it."""
+
+
+class HasDescriptor(Protocol):
+    """Something to be read."""
+
+    def fileno(self) -> int: ...
+
+
+class Waiting:
+    """Waits for what is first of several things to have something to be read."""
+
+    def __init__(self, *things: HasDescriptor) -> None:
+        self._poll = select.poll()
+        for thing in things:
+            self._poll.register(thing, select.POLLIN)
+
+    def wait(self, seconds: float) -> set[int]:
+        """The file descriptors of those that have, as soon as any has; none if the time was up before."""
+        return {fd for fd, _ in self._poll.poll(max(0.0, seconds) * 1000)}
+
+
 class Signals:
     """Signals as bytes to be read from a file descriptor, in place of interruptions.
 
@@ -29,7 +55,7 @@ class Signals:
     interpreter's own business (signal.set_wakeup_fd). Only the main thread can make one.
     """
 
-    HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    HEARD: Mapping[int, Asked] = {signal.SIGTERM: "stop", signal.SIGINT: "stop", signal.SIGHUP: "reread"}
 
     def __init__(self) -> None:
         self._read, self._write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -52,10 +78,10 @@ class Signals:
     def fileno(self) -> int:
         return self._read
 
-    def caught(self) -> set[int]:
-        """The numbers of the signals that came since the last call; never waits."""
+    def caught(self) -> set[Asked]:
+        """What the signals ask that came since the last call; never waits."""
         try:
-            return set(os.read(self._read, 4096))
+            return {self.HEARD[number] for number in os.read(self._read, 4096) if number in self.HEARD}
         except BlockingIOError:
             return set()
 

@@ -7,15 +7,15 @@ a device has a clsact qdisc.
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from nkform.dataclass import replace
 from nkform.kernel import bpffs
-from nkform.kernel.bpf import BpfError, link_fd, owned, prog_fd
+from nkform.kernel.bpf import BpfError, link_fd, prog_fd
 from nkform.kernel.bpf_links import AttachType, LinkInfo, link_info, query
 from nkform.kernel.bpf_programs import prog_info
 from nkform.kernel.clsact import PREFIX, Direction, Filter, Tc
+from nkform.kernel.descriptors import Owned
 from nkform.kinds import EXTERNAL, KINDS
 from nkform.model import Attached, Device, Endpoint, Hook
 
@@ -130,7 +130,7 @@ def _living(numbers: Iterable[int]) -> Iterator[LinkInfo]:
             fd = link_fd(number)
         except BpfError:
             continue
-        with owned(fd):
+        with Owned(fd):
             info = link_info(fd)
         if info.ifindex:
             yield info
@@ -190,7 +190,5 @@ def _name(program: int) -> str:
         fd = prog_fd(program)
     except BpfError:
         return ""
-    try:
+    with Owned(fd):
         return prog_info(fd).name
-    finally:
-        os.close(fd)

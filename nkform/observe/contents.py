@@ -6,14 +6,13 @@ A node with thousands of other programs pays nothing for them.
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 
 from nkform.dataclass import replace
 from nkform.entries import LAYOUTS, filled
-from nkform.kernel.bpf import BpfError, map_fd, prog_fd
-from nkform.kernel.bpf_maps import map_info, map_items
-from nkform.kernel.bpf_programs import prog_info
+from nkform.kernel.bpf import BpfError
+from nkform.kernel.bpf_maps import map_info, map_items, maps_of
 from nkform.model import Attached, Device, Hook, MapContents, MapsByParam, Program
 
 Maps = Callable[[Attached], MapsByParam]
@@ -66,17 +65,14 @@ def with_entries(entries: Iterable[Attached], maps: Maps) -> tuple[Attached, ...
 
 def read(program: int, known: MapsByParam) -> MapsByParam:
     """What maps of a program hold, those that `known` names and that have the keys it says. Raises KernelError."""
-    try:
-        there = maps_of(program)
-    except BpfError as error:
-        if error.errno == errno.ENOENT:  # gone by now
-            return {}
-        raise
-    try:
+    with ExitStack() as stack:
+        try:
+            there = stack.enter_context(maps_of(program))
+        except BpfError as error:
+            if error.errno == errno.ENOENT:  # gone by now
+                return {}
+            raise
         found = {name: tuple(_read(there, each) for each in wanted) for name, wanted in known.items()}
-    finally:
-        for fd in there.values():
-            os.close(fd)
     return {name: each for name, some in found.items() if len(each := tuple(f for f in some if f)) == len(some)}
 
 
@@ -88,16 +84,3 @@ def _read(there: Mapping[str, int], wanted: MapContents) -> MapContents | None:
     if info.key_size != LAYOUTS[wanted.layout].size:
         return None
     return filled(wanted.map, wanted.layout, map_items(fd, info))
-
-
-def maps_of(program: int) -> dict[str, int]:
-    """The maps of a loaded program, by name; the file descriptors are the caller's. Raises BpfError."""
-    fd = prog_fd(program)
-    try:
-        found = {}
-        for number in prog_info(fd).map_ids:
-            opened = map_fd(number)
-            found[map_info(opened).name] = opened
-        return found
-    finally:
-        os.close(fd)

@@ -135,10 +135,7 @@ def _value(interface: str, key: str) -> str | None:
 
 def _names(namespaces: Namespaces) -> Iterator[object]:
     """When a namespace was last named or lost its name: one without devices of ours comes and goes unheard."""
-    try:
-        yield namespaces.run.stat().st_mtime_ns
-    except FileNotFoundError:
-        yield None
+    yield namespaces.named_at()
 
 
 def matters(notice: Notice, scope: Scope, fingerprint: Fingerprint) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -11,6 +10,7 @@ from typing import TypeVar
 
 from nkform.dataclass import dataclass, field
 from nkform.kernel import inet, inet_foreign, links
+from nkform.kernel.descriptors import Owned
 from nkform.kernel.error import KernelError
 from nkform.kernel.netlink import Socket, consistent_dump
 from nkform.kernel.netns import Namespaces, get_nsid, nsid_of
@@ -102,12 +102,9 @@ def visit(namespaces: Namespaces, keys: Iterable[str], look: Callable[[str, bool
             if ":" in key:  # /proc/self, or our own process, leads to where the thread is
                 enter(home, ROOT)
             try:
-                fd = namespaces.descriptor(key)
-                try:
+                with Owned(namespaces.descriptor(key)) as fd:
                     is_root = namespaces.is_root(fd)
                     enter(fd, key)
-                finally:
-                    os.close(fd)
             except KernelError as error:
                 if error.errno in NOT_ALLOWED:
                     barred.add(key)

@@ -5,13 +5,12 @@ Mirrors plan/ file by file: observe finds what is, plan says what should change.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Iterable, Mapping
 from functools import cache, partial
 
 from nkform.attributes import ATTRIBUTES
 from nkform.dataclass import dataclass, replace
-from nkform.kernel import bpffs, devconf, hardware, links, rundir
+from nkform.kernel import bpffs, clock, devconf, hardware, links, rundir
 from nkform.kernel.error import KernelError
 from nkform.kernel.netlink import Socket
 from nkform.kernel.netns import Namespaces
@@ -122,7 +121,7 @@ def _whole(namespaces: Namespaces, wish: _Wish) -> Node:
         live = _look(namespaces, wish)
         if all(device.peer for device in live.devices.values() if device.traits.has_peer):
             return live
-        time.sleep(pause)
+        clock.pause(pause)
     return _look(namespaces, wish)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Mapping
 from contextlib import suppress
@@ -12,6 +11,7 @@ from nkform.kernel import bpf
 from nkform.kernel.bpf import BpfError
 from nkform.kernel.bpf_maps import PERCPU, MapInfo, map_info, map_items, map_items_percpu
 from nkform.kernel.bpf_programs import prog_info
+from nkform.kernel.descriptors import Owned
 from nkform.model import Attached
 
 U64 = struct.Struct("=Q")
@@ -36,21 +36,15 @@ class Run:
 
 def read(entry: Attached, maps: Mapping[str, Names]) -> Run:
     """Looks at a program; `maps` say which of its maps hold numbers for people. Raises BpfError."""
-    fd = bpf.prog_fd(entry.program_id)
-    try:
+    with Owned(bpf.prog_fd(entry.program_id)) as fd:
         info = prog_info(fd)
-    finally:
-        os.close(fd)
     found = {}
     for number in info.map_ids:
-        map_fd = bpf.map_fd(number)
-        try:
+        with Owned(bpf.map_fd(number)) as map_fd:
             about = map_info(map_fd)
             if about.name in maps:
                 with suppress(BpfError):  # of a kind that cannot be read so
                     found[about.name] = _numbers(_items(map_fd, about), maps[about.name])
-        finally:
-            os.close(map_fd)
     return Run(info.name, info.run_cnt, info.run_time_ns, found)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from nkform.features import FEATURES
 from nkform.kinds import kind_of
 from nkform.listing import enumerated
@@ -16,11 +14,15 @@ def findings() -> list[Finding]:
 
 
 def _kernel() -> Finding:
-    return Finding("kernel", "ok", f"Linux {os.uname().release}")
+    from nkform.kernel.config import release
+
+    return Finding("kernel", "ok", f"Linux {release()}")
 
 
 def _privileges() -> Finding:
-    if os.geteuid() == 0:
+    from nkform.kernel.process import is_root
+
+    if is_root():
         return Finding("privileges", "ok", "root")
     return Finding(
         "privileges",
@@ -83,11 +85,10 @@ def _grace_periods() -> Finding:
 
 def _engines() -> list[Finding]:
     """What compiles and keeps programs; a node needs one engine, and none for objects that were built elsewhere."""
-    from nkform.bpf.engine_bcc import find_bcc
     from nkform.bpf.engine_clang import find_compiler
-    from nkform.kernel import bpffs
+    from nkform.kernel import bpffs, libbcc
 
-    clang, bcc = find_compiler(), find_bcc()
+    clang, bcc = find_compiler(), libbcc.find()
     elsewhere = "programs are compiled by the other engine, or elsewhere (nkform build)"
     findings = [
         Finding("clang", "ok" if clang else "missing", clang or "no clang", f"apt-get install clang; {elsewhere}"),
@@ -103,24 +104,19 @@ def _engines() -> list[Finding]:
 def _programs() -> list[Finding]:
     import yaml
 
-    from nkform.kernel.netns import RUN
+    from nkform.kernel.netns import RUN, stale
 
     if hasattr(yaml, "CSafeLoader"):
         findings = [Finding("libyaml", "ok", f"PyYAML {yaml.__version__} with libyaml")]
     else:
         hint = "install PyYAML from its wheel, or Debian's python3-yaml: large specs load ten times faster"
         findings = [Finding("libyaml", "missing", f"PyYAML {yaml.__version__} without libyaml", hint)]
-    stale = (
-        [entry.name for entry in os.scandir(RUN) if entry.stat().st_size != 0 or not os.path.ismount(entry.path)]
-        if RUN.is_dir()
-        else []
-    )
-    if stale:
+    if names := stale():
         findings.append(
             Finding(
                 "namespaces",
                 "missing",
-                f"{RUN} holds files that are no namespace: {enumerated(stale)}",
+                f"{RUN} holds files that are no namespace: {enumerated(names)}",
                 "`ip netns delete NAME` removes them",
             )
         )

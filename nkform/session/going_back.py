@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from nkform.apply import journal
-from nkform.apply.interrupt import Stopped
 from nkform.apply.journal import Found, State
 from nkform.apply.tidy import tidy
 from nkform.dataclass import dataclass
 from nkform.kernel import rundir
+from nkform.kernel.interrupt import Stopped
 from nkform.kernel.netns import Namespaces
 from nkform.problem import Problem, fail
 from nkform.session.node import chosen, killed_run

@@ -8,18 +8,9 @@ free, the guardian was killed, and whoever finds that takes its place (`look_aft
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
-import os
-import select
-import signal
-import sys
-import syslog
-import time
 from collections.abc import Callable
-from pathlib import Path
 
-from nkform.apply.interrupt import Interrupts
 from nkform.apply.journal import (
     JOURNAL,
     SPARE,
@@ -33,7 +24,10 @@ from nkform.apply.journal import (
 )
 from nkform.apply.lock import process, take
 from nkform.dataclass import dataclass
-from nkform.kernel import rundir
+from nkform.kernel import clock, daemon, rundir
+from nkform.kernel.daemon import Ear, Line, log_error, log_warning
+from nkform.kernel.interrupt import Interrupts
+from nkform.kernel.process import Process, own_id
 from nkform.kernel.rundir import GUARDIAN, Lock
 from nkform.problem import NkformError, Problem, fail, unexpected
 from nkform.session.recovery import revert
@@ -43,9 +37,6 @@ PAUSE = 0.2
 
 STALLED = 30.0
 """Seconds without progress after which a run counts as stuck, if it has to be confirmed within fewer."""
-
-MANY_FILES = 4096
-"""Open files that going back has room for."""
 
 LONGEST_PAUSE = 60.0
 """Seconds between two tries to go back, at most; the first pause is one second, and each is twice the one before."""
@@ -62,8 +53,6 @@ IN_THE_WAY = "`nkform recover` tells what is in the way, `nkform apply` takes it
 ELSEWHERE = "another network namespace waits to be confirmed, and its guardian does nothing"
 ELSEWHERE_HINT = "run any command of nkform in that namespace"
 NAME = b"nkform-guardian"
-PR_SET_NAME = 15
-"""include/uapi/linux/prctl.h; at most 15 bytes, which `ps` shows."""
 
 APPLIED, DISMISSED, REVERT = b"a", b"d", b"r"
 
@@ -87,7 +76,7 @@ class Guarded:
 class Guardian:
     """The run's end of the line to its guardian."""
 
-    def __init__(self, node: str, token: str, seconds: float, line: int) -> None:
+    def __init__(self, node: str, token: str, seconds: float, line: Line) -> None:
         self.token = token
         self._node = node
         self._seconds = seconds
@@ -96,44 +85,16 @@ class Guardian:
     def applied(self) -> None:
         """The run is done; the time to confirm begins."""
         with contextlib.suppress(OSError):  # somebody has confirmed it already, or the guardian counts for itself
-            rundir.rewrite(self._node, GUARDIAN, _written(Guarded(self.token, now() + self._seconds)))
-        self._say(APPLIED)
+            rundir.rewrite(self._node, GUARDIAN, _written(Guarded(self.token, clock.since_boot() + self._seconds)))
+        self._line.say(APPLIED)
 
     def dismiss(self) -> None:
         """The run has undone itself: there is nothing to guard."""
-        self._say(DISMISSED)
+        self._line.say(DISMISSED)
 
     def revert(self) -> None:
         """Nobody will confirm."""
-        self._say(REVERT)
-
-    def _say(self, word: bytes) -> None:
-        with contextlib.suppress(BrokenPipeError):
-            os.write(self._line, word)
-
-
-class Run:
-    """The process that is guarded; its number may be another's when it has ended."""
-
-    def __init__(self, pid: int) -> None:
-        self._pid = pid
-        try:
-            self._fd = os.pidfd_open(pid)
-        except OSError:  # it has been killed
-            self._fd = -1
-
-    def has_lock(self) -> bool:
-        """Whether it has the machine's lock. Raises KernelError."""
-        return self._fd >= 0 and rundir.is_locked() and (rundir.lock_holder() or "").endswith(process(self._pid))
-
-    def kill(self) -> None:
-        with contextlib.suppress(OSError):
-            signal.pidfd_send_signal(self._fd, signal.SIGKILL)
-
-
-def now() -> float:
-    """Seconds since boot, those asleep among them."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+        self._line.say(REVERT)
 
 
 def is_alive(node: str) -> bool:
@@ -152,7 +113,7 @@ def has_tried(node: str) -> bool:
 def is_overdue(node: str, token: str, until: float) -> bool:
     """Whether a guardian that lives should have begun to go back, and has not: it is stopped. Raises KernelError."""
     return (
-        now() >= until + OVERDUE
+        clock.since_boot() >= until + OVERDUE
         and outcome(node, token) is None
         and not rundir.is_held(rundir.MACHINE, rundir.GOING_BACK)
         and not rundir.is_locked()
@@ -167,34 +128,17 @@ def start(node: str, token: str, seconds: float, leave: Callable[[], None], unti
     held = rundir.hold(node, GUARDIAN, _written(Guarded(token, until)))
     if not isinstance(held, Lock):
         raise fail("NK0611", f"an apply of {node} is guarded already, and may be going back", hint=PENDING)
-    ours, its = os.pipe2(os.O_CLOEXEC)
-    run = os.getpid()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    try:
-        child = os.fork()
-    except OSError:
-        held.release()
-        os.close(ours)
-        os.close(its)
-        raise
-    if child:
-        os.close(ours)
-        held.leave()
-        os.waitpid(child, 0)
-        return Guardian(node, token, seconds, its)
-    try:
-        os.setsid()
-        if os.fork():
-            os._exit(0)
-        os.close(its)
+    number = own_id()
+
+    def life(ear: Ear) -> None:
         leave()
-        _detach()
-        _guard(node, token, seconds, ours, Run(run), until)
-    except BaseException as error:
-        _log(syslog.LOG_ERR, f"the guardian of {node} failed: {error!r}")
+        _guard(node, token, seconds, ear, Process(number), until)
+
+    try:
+        line = daemon.start(NAME, life, lambda error: log_error(f"the guardian of {node} failed: {error!r}"))
     finally:
-        os._exit(0)
+        held.leave()
+    return Guardian(node, token, seconds, line)
 
 
 def outcome(node: str, token: str) -> Outcome | None:
@@ -217,99 +161,59 @@ def _written(guarded: Guarded) -> str:
     return json.dumps({"token": guarded.token, "until": guarded.until})
 
 
-def _log(priority: int, text: str) -> None:
-    with contextlib.suppress(Exception):
-        syslog.syslog(priority, f"nkform: {text}")
-
-
-def _detach() -> None:
-    """Leaves the caller's terminal and control group, and heeds no signals that are meant for it."""
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGPIPE):
-        signal.signal(number, signal.SIG_IGN)
-    ctypes.CDLL(None).prctl(PR_SET_NAME, NAME, 0, 0, 0)
-    _lift_limits()
-    null = os.open(os.devnull, os.O_RDWR)
-    for fd in (0, 1, 2):
-        os.dup2(null, fd)
-    os.chdir("/")
-    for root in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd"):
-        # At the end of a session, logind may kill all of its control group (KillUserProcesses in logind.conf(5)).
-        with contextlib.suppress(OSError):
-            Path(root, "cgroup.procs").write_text(str(os.getpid()))
-
-
-def _lift_limits() -> None:
-    """Limits that the run was given (ulimit, prlimit(1)) are not to keep it from going back."""
-    import resource
-
-    endless = resource.RLIM_INFINITY
-    needed = {
-        resource.RLIMIT_NOFILE: MANY_FILES,
-        resource.RLIMIT_CPU: endless,
-        resource.RLIMIT_FSIZE: endless,
-        resource.RLIMIT_AS: endless,
-    }
-    for limit, enough in needed.items():
-        hard = resource.getrlimit(limit)[1]
-        with contextlib.suppress(OSError):
-            resource.setrlimit(limit, (hard, hard))
-        if hard != endless and (enough == endless or hard < enough):
-            with contextlib.suppress(OSError, ValueError):  # who lacks CAP_SYS_RESOURCE
-                resource.setrlimit(limit, (enough, enough))
-
-
-def _guard(node: str, token: str, seconds: float, line: int, run: Run, until: float | None) -> None:
+def _guard(node: str, token: str, seconds: float, ear: Ear, run: Process, until: float | None) -> None:
     """Goes back if the run is not confirmed in time, also where waiting for that fails in a way nobody thought of."""
     try:
-        is_over = _wait(node, seconds, line, run, until)
+        is_over = _wait(node, seconds, ear, run, until)
     except Exception as error:
-        _log(syslog.LOG_ERR, f"the guardian of {node} goes back early: {error!r}")
+        log_error(f"the guardian of {node} goes back early: {error!r}")
         is_over = True
     if is_over:
         _end(run)
         _go_back_at_last(node, token)
 
 
-def _end(run: Run) -> None:
+def _has_lock(run: Process) -> bool:
+    """Whether it has the machine's lock. Raises KernelError."""
+    return run.was_there and rundir.is_locked() and (rundir.lock_holder() or "").endswith(process(run.number))
+
+
+def _end(run: Process) -> None:
     """Kills the guarded run if it keeps the lock: it was stopped (SIGSTOP, a frozen control group), or is stuck."""
     with contextlib.suppress(OSError):
-        end = time.monotonic() + KEPT
-        while run.has_lock():
-            if time.monotonic() >= end:
+        end = clock.monotonic() + KEPT
+        while _has_lock(run):
+            if clock.monotonic() >= end:
                 run.kill()
                 return
-            time.sleep(PAUSE)
+            clock.pause(PAUSE)
 
 
-def _wait(node: str, seconds: float, line: int, run: Run, until: float | None) -> bool:
+def _wait(node: str, seconds: float, ear: Ear, run: Process, until: float | None) -> bool:
     """Waits for what the run says, and for what becomes of its record; whether it is to be taken back."""
     record = rundir.stamp(node, UNCONFIRMED) if until is not None else None
-    moved = time.monotonic()
-    listening = [line]
+    moved = clock.monotonic()
     while True:
-        ready, _, _ = select.select(listening, [], [], PAUSE)
-        word = os.read(line, 1) if ready else None
+        word = ear.hear(PAUSE)
         if word == DISMISSED:
             return False
         if word == APPLIED:
             guarded, record = guarded_by_last(node), rundir.stamp(node, UNCONFIRMED)
-            until = (guarded and guarded.until) or now() + seconds
+            until = (guarded and guarded.until) or clock.since_boot() + seconds
             if record is None:
                 return False  # somebody was faster, and has confirmed it or taken it back
         elif word == REVERT or (word == b"" and until is None):
-            return True  # the run was killed before it was done
-        elif word == b"":
-            listening = []  # whoever ran it is gone; somebody may still confirm
+            return True  # the run was killed before it was done; where it was done, somebody may still confirm
         if until is not None:
             if rundir.stamp(node, UNCONFIRMED) != record:
                 return False  # confirmed, or taken back
-            if now() >= until:
+            if clock.since_boot() >= until:
                 return True
             continue
         progress = rundir.stamp(node, JOURNAL)
         if progress != record:
-            moved, record = time.monotonic(), progress
-        if time.monotonic() - moved > max(seconds, STALLED):
+            moved, record = clock.monotonic(), progress
+        if clock.monotonic() - moved > max(seconds, STALLED):
             run.kill()  # it holds the lock
             return True
 
@@ -328,7 +232,7 @@ def _go_back_at_last(node: str, token: str) -> None:
     pause = 0.0
     while go_back(node, token) not in (None, ()):
         pause = min(max(1.0, 2 * pause), LONGEST_PAUSE)
-        time.sleep(pause)
+        clock.pause(pause)
 
 
 def go_back(node: str, token: str) -> tuple[Problem, ...] | None:
@@ -356,7 +260,7 @@ def go_back(node: str, token: str) -> tuple[Problem, ...] | None:
     except Exception as error:
         problems = (unexpected(error),)
     said = "nobody confirmed: the node is as before" if not problems else "nobody confirmed, and not all goes back:"
-    _log(syslog.LOG_WARNING, f"{node}: {said} {'; '.join(problem.message for problem in problems)}")
+    log_warning(f"{node}: {said} {'; '.join(problem.message for problem in problems)}")
     if problems:
         with contextlib.suppress(OSError):
             note_outcome(node, token, problems, spec)
@@ -382,7 +286,7 @@ def look_after(node: str, told: Callable[[str], None]) -> tuple[Problem, ...]:
         rundir.remove(node, GUARDIAN)
         return ()
     state, found = current
-    if state == UNCONFIRMED and guarded.until is not None and now() < guarded.until:
+    if state == UNCONFIRMED and guarded.until is not None and clock.since_boot() < guarded.until:
         start(node, guarded.token, found.entry.confirm, lambda: None, guarded.until)
         told(f"the guardian of {node} was killed: another one waits for `nkform confirm` now")
         return ()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
+from nkform.kernel import clock
 from nkform.problem import Problem
 
 
@@ -48,11 +48,11 @@ class Quiet:
 @contextmanager
 def timed(listener: Listener, phase: str) -> Iterator[None]:
     """Tells how long the block took."""
-    start = time.perf_counter()
+    start = clock.monotonic()
     try:
         yield
     finally:
-        listener.phase(phase, time.perf_counter() - start)
+        listener.phase(phase, clock.monotonic() - start)
 
 
 @contextmanager

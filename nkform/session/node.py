@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -85,8 +84,9 @@ def observed(namespaces: Namespaces, name: str | None) -> Node:
 def look_after_guardians(listener: Listener, but: str = "") -> None:
     """Takes the place of guardians that were killed, but for one node's: what nobody can confirm any more goes back."""
     from nkform.kernel import rundir
+    from nkform.kernel.process import is_root
 
-    if os.geteuid() != 0:
+    if not is_root():
         return
     for node in rundir.nodes():
         if node != but and rundir.stamp(node, rundir.GUARDIAN) is not None:
@@ -103,9 +103,10 @@ def warn_of_killed_run(node: str, listener: Listener) -> Begun | None:
     """
     from nkform.apply import expedite
     from nkform.kernel import rundir
+    from nkform.kernel.process import own_id
 
     look_after_guardians(listener)
-    if expedite.put_back_if_idle(f"nkform (process {os.getpid()}), which puts {expedite.RECORD} back"):
+    if expedite.put_back_if_idle(f"nkform (process {own_id()}), which puts {expedite.RECORD} back"):
         listener.say(expedite.PUT_BACK)
     if rundir.read(node, rundir.JOURNAL) is None:
         return None  # as nearly always: what reads one need not be loaded

@@ -8,14 +8,14 @@ from contextlib import suppress
 from nkform.apply import parts, undoing
 from nkform.apply.context import RunContext
 from nkform.apply.foreign_state import ForeignItem, give_again, losses
-from nkform.apply.interrupt import Interrupts
-from nkform.apply.journal import JOURNAL, PREVIOUS, UNCONFIRMED, Found, State, find, forget, new_token
+from nkform.apply.journal import JOURNAL, PREVIOUS, UNCONFIRMED, Found, State, find, forget
 from nkform.apply.parts import Observation
 from nkform.apply.tidy import release, tidy
 from nkform.apply.transaction import Run, apply
 from nkform.dataclass import dataclass, replace
-from nkform.kernel import rundir
+from nkform.kernel import process, rundir
 from nkform.kernel.error import KernelError
+from nkform.kernel.interrupt import Interrupts
 from nkform.kernel.netns import Namespaces
 from nkform.kernel.probe import probe
 from nkform.kernel.rundir import Lock
@@ -150,8 +150,8 @@ def _compare(before: Node, namespaces: Namespaces) -> None:
 def _returning(state: State, found: Found) -> Run:
     """The way back from the last apply leads to it again; that from a run which was killed or not confirmed ends."""
     if state == PREVIOUS:
-        return Run("rollback", new_token(), returns=True)
+        return Run("rollback", process.token(), returns=True)
     earlier = found if state == JOURNAL else None
-    token, confirm = (found.entry.token, found.entry.confirm) if earlier else (new_token(), 0)
+    token, confirm = (found.entry.token, found.entry.confirm) if earlier else (process.token(), 0)
     # Killed on the way, it is still the run that nobody confirmed.
     return Run("rollback", token, found.entry.before, earlier, settles=None, returns=True, confirm=confirm)

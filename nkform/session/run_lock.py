@@ -11,8 +11,8 @@ from nkform.problem import NkformError, fail
 from nkform.session.node import killed_run
 
 if TYPE_CHECKING:
-    from nkform.apply.interrupt import Interrupts
     from nkform.apply.journal import Found
+    from nkform.kernel.interrupt import Interrupts
     from nkform.kernel.netns import Namespaces
     from nkform.kernel.rundir import Lock
     from nkform.session.listener import Listener
@@ -37,8 +37,8 @@ def locked(command: str, listener: Listener, timeout: float) -> Iterator[RunLock
 
     Raises NkformError, KernelError.
     """
-    from nkform.apply.interrupt import Halts, Interrupts
     from nkform.apply.lock import take
+    from nkform.kernel.interrupt import Halts, Interrupts
     from nkform.kernel.probe import require_root
 
     def asked(signal: str) -> None:

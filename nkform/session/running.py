@@ -98,11 +98,11 @@ class _Runner:
     """Carries out plans, one or several of which make the order's run. Work of apply/parts.py."""
 
     def __init__(self, order: Order, observation: Observation) -> None:
-        from nkform.apply import journal
         from nkform.apply.context import RunContext
+        from nkform.kernel import process
 
         earlier = order.run_lock.earlier
-        self.token = journal.new_token()
+        self.token = process.token()
         self.live: Node | None = None
         """The node after it; None: nothing was done."""
         self.actions = 0
@@ -178,9 +178,9 @@ class _Runner:
 def _guarded(order: Order, runner: _Runner) -> Guardian | None:
     """Runs, watched by a guardian if it is to be confirmed, who is returned while it waits."""
     from nkform.apply import journal
-    from nkform.apply.interrupt import Stopped
     from nkform.apply.tidy import release
     from nkform.kernel import rundir
+    from nkform.kernel.interrupt import Stopped
 
     node = order.node
     guardian = _guardian(order, runner.token) if order.trial else None

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nkform.apply import journal
-from nkform.kernel import rundir
+from nkform.kernel import clock, rundir
 from nkform.problem import NkformError, Problem, fail
-from nkform.session.guardian import IN_THE_WAY, go_back, has_tried, is_alive, is_overdue, now, outcome, start
+from nkform.session.guardian import IN_THE_WAY, go_back, has_tried, is_alive, is_overdue, outcome, start
 from nkform.session.node import chosen
 from nkform.session.run_lock import refuse_all_elsewhere
 
@@ -39,7 +39,7 @@ class Trial:
         self._listener = listener
         self._lock = lock
         self._record = rundir.stamp(node, journal.UNCONFIRMED)
-        self._until = now() + seconds
+        self._until = clock.since_boot() + seconds
 
     def is_waiting(self) -> bool:
         """Whether it still waits; a guardian that was killed is replaced.
@@ -82,7 +82,7 @@ class Trial:
         try:
             again = start(node, guardian.token, self.seconds, lambda: None, self._until)
         except OSError:
-            if now() >= self._until:
+            if clock.since_boot() >= self._until:
                 go_back(node, guardian.token)
             return guardian
         except NkformError:  # somebody else has just done so

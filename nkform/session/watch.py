@@ -8,20 +8,18 @@ what was mended, the pauses between mending grow as they do when mending fails.
 
 from __future__ import annotations
 
-import select
-import signal
-import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from nkform.dataclass import dataclass, replace
+from nkform.kernel import clock
 from nkform.kernel.error import KernelError
 from nkform.kernel.monitor import Monitor
 from nkform.kernel.netns import Namespaces
 from nkform.kernel.probe import probe
-from nkform.kernel.service import Signals
+from nkform.kernel.service import Signals, Waiting
 from nkform.macs import live_macs
 from nkform.model import Device, Node, ReserveFor
 from nkform.observe.fingerprint import Fingerprint, Scope, matters, scope, take
@@ -91,9 +89,7 @@ class Watch:
         self._signals = signals
         self._tell = tell
         self._interval = interval
-        self._poll = select.poll()
-        self._poll.register(monitor, select.POLLIN)
-        self._poll.register(signals, select.POLLIN)
+        self._waiting = Waiting(monitor, signals)
         self._stop = self._again = False
         self._scope = NOWHERE
         self._pulse = Fingerprint(b"", frozenset())
@@ -189,7 +185,7 @@ class Watch:
 
     def _mend(self, subject: Subject, heal: Callable[[], Applied]) -> None:
         """Brings the node back to the spec, unless it is too early to try that again, and looks what came of it."""
-        now = time.monotonic()
+        now = clock.monotonic()
         if self._trouble.early(self._found, now):
             return
         if self._trouble.fought(self._found, now):
@@ -204,7 +200,7 @@ class Watch:
         if done.problems:
             self._fail(done.problems)
         else:
-            self._trouble.mended(asked, time.monotonic())
+            self._trouble.mended(asked, clock.monotonic())
         self._hear(0)  # our own changes, which the look is about to see
         if self._try(partial(self._look, subject)) is not None:
             self._report()
@@ -222,7 +218,7 @@ class Watch:
         return None
 
     def _fail(self, problems: tuple[Problem, ...]) -> None:
-        self._tell(Failed(problems, self._trouble.failed(self._found, time.monotonic())))
+        self._tell(Failed(problems, self._trouble.failed(self._found, clock.monotonic())))
 
     def _reread(self, subject: Subject, reread: Callable[[], Subject]) -> Subject:
         """The spec as it is now, or the old one if it is not fit to be used."""
@@ -239,28 +235,28 @@ class Watch:
 
     def _wait(self) -> None:
         """Returns when there is reason to look: a notice, a signal, another fingerprint, or the time to try again."""
-        felt = time.monotonic() + self._interval
+        felt = clock.monotonic() + self._interval
         while not (self._stop or self._again):
             again = self._trouble.not_before
             if self._hear(felt if again is None else min(felt, again)):
                 self._let_pass()
                 return
-            now = time.monotonic()
+            now = clock.monotonic()
             if again is not None and now >= again:
                 self._trouble.not_before = None
                 return
             if now >= felt:
                 if self._changed():
                     return
-                felt = time.monotonic() + self._interval
+                felt = clock.monotonic() + self._interval
 
     def _let_pass(self) -> None:
         """Waits until a burst of notices is over."""
-        end = time.monotonic() + AT_MOST
-        over = time.monotonic() + QUIET
-        while time.monotonic() < min(over, end) and not self._stop:
+        end = clock.monotonic() + AT_MOST
+        over = clock.monotonic() + QUIET
+        while clock.monotonic() < min(over, end) and not self._stop:
             if self._hear(min(over, end)):
-                over = time.monotonic() + QUIET
+                over = clock.monotonic() + QUIET
 
     def _changed(self) -> bool:
         try:
@@ -270,11 +266,10 @@ class Watch:
 
     def _hear(self, until: float) -> bool:
         """Waits for notices and signals, at most until a time; whether anything came that matters."""
-        for file, _ in self._poll.poll(max(0.0, until - time.monotonic()) * 1000):
-            if file == self._signals.fileno():
-                caught = self._signals.caught()
-                self._stop = self._stop or bool(caught & {signal.SIGTERM, signal.SIGINT})
-                self._again = self._again or signal.SIGHUP in caught
+        if self._signals.fileno() in self._waiting.wait(until - clock.monotonic()):
+            asked = self._signals.caught()
+            self._stop = self._stop or "stop" in asked
+            self._again = self._again or "reread" in asked
         return sum(matters(notice, self._scope, self._pulse) for notice in self._monitor.notices()) > 0
 
 

@@ -13,9 +13,9 @@ import pytest
 
 from nkform.kernel import bpf
 from nkform.kernel import bpf_links as links
-from nkform.kernel.bpf import owned
 from nkform.kernel.bpf_links import AttachType, Chain, Position
 from nkform.kernel.bpf_programs import prog_info
+from nkform.kernel.descriptors import Owned
 from nkform.kernel.error import KernelError
 from nkform.kernel.inet import add_address
 from nkform.kernel.link_requests import change, create, delete
@@ -171,7 +171,7 @@ class Site:
         self._fds.close()
 
     def keep(self, fd: int) -> int:
-        return self._fds.enter_context(owned(fd))
+        return self._fds.enter_context(Owned(fd))
 
     def program(self, name: str = "", verdict: int = NEXT) -> int:
         return self.keep(program(verdict, name))
@@ -190,7 +190,7 @@ class Site:
         """The names of the chain's programs, in order."""
         found = []
         for entry in self.chain().entries:
-            with owned(bpf.prog_fd(entry.prog_id)) as fd:
+            with Owned(bpf.prog_fd(entry.prog_id)) as fd:
                 found.append(prog_info(fd).name)
         return " ".join(found)
 

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 from nkform.kernel import bpf, bpf_links, bpffs
-from nkform.kernel.bpf import owned
 from nkform.kernel.bpf_links import AttachType
 from nkform.kernel.bpf_maps import map_info, map_items_percpu
 from nkform.kernel.bpf_programs import prog_info
 from nkform.kernel.clsact import PREFIX, Direction, Filter, Tc
+from nkform.kernel.descriptors import Owned
 from nkform.kernel.netns import Namespaces
 from nkform.model import First, Last
 from tests.live.bpf_programs import NEXT, program
@@ -208,7 +208,7 @@ def linked(index: int, attach_type: AttachType, device: str, hook: str) -> list[
     """The links at a hook. Ours are known by opening the pins, rather than by what the pins are called."""
     ours = {}
     for pin in bpffs.pins(NODE):
-        with owned(bpf_links.open_link(pin.path())) as fd:
+        with Owned(bpf_links.open_link(pin.path())) as fd:
             if (pin.device, pin.hook) == (device, hook):
                 ours[bpf_links.link_info(fd).id] = pin.entry.split("@")
     found = []
@@ -231,22 +231,22 @@ def filtered(index: int, direction: Direction) -> list[Running]:
 
 
 def program_name(program_id: int) -> str:
-    with owned(bpf.prog_fd(program_id)) as fd:
+    with Owned(bpf.prog_fd(program_id)) as fd:
         return prog_info(fd).name
 
 
 def packets(program_id: int) -> int:
     """The sum over all keys and processors of the map `counters` of a program."""
-    with owned(bpf.map_fd(map_id(program_id, "counters"))) as map_fd:
+    with Owned(bpf.map_fd(map_id(program_id, "counters"))) as map_fd:
         values = [value for some in map_items_percpu(map_fd).values() for value in some]
         return sum(int.from_bytes(value[:8], "little") for value in values)
 
 
 def map_id(program_id: int, name: str) -> int:
     """The id of a map of a program, by its name."""
-    with owned(bpf.prog_fd(program_id)) as fd:
+    with Owned(bpf.prog_fd(program_id)) as fd:
         for number in prog_info(fd).map_ids:
-            with owned(bpf.map_fd(number)) as map_fd:
+            with Owned(bpf.map_fd(number)) as map_fd:
                 if map_info(map_fd).name == name:
                     return number
     raise AssertionError(f"program {program_id} has no map {name}")
@@ -268,7 +268,7 @@ class Others:
 
     def detach(self, link_id: int) -> None:
         """Takes a link out of its chain."""
-        with owned(bpf.link_fd(link_id)) as fd:
+        with Owned(bpf.link_fd(link_id)) as fd:
             bpf_links.link_detach(fd)
 
     def attach_behind(self, site: Site, name: str, ahead: str) -> None:
@@ -277,19 +277,19 @@ class Others:
             (priority,) = (each.priority for each in site.filters() if ahead in each.name)
             self.attach(site, name, priority + 1)
             return
-        with owned(program(NEXT, name)) as fd:
+        with Owned(program(NEXT, name)) as fd:
             position = bpf_links.After(prog_id=site.one(ahead).program_id)
             index = socket.if_nametoindex(DEVICE)
-            self._fds.enter_context(owned(bpf_links.link_create(fd, index, site.attach_type, position)))
+            self._fds.enter_context(Owned(bpf_links.link_create(fd, index, site.attach_type, position)))
 
     def attach(self, site: Site, name: str, place: int, device: str = DEVICE) -> None:
         """Attaches a program in front of all others (place 0) or after them (otherwise), or as a filter of a
         priority."""
-        with owned(program(NEXT, name)) as fd:
+        with Owned(program(NEXT, name)) as fd:
             if site.direction is None:
                 position = Last() if place else First()
                 index = socket.if_nametoindex(device)
-                self._fds.enter_context(owned(bpf_links.link_create(fd, index, site.attach_type, position)))
+                self._fds.enter_context(Owned(bpf_links.link_create(fd, index, site.attach_type, position)))
                 return
             parent, path = site.direction.name.lower(), f"/sys/fs/bpf/{name}"
             if "clsact" not in sh("tc", "qdisc", "show", "dev", device):

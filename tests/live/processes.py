@@ -13,9 +13,9 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from nkform.apply.interrupt import SIGNALS
 from nkform.cli import streams
 from nkform.cli.main import main
+from nkform.kernel.interrupt import SIGNALS
 from tests.sizes import EMULATED
 
 PATIENCE = 120.0 if EMULATED else 30.0

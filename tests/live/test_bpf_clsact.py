@@ -8,11 +8,12 @@ from collections.abc import Iterator
 import pytest
 
 from nkform.kernel import bpf
-from nkform.kernel.bpf import BpfError, owned
+from nkform.kernel.bpf import BpfError
 from nkform.kernel.bpf_links import After, Before, Position
 from nkform.kernel.bpf_maps import MapType, map_create, map_lookup
 from nkform.kernel.bpf_programs import prog_info
 from nkform.kernel.clsact import PREFIX, PRIORITY_START, PRIORITY_STEP, Direction, Tc
+from nkform.kernel.descriptors import Owned
 from nkform.model import First
 from tests.live.bpf_pairs import LAST, PEER, PRIMARY, Pair, churn, passes
 from tests.live.bpf_programs import DROP, NEXT, PASS, counter, program
@@ -32,11 +33,11 @@ class Hook:
         tc.ensure(self.index)
 
     def attach(self, name: str, position: Position = LAST, verdict: int = NEXT) -> int:
-        with owned(program(verdict, name)) as fd:
+        with Owned(program(verdict, name)) as fd:
             return self.tc.filter_create(fd, self.index, self.direction, position, name=name)
 
     def update(self, priority: int, name: str, verdict: int = NEXT) -> None:
-        with owned(program(verdict, name)) as fd:
+        with Owned(program(verdict, name)) as fd:
             self.tc.filter_update(self.index, self.direction, priority, fd, name=name)
 
     def detach(self, priority: int) -> None:
@@ -50,7 +51,7 @@ class Hook:
 
     def foreign(self, priority: int, name: str = "theirs") -> None:
         """A filter as another program would make one."""
-        with owned(program(NEXT, "theirs")) as fd:
+        with Owned(program(NEXT, "theirs")) as fd:
             bpf.pin(fd, path := f"/sys/fs/bpf/foreign-{priority}")
         parent = self.direction.name.lower()
         words = f"filter add dev near {parent} prio {priority} bpf da object-pinned {path}"
@@ -129,7 +130,7 @@ def test_an_unused_hook_is_empty(hook: Hook) -> None:
 
 
 def test_a_filter_says_what_it_is(hook: Hook) -> None:
-    with owned(program(name="guard")) as fd:
+    with Owned(program(name="guard")) as fd:
         info = prog_info(fd)
         priority = hook.tc.filter_create(fd, hook.index, hook.direction, name="node/guard.1f2e")
     (found,) = hook.tc.filters(hook.index, hook.direction)
@@ -198,7 +199,7 @@ def test_a_stale_revision_is_refused(hook: Hook) -> None:
     a = hook.attach("a")
     seen = hook.tc.query(hook.index, hook.direction).revision
     hook.update(a, "a2")
-    with owned(program(name="late")) as fd:
+    with Owned(program(name="late")) as fd:
         with pytest.raises(
             BpfError, match=r"attach program \d+ \(late\) at clsact .*: the chain was changed"
         ) as caught:
@@ -211,7 +212,7 @@ def test_a_stale_revision_is_refused(hook: Hook) -> None:
 
 def test_a_chain_takes_a_program_once(hook: Hook) -> None:
     b = hook.attach("b")
-    with owned(program(name="a")) as fd:
+    with Owned(program(name="a")) as fd:
         hook.tc.filter_create(fd, hook.index, hook.direction, name="a")
         for again in (
             lambda: hook.tc.filter_create(fd, hook.index, hook.direction, name="a2"),
@@ -249,7 +250,7 @@ def test_a_long_chain_keeps_its_order(hook: Hook) -> None:
 
 
 def test_errors_say_what_is_wrong(tc: Tc, pair: Pair) -> None:
-    with owned(program(name="a")) as fd:
+    with Owned(program(name="a")) as fd:
         with pytest.raises(
             BpfError, match=r"attach program .* \(a\) at clsact ingress of near .*: Parent Qdisc"
         ) as caught:
@@ -284,8 +285,8 @@ def test_packets_run_through_the_chain(hook: Hook) -> None:
 def test_an_update_lets_no_packet_by(hook: Hook) -> None:
     """The program behind the one that is replaced, again and again, meets no packet."""
     with (
-        owned(map_create(MapType.ARRAY, 4, 8, 1, "behind")) as behind,
-        owned(counter(behind, DROP)) as count,
+        Owned(map_create(MapType.ARRAY, 4, 8, 1, "behind")) as behind,
+        Owned(counter(behind, DROP)) as count,
         hook.pair.sockets(SENDERS[hook.direction]) as (out, _),
     ):
         a = hook.attach("a", verdict=PASS)

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from nkform.kernel import bpf, bpffs
-from nkform.kernel.bpf import BpfError, owned
+from nkform.kernel.bpf import BpfError
 from nkform.kernel.bpf_maps import MapType, map_create
 from nkform.kernel.bpffs import Pin
+from nkform.kernel.descriptors import Owned
 from nkform.kernel.error import KernelError
 from tests.live.bpf_programs import program
 
@@ -32,7 +33,7 @@ def base(tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture
 def prog() -> Iterator[int]:
-    with owned(program(name="pinned")) as fd:
+    with Owned(program(name="pinned")) as fd:
         yield fd
 
 
@@ -67,7 +68,7 @@ def test_pins_are_listed_by_node(base: str, prog: int) -> None:
     assert set(bpffs.pins("worker-2", base)) == {OTHER}
     assert bpffs.nodes(base) == ("worker-1", "worker-2")
     assert Path(A.path(base)).parent.stat().st_mode & 0o777 == 0o700
-    with owned(bpf.get(A.path(base))) as again:
+    with Owned(bpf.get(A.path(base))) as again:
         assert bpf.kind(again) == "program"
 
 
@@ -95,12 +96,12 @@ def test_a_pin_is_renamed_in_one_step(base: str, prog: int) -> None:
 
 
 def test_a_rename_replaces_what_has_the_name(base: str, prog: int) -> None:
-    with owned(map_create(MapType.ARRAY, 4, 8, 1, "other")) as other:
+    with Owned(map_create(MapType.ARRAY, 4, 8, 1, "other")) as other:
         put(prog, A, base)
         put(other, B, base)
     bpffs.rename(A, B, base)
     assert list(bpffs.pins("worker-1", base)) == [B]
-    with owned(bpf.get(B.path(base))) as fd:
+    with Owned(bpf.get(B.path(base))) as fd:
         assert bpf.kind(fd) == "program"
 
 

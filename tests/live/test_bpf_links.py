@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from nkform.kernel import bpf, bpf_links
-from nkform.kernel.bpf import BpfError, owned
+from nkform.kernel.bpf import BpfError
 from nkform.kernel.bpf_links import (
     After,
     AttachType,
@@ -27,6 +27,7 @@ from nkform.kernel.bpf_links import (
 )
 from nkform.kernel.bpf_maps import MapType, map_create, map_lookup
 from nkform.kernel.bpf_programs import prog_info, prog_load
+from nkform.kernel.descriptors import Owned
 from nkform.model import MAX_PROGRAMS, First, Last
 from tests.live.bpf_pairs import HOOKS, PATIENCE, Hook, Pair, Site, churn, needs_hook, passes
 from tests.live.bpf_programs import DROP, NEXT, PASS, counter, program, returns
@@ -72,7 +73,7 @@ def test_a_link_says_what_it_is(site: Site) -> None:
     assert not os.get_inheritable(fd)
     assert site.chain() == bpf_links.Chain(2, (Entry(link.prog_id, link.id),))
     assert link.id in set(bpf.link_ids())
-    with owned(bpf.link_fd(link.id)) as again:
+    with Owned(bpf.link_fd(link.id)) as again:
         assert link_info(again) == link
 
 
@@ -201,18 +202,18 @@ def test_a_detached_link_is_out_for_good(site: Site) -> None:
 
 
 def test_a_link_that_nobody_holds_is_detached(site: Site) -> None:
-    with owned(program(name="a")) as prog:
+    with Owned(program(name="a")) as prog:
         os.close(link_create(prog, site.index, site.hook.attach_type))
     assert site.names() == ""
 
 
 def test_a_pin_holds_a_link(site: Site) -> None:
     path = BPFFS / f"pin-{os.getpid()}"
-    with owned(program(name="a")) as prog, owned(link_create(prog, site.index, site.hook.attach_type)) as link:
+    with Owned(program(name="a")) as prog, Owned(link_create(prog, site.index, site.hook.attach_type)) as link:
         number = id_of(link)
         bpf.pin(link, path)
     assert site.names() == "a"
-    with owned(bpf_links.open_link(path)) as link:
+    with Owned(bpf_links.open_link(path)) as link:
         assert id_of(link) == number
         link_update(link, site.program("b"))
     assert site.names() == "b"
@@ -288,7 +289,7 @@ def test_packets_run_through_the_chain(site: Site) -> None:
 @pytest.mark.smoke
 def test_an_update_lets_no_packet_by(site: Site) -> None:
     """The program behind the one that is replaced, again and again, meets no packet."""
-    with owned(map_create(MapType.ARRAY, 4, 8, 1, "behind")) as behind, site.pair.sockets(site.hook.sender) as (out, _):
+    with Owned(map_create(MapType.ARRAY, 4, 8, 1, "behind")) as behind, site.pair.sockets(site.hook.sender) as (out, _):
         link = site.attach_new("a", verdict=PASS)
         site.attach(site.keep(counter(behind, DROP)))
         others = [site.program("b", PASS), site.program("c", PASS)]
@@ -334,7 +335,7 @@ def netkit() -> Iterator[Pair]:
 @pytest.mark.parametrize("attach_type", [AttachType.NETKIT_PRIMARY, AttachType.NETKIT_PEER])
 def test_a_netkits_peer_is_refused(netkit: Pair, attach_type: AttachType) -> None:
     index = netkit.peer_index()
-    with netkit.inside("far"), owned(program()) as prog:
+    with netkit.inside("far"), Owned(program()) as prog:
         for ask in (lambda: link_create(prog, index, attach_type), lambda: query(index, attach_type)):
             with pytest.raises(
                 BpfError, match="a netkit's peer: its programs are reached through the primary"
@@ -346,7 +347,7 @@ def test_a_netkits_peer_is_refused(netkit: Pair, attach_type: AttachType) -> Non
 @pytest.mark.parametrize("attach_type", [AttachType.NETKIT_PRIMARY, AttachType.NETKIT_PEER])
 def test_other_devices_have_no_netkit_hooks(attach_type: AttachType) -> None:
     needs_hook(attach_type)
-    with owned(program()) as prog:
+    with Owned(program()) as prog:
         for ask in (lambda: link_create(prog, 1, attach_type), lambda: query(1, attach_type)):
             with pytest.raises(BpfError, match=r"lo \(ifindex 1\).*the device is no netkit") as caught:
                 ask()
@@ -355,10 +356,10 @@ def test_other_devices_have_no_netkit_hooks(attach_type: AttachType) -> None:
 
 @pytest.mark.parametrize(("attach_type", "other"), [(54, 55), (55, 54)])
 def test_the_two_hooks_of_a_netkit_are_apart(netkit: Pair, attach_type: int, other: int) -> None:
-    with owned(program()) as prog, owned(link_create(prog, netkit.index, AttachType(attach_type))):
+    with Owned(program()) as prog, Owned(link_create(prog, netkit.index, AttachType(attach_type))):
         assert len(query(netkit.index, AttachType(attach_type)).entries) == 1
         assert query(netkit.index, AttachType(other)).entries == ()
-        with owned(link_create(prog, netkit.index, AttachType(other))):
+        with Owned(link_create(prog, netkit.index, AttachType(other))):
             assert len(query(netkit.index, AttachType(other)).entries) == 1
 
 
@@ -368,12 +369,12 @@ def test_the_two_hooks_of_a_netkit_are_apart(netkit: Pair, attach_type: int, oth
 @pytest.mark.parametrize("attach_type", AttachType)
 def test_a_missing_hook_is_named_with_its_version(attach_type: AttachType) -> None:
     if supported(attach_type):
-        with owned(program()) as prog, pytest.raises(BpfError) as caught:
+        with Owned(program()) as prog, pytest.raises(BpfError) as caught:
             link_create(prog, 0x7FFFFFFF, attach_type)
         assert (caught.value.errno, caught.value.feature) == (errno.ENODEV, "")
         return
     version = "6.7" if "NETKIT" in attach_type.name else "6.6"
-    with owned(program()) as prog:
+    with Owned(program()) as prog:
         for ask in (lambda: link_create(prog, 1, attach_type), lambda: query(1, attach_type)):
             with pytest.raises(BpfError, match=f"at {attach_type.words} of lo .*: needs .*: Linux {version}") as caught:
                 ask()

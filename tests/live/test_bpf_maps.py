@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from nkform.kernel import bpf, bpf_maps
-from nkform.kernel.bpf import BpfError, owned
+from nkform.kernel.bpf import BpfError
 from nkform.kernel.bpf_maps import (
     BPF_EXIST,
     BPF_F_NO_PREALLOC,
@@ -33,6 +33,7 @@ from nkform.kernel.bpf_maps import (
     map_update_percpu,
     possible_cpus,
 )
+from nkform.kernel.descriptors import Owned
 
 SIZE = 300
 PLAIN = (MapType.HASH, MapType.ARRAY, MapType.LRU_HASH, MapType.LPM_TRIE)
@@ -58,7 +59,7 @@ def value(number: int) -> bytes:
 
 @pytest.fixture
 def a_map(request: pytest.FixtureRequest) -> Iterator[tuple[int, MapType, MapInfo]]:
-    with owned(create(request.param)) as fd:
+    with Owned(create(request.param)) as fd:
         yield fd, request.param, map_info(fd)
 
 
@@ -69,12 +70,12 @@ AMap = tuple[int, MapType, MapInfo]
 
 
 def test_a_map_says_what_it_is() -> None:
-    with owned(map_create(MapType.HASH, 8, 16, 99, "drops.per-second-and-more")) as fd:
+    with Owned(map_create(MapType.HASH, 8, 16, 99, "drops.per-second-and-more")) as fd:
         info = map_info(fd)
         assert (info.type, info.key_size, info.value_size, info.max_entries) == (MapType.HASH, 8, 16, 99)
         assert info.name == "drops.per_secon"
         assert info.id in set(bpf.map_ids())
-        with owned(bpf.map_fd(info.id)) as again:
+        with Owned(bpf.map_fd(info.id)) as again:
             assert map_info(again) == info
 
 
@@ -136,7 +137,7 @@ def test_the_kernel_reads_this_type_in_batches(a_map: AMap) -> None:
 def test_a_large_map_is_read_in_several_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bpf_maps, "BATCH_BYTES", 1 << 10)
     for kind in (MapType.HASH, MapType.ARRAY, MapType.LPM_TRIE):
-        with owned(create(kind, 5000)) as fd:
+        with Owned(create(kind, 5000)) as fd:
             entries = {key(kind, number): value(number) for number in range(5000)}
             map_update_many(fd, entries)
             assert map_items(fd) == entries
@@ -162,7 +163,7 @@ def test_a_per_cpu_map_has_a_value_for_each_cpu(a_map: AMap) -> None:
 
 
 def test_a_plain_map_has_no_values_per_cpu() -> None:
-    with owned(create(MapType.HASH)) as fd, pytest.raises(ValueError, match="map m has no value per CPU"):
+    with Owned(create(MapType.HASH)) as fd, pytest.raises(ValueError, match="map m has no value per CPU"):
         map_items_percpu(fd)
 
 
@@ -171,18 +172,18 @@ def test_possible_cpus_are_counted_as_the_kernel_does() -> None:
 
 
 def test_the_walk_of_keys_ends() -> None:
-    with owned(create(MapType.ARRAY, 2)) as fd:
+    with Owned(create(MapType.ARRAY, 2)) as fd:
         first = map_next(fd, None)
         assert first == key(MapType.ARRAY, 0)
         second = map_next(fd, first)
         assert second == key(MapType.ARRAY, 1)
         assert map_next(fd, second) is None
-    with owned(create(MapType.HASH)) as fd:
+    with Owned(create(MapType.HASH)) as fd:
         assert map_next(fd, None) is None
 
 
 def test_a_full_map_says_so_and_keeps_what_went_in() -> None:
-    with owned(create(MapType.HASH, 4)) as fd:
+    with Owned(create(MapType.HASH, 4)) as fd:
         entries = {key(MapType.HASH, number): value(number) for number in range(6)}
         with pytest.raises(BpfError, match="the map is full") as caught:
             map_update_many(fd, entries)
@@ -191,7 +192,7 @@ def test_a_full_map_says_so_and_keeps_what_went_in() -> None:
 
 
 def test_a_frozen_map_is_read_only() -> None:
-    with owned(map_create(MapType.ARRAY, 4, 12, 1, "m.rodata", flags=BPF_F_RDONLY_PROG)) as fd:
+    with Owned(map_create(MapType.ARRAY, 4, 12, 1, "m.rodata", flags=BPF_F_RDONLY_PROG)) as fd:
         map_update(fd, bytes(4), value(9))
         map_freeze(fd)
         with pytest.raises(BpfError, match=r"set key 00000000 of map .* \(m.rodata, array\): .* frozen or read-only"):
@@ -204,7 +205,7 @@ def test_a_frozen_map_is_read_only() -> None:
 def test_errors_say_what_is_wrong() -> None:
     with pytest.raises(BpfError, match=r"create map none \(hash, 0 entries\): .* sizes or flags do not go together"):
         map_create(MapType.HASH, 4, 4, 0, "none")
-    with owned(create(MapType.ARRAY)) as fd:
+    with Owned(create(MapType.ARRAY)) as fd:
         with pytest.raises(ValueError, match="map m: a key has 4 bytes, not 1"):
             map_lookup(fd, b"x")
         with pytest.raises(ValueError, match="map m: a value has 12 bytes, not 1"):

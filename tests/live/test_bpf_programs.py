@@ -10,9 +10,10 @@ from collections.abc import Iterator
 import pytest
 
 from nkform.kernel import bpf, bpf_programs
-from nkform.kernel.bpf import BpfError, owned
+from nkform.kernel.bpf import BpfError
 from nkform.kernel.bpf_maps import MapType, map_create, map_info, map_lookup
 from nkform.kernel.bpf_programs import VerifierError, btf_load, enable_stats, prog_info, prog_load
+from nkform.kernel.descriptors import Owned
 from tests.live.bpf_programs import DROP, EXIT, NEXT, PASS, call, counter, instruction, load_map, move, program, returns
 
 PACKET = bytes(12) + b"\x08\x00" + bytes(50)
@@ -20,7 +21,7 @@ PACKET = bytes(12) + b"\x08\x00" + bytes(50)
 
 @pytest.fixture
 def count() -> Iterator[int]:
-    with owned(map_create(MapType.ARRAY, 4, 8, 1, "count")) as fd:
+    with Owned(map_create(MapType.ARRAY, 4, 8, 1, "count")) as fd:
         yield fd
 
 
@@ -29,7 +30,7 @@ def counted(map_fd: int) -> int:
 
 
 def test_a_program_says_what_it_is(count: int) -> None:
-    with owned(counter(count, name="counts.all-of-the-packets")) as fd:
+    with Owned(counter(count, name="counts.all-of-the-packets")) as fd:
         info = prog_info(fd)
         assert (info.name, info.type, info.map_ids) == (
             "counts.all_of_t",
@@ -41,7 +42,7 @@ def test_a_program_says_what_it_is(count: int) -> None:
         assert info.xlated_len > 0
         assert info.verified_insns > 0
         assert info.id in set(bpf.prog_ids())
-        with owned(bpf.prog_fd(info.id)) as again:
+        with Owned(bpf.prog_fd(info.id)) as again:
             assert prog_info(again) == info
 
 
@@ -49,24 +50,24 @@ def test_a_program_with_many_maps_names_all() -> None:
     fds = [map_create(MapType.ARRAY, 4, 8, 1, f"m{number}") for number in range(64)]
     try:
         code = b"".join(load_map(1, fd) for fd in fds) + returns(NEXT)
-        with owned(prog_load(code, "many")) as fd:
+        with Owned(prog_load(code, "many")) as fd:
             assert set(prog_info(fd).map_ids) == {map_info(each).id for each in fds}
     finally:
         for fd in fds:
-            with owned(fd):
+            with Owned(fd):
                 pass
 
 
 @pytest.mark.parametrize("verdict", [NEXT, PASS, DROP])
 def test_a_program_runs_on_a_packet(verdict: int) -> None:
-    with owned(program(verdict)) as fd:
+    with Owned(program(verdict)) as fd:
         result = bpf_programs.test_run(fd, PACKET)
         assert (result.retval, result.data, result.ctx) == (verdict, PACKET, b"")
         assert result.duration_ns >= 0
 
 
 def test_a_run_can_be_repeated(count: int) -> None:
-    with owned(counter(count)) as fd:
+    with Owned(counter(count)) as fd:
         bpf_programs.test_run(fd, PACKET, repeat=1000)
     assert counted(count) == 1000
 
@@ -79,7 +80,7 @@ def test_a_run_takes_and_returns_a_context() -> None:
     code = move(2, 0x77) + instruction(0x63, 1, 2, offset=MARK) + returns(PASS)  # ctx->mark = 0x77
     context = bytearray(192)
     struct.pack_into("=I", context, MARK, 0x11)
-    with owned(prog_load(code, "mark")) as fd:
+    with Owned(prog_load(code, "mark")) as fd:
         after = bpf_programs.test_run(fd, PACKET, bytes(context)).ctx
     assert struct.unpack_from("=I", after, MARK) == (0x77,)
 
@@ -88,13 +89,13 @@ def test_a_run_takes_and_returns_a_context() -> None:
 def test_a_packet_may_become_longer(length: int) -> None:
     change_tail = 38  # bpf_skb_change_tail(skb, length, flags)
     code = move(2, len(PACKET) + length) + move(3, 0) + call(change_tail) + returns(PASS)
-    with owned(prog_load(code, "longer")) as fd:
+    with Owned(prog_load(code, "longer")) as fd:
         assert bpf_programs.test_run(fd, PACKET).data == PACKET + bytes(length)
 
 
 def test_a_packet_needs_a_header() -> None:
     with (
-        owned(program(name="p")) as fd,
+        Owned(program(name="p")) as fd,
         pytest.raises(BpfError, match=r"run program \d+ \(p\) on a packet of 3") as caught,
     ):
         bpf_programs.test_run(fd, b"abc")
@@ -103,10 +104,10 @@ def test_a_packet_needs_a_header() -> None:
 
 
 def test_statistics_count_while_they_are_on() -> None:
-    with owned(program()) as fd:
+    with Owned(program()) as fd:
         bpf_programs.test_run(fd, PACKET, repeat=5)
         assert prog_info(fd).run_cnt == 0
-        with owned(enable_stats()):
+        with Owned(enable_stats()):
             bpf_programs.test_run(fd, PACKET, repeat=5)
             assert prog_info(fd).run_cnt == 5
         bpf_programs.test_run(fd, PACKET, repeat=5)
@@ -145,7 +146,7 @@ def test_bad_type_information_is_explained() -> None:
 
 
 def test_no_descriptor_is_inherited(count: int) -> None:
-    with owned(program()) as prog, owned(enable_stats()) as stats, owned(bpf.prog_fd(prog_info(prog).id)) as again:
+    with Owned(program()) as prog, Owned(enable_stats()) as stats, Owned(bpf.prog_fd(prog_info(prog).id)) as again:
         assert not any(os.get_inheritable(fd) for fd in (prog, stats, again, count))
 
 
@@ -154,8 +155,8 @@ def test_type_information_is_loaded_and_used() -> None:
     types = struct.pack("=IIII", 1, 1 << 24, 4, 1 << 24 | 32)  # INT `int`, signed, 32 bits
     data = struct.pack("=HBBIIIII", 0xEB9F, 1, 0, 24, 0, len(types), len(types), len(strings)) + types + strings
     with (
-        owned(btf_load(data)) as btf,
-        owned(map_create(MapType.ARRAY, 4, 4, 1, "typed", btf_fd=btf, btf_key_type_id=1, btf_value_type_id=1)) as fd,
+        Owned(btf_load(data)) as btf,
+        Owned(map_create(MapType.ARRAY, 4, 4, 1, "typed", btf_fd=btf, btf_key_type_id=1, btf_value_type_id=1)) as fd,
     ):
         info = map_info(fd)
         assert (info.btf_key_type_id, info.btf_value_type_id) == (1, 1)

@@ -13,8 +13,8 @@ import pytest
 
 from nkform.apply import transaction
 from nkform.kernel import bpf
-from nkform.kernel.bpf import owned
 from nkform.kernel.bpf_programs import prog_info, prog_load
+from nkform.kernel.descriptors import Owned
 from nkform.problem import fail
 from tests.live.attack import in_child
 from tests.live.bpf_programs import returns
@@ -105,7 +105,7 @@ def queues(device: str, namespace: str = "") -> str:
 
 
 def prog_id(path: str) -> int:
-    with owned(bpf.get(path)) as fd:
+    with Owned(bpf.get(path)) as fd:
         return prog_info(fd).id
 
 
@@ -287,7 +287,7 @@ def test_programs_and_queues_are_said_where_no_chain_is(node: Node, way: Any, ot
 def test_an_xdp_program_is_said(node: Node, way: Any) -> None:
     _, second = way(node)
     name, peer = replaced(node, second)
-    with owned(prog_load(returns(XDP_PASS), "watcher", XDP)) as fd:
+    with Owned(prog_load(returns(XDP_PASS), "watcher", XDP)) as fd:
         bpf.pin(fd, "/sys/fs/bpf/watcher")
     number = prog_id("/sys/fs/bpf/watcher")
     ip("link", "set", "dev", name, "xdpgeneric", "pinned", "/sys/fs/bpf/watcher")

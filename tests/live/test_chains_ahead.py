@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from nkform.apply import ahead, chains
+from nkform.apply import chains
 from nkform.bpf.programs import Programs
+from nkform.kernel import ahead
 from tests.live.attack import in_child
 from tests.live.strike import NOWHERE, strikes
 from tests.live.support import Node, needs

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from nkform.kernel import bpf_links, bpffs
-from nkform.kernel.bpf import owned
 from nkform.kernel.clsact import PREFIX, Tc
+from nkform.kernel.descriptors import Owned
 from tests.live.bpf_programs import NEXT, program
 from tests.live.chain_sites import (
     DEVICE,
@@ -39,14 +39,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def put(site: Site, running: Running, name: str = "intruder") -> None:
     """Another program in the place of one of ours, by who knows its link or its filter."""
-    with owned(program(NEXT, name)) as fd:
+    with Owned(program(NEXT, name)) as fd:
         put_program(site, running, fd)
 
 
 def put_program(site: Site, running: Running, fd: int) -> None:
     if site.direction is None:
         (pin,) = (pin for pin in bpffs.pins(NODE) if pin.entry.startswith(f"{running.name}@"))
-        with owned(bpf_links.open_link(pin.path())) as link:
+        with Owned(bpf_links.open_link(pin.path())) as link:
             bpf_links.link_update(link, fd)
         return
     (filter_,) = (each for each in site.filters() if each.priority == running.place)
@@ -128,7 +128,7 @@ def test_counts_of_another_program_are_not_taken_over(node: Node, site: Site, en
         for _ in range(25):
             packets.passing()
         assert site.counted() >= 25
-        with owned(program(NEXT, "count")) as fd:
+        with Owned(program(NEXT, "count")) as fd:
             put_program(site, site.one("count"), fd)
         node.apply(spec)
         assert site.counted() < 25  # the kernel sends some of its own

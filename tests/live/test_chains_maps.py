@@ -14,8 +14,8 @@ import yaml
 
 from nkform.apply.executor import Executor
 from nkform.kernel import bpf
-from nkform.kernel.bpf import owned
 from nkform.kernel.bpf_maps import map_delete_many, map_items, map_update_many
+from nkform.kernel.descriptors import Owned
 from nkform.kernel.error import KernelError
 from nkform.observe import contents as observed
 from nkform.plan.actions import Action
@@ -56,7 +56,7 @@ def ports_spec(
 
 def keys(site: Site, program: str, name: str) -> set[bytes]:
     """What a map of a program holds, as the kernel says."""
-    with owned(bpf.map_fd(map_id(site.one(program).program_id, name))) as fd:
+    with Owned(bpf.map_fd(map_id(site.one(program).program_id, name))) as fd:
         return set(map_items(fd))
 
 
@@ -66,7 +66,7 @@ def ports(site: Site, program: str = "set", name: str = "ports") -> set[int]:
 
 def meddle(site: Site, program: str, name: str, add: Collection[bytes] = (), remove: Collection[bytes] = ()) -> None:
     """Somebody else changes a map."""
-    with owned(bpf.map_fd(map_id(site.one(program).program_id, name))) as fd:
+    with Owned(bpf.map_fd(map_id(site.one(program).program_id, name))) as fd:
         map_delete_many(fd, remove)
         map_update_many(fd, dict.fromkeys(add, b"\x01"))
 
@@ -286,7 +286,7 @@ def test_programs_that_differ_in_entries_share_nothing(node: Node, site: Site, e
 
 
 def ports_of(program_id: int) -> set[int]:
-    with owned(bpf.map_fd(map_id(program_id, "ports"))) as fd:
+    with Owned(bpf.map_fd(map_id(program_id, "ports"))) as fd:
         return {PORT.unpack(key)[0] for key in map_items(fd)}
 
 
@@ -327,7 +327,7 @@ def test_only_maps_that_the_spec_fills_are_looked_into(
     node.apply(ports_spec(site, engine, [SHUT], ["count", "set", "guard", "set2"]))
     genuine, looked_at = observed.maps_of, []
 
-    def maps_of(program_id: int) -> dict[str, int]:
+    def maps_of(program_id: int) -> contextlib.AbstractContextManager[dict[str, int]]:
         looked_at.append(program_id)
         return genuine(program_id)
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from nkform.kernel import bpf
-from nkform.kernel.bpf import Layout, owned
+from nkform.kernel.bpf import Layout
+from nkform.kernel.descriptors import Owned
 from nkform.kernel.netns import Namespaces
 from nkform.observe.node import observe
 from tests.live.bpf_programs import NEXT, program
@@ -223,7 +224,7 @@ def test_a_place_without_a_free_priority_is_an_error_that_says_so(node: Node, ot
 @pytest.mark.parametrize("site", [site for site in sites() if "clsact" not in str(site.id)])
 def test_a_program_that_was_attached_without_a_link_is_an_anchor_too(node: Node, site: Site) -> None:
     node.apply(site.spec(None))
-    with owned(program(NEXT, "bare")) as fd:
+    with Owned(program(NEXT, "bare")) as fd:
         attr = PROG_ATTACH.fill(socket.if_nametoindex(DEVICE), fd, site.attach_type, 0, 0, 0, 0)
         assert bpf.call(PROG_ATTACH_COMMAND, attr, PROG_ATTACH.size) == 0
     for position, order in (

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from nkform.kernel import bpf, bpffs
-from nkform.kernel.bpf import owned
 from nkform.kernel.bpf_links import AttachType, link_detach, link_info, open_link, query
 from nkform.kernel.bpf_programs import prog_load
+from nkform.kernel.descriptors import Owned
 from tests.live.bpf_programs import returns
 from tests.live.chain_sites import CLSACT_INGRESS, NODE, TEMPLATES, Site, pins, sites
 from tests.live.support import Node, ip, link, links, needs
@@ -74,7 +74,7 @@ def test_a_link_that_somebody_detached_leaves_no_pin(node: Node) -> None:
     ip("link", "add", "v9", "type", "veth", "peer", "name", "v9p")
     node.apply(external("v9"))
     (pin,) = bpffs.pins(NODE)
-    with owned(open_link(pin.path())) as opened:
+    with Owned(open_link(pin.path())) as opened:
         link_detach(opened)
     assert node.run("destroy", "-y", "--node", NODE).code == 0
     assert (pins(), folders()) == ([], [])
@@ -88,7 +88,7 @@ def test_what_others_put_among_our_pins_stays_and_is_in_nobodys_way(node: Node) 
     (pin,) = bpffs.pins(NODE)
     folder = Path(pin.path()).parent
     folder.joinpath("folder").mkdir()
-    with owned(prog_load(returns(-1), "theirs")) as fd:
+    with Owned(prog_load(returns(-1), "theirs")) as fd:
         bpf.pin(fd, folder / "theirs")
         bpf.pin(fd, folder / f"count@{'a' * 16}@1@1")
     changed = external("v9")
@@ -113,7 +113,7 @@ def test_programs_go_from_a_device_that_is_in_another_namespace_by_now(node: Nod
     ip("link", "set", "v9", "netns", "b")
     ip("link", "add", "v5", "index", str(link_info(opened).ifindex), "type", "veth", "peer", "name", "v5p")
     destroyed = node.run("destroy", "-y", "--node", NODE)
-    with owned(opened):
+    with Owned(opened):
         assert link_info(opened).ifindex == 0
     assert (destroyed.code, pins(), folders()) == (0, [], [])
     assert destroyed.err.count("NK0429") == 1

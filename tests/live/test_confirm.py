@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from nkform.kernel import daemon
 from nkform.kernel.netns import Namespaces
 from nkform.session import guardian
 from tests.live.processes import PATIENCE, alone, until
@@ -266,13 +267,13 @@ def test_an_impossible_time_is_a_usage_error(node: Node) -> None:
 @pytest.mark.parametrize("limit", [resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE])
 def test_limits_of_the_run_keep_nobody_from_going_back(node: Node, limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
     node.apply(veth())
-    detach = guardian._detach
+    detach = daemon.detach
 
-    def limited() -> None:
+    def limited(name: bytes) -> None:
         resource.setrlimit(limit, (8, resource.getrlimit(limit)[1]))
-        detach()
+        detach(name)
 
-    monkeypatch.setattr(guardian, "_detach", limited)
+    monkeypatch.setattr(daemon, "detach", limited)
     node.write(changed(mtu=1400))
     assert node.run("apply", "-y", "--confirm", "1s", "--detach", str(node.path)).code == 0
     until(lambda: link("to-a")["mtu"] == 1500)

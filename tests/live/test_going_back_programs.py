@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from nkform.apply.executor import Executor
-from nkform.bpf import engine_bcc, engine_clang
+from nkform.bpf import engine_clang
+from nkform.kernel import libbcc
 from tests.live.processes import Process, until
 from tests.live.support import Node, links, pings, reaches
 
@@ -186,7 +187,7 @@ def test_a_node_without_a_compiler_goes_back(
     outcome = node.run("build", str(node.write(declared)), "-o", objects)
     assert outcome.code == 0, outcome.err
     monkeypatch.setattr(engine_clang, "find_compiler", lambda *_: None)
-    monkeypatch.setattr(engine_bcc, "find_bcc", lambda *_: None)
+    monkeypatch.setattr(libbcc, "find", lambda *_: None)
     node.apply(declared, "--objects", objects)
     for way in ("rollback", "confirm", "recover"):
         went(node, empty(declared), way)

@@ -17,8 +17,8 @@ from nkform.bpf.loader import Loaded, Loader
 from nkform.bpf.packet_tests import numbers, run_chain
 from nkform.bpf.store import Store
 from nkform.kernel import bpf, bpf_maps, bpf_programs
-from nkform.kernel.bpf import owned
 from nkform.kernel.bpf_programs import prog_info
+from nkform.kernel.descriptors import Owned
 from nkform.kernel.error import KernelError
 from nkform.problem import NkformError
 from tests.live.programs import FACTS, TEMPLATES, Workshop, workshop
@@ -87,7 +87,7 @@ def test_maps_that_fit_are_taken_over_by_the_next_version(workshop: Workshop) ->
 
 def test_a_map_of_another_layout_is_not_taken_over(workshop: Workshop) -> None:
     other = bpf_maps.map_create(bpf_maps.MapType.PERCPU_ARRAY, 4, 16, 5, "counters")
-    with owned(other), workshop.load("counters", maps={"counters": other}) as loaded:
+    with Owned(other), workshop.load("counters", maps={"counters": other}) as loaded:
         assert loaded.fresh == {"counters"}
         assert bpf_maps.map_info(loaded.maps["counters"]).max_entries == 4
 
@@ -95,7 +95,7 @@ def test_a_map_of_another_layout_is_not_taken_over(workshop: Workshop) -> None:
 def test_nobody_can_change_the_values_of_a_loaded_program(workshop: Workshop) -> None:
     with workshop.load("source_guard", GUARD) as loaded:
         for map_id in prog_info(loaded.prog_fd).map_ids:
-            with owned(bpf.map_fd(map_id)) as fd:
+            with Owned(bpf.map_fd(map_id)) as fd:
                 info = bpf_maps.map_info(fd)
                 with pytest.raises(KernelError) as caught:
                     bpf_maps.map_update(fd, bytes(4), bytes(info.value_size), info)

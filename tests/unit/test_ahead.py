@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from nkform.apply import ahead
-from nkform.apply.ahead import Ahead
+from nkform.kernel import ahead
+from nkform.kernel.ahead import Ahead
 
 
 def test_results_are_taken_in_any_order_and_once() -> None:

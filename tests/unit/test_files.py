@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from nkform import files
 from nkform.cli.main import main
+from nkform.kernel import files
 
 
 def _socket(path: Path) -> None:

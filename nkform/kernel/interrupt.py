@@ -91,3 +91,26 @@ class Halts:
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
         signal.signal(number, self._arrived)
+
+
+class Regret:
+    """Ctrl-C while a change waits to be confirmed: nobody will confirm it. Within the block it does nothing else."""
+
+    def __init__(self) -> None:
+        self._felt = False
+        self._before: Any = None
+
+    def __enter__(self) -> Regret:
+        self._before = signal.signal(signal.SIGINT, self._feel)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def _feel(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        self._felt = True
+
+    def take(self) -> bool:
+        """Whether it was felt since this was asked last."""
+        felt, self._felt = self._felt, False
+        return felt

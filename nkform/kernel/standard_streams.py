@@ -1,4 +1,4 @@
-"""Writes to a standard stream that never wait while others wait for us.
+"""The standard streams: opening and reading them, and writes that never wait while others wait for us.
 
 Whoever reads what nkform prints may stop reading: a terminal that was told to (Ctrl-S), a pager, a connection that is
 cut off. A run that waited for that would keep the machine's lock, and nobody could go back. So while it has the lock
@@ -11,6 +11,7 @@ import contextlib
 import io
 import os
 import stat
+import sys
 from collections.abc import Callable, Iterator
 from typing import IO
 
@@ -107,3 +108,30 @@ class Output(io.RawIOBase):
                 os.close(again)
         else:
             yield self._waiting  # files and devices make nobody wait
+
+
+def open_all() -> None:
+    """Has all three standard streams open, as sys knows them; those that were closed lead nowhere.
+
+    A closed one is opened first: else the next file that is opened took its number, and got what is printed.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdin = sys.stdin or os.fdopen(0, encoding="utf-8")
+    sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8")
+    sys.stderr = sys.stderr or os.fdopen(2, "w", encoding="utf-8")
+
+
+def silence(fd: int) -> None:
+    """What is still to be written to a file descriptor leads nowhere: whoever read it has gone."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), fd)
+
+
+def typed(seconds: float) -> bytes | None:
+    """What comes from the standard input within so much time; nothing at all (b""): it has ended."""
+    import select
+
+    return os.read(sys.stdin.fileno(), 4096) if select.select([sys.stdin], [], [], seconds)[0] else None

@@ -1,0 +1,131 @@
+"""A process that outlives its maker: of no terminal, process group or control group of its, without its limits.
+
+The maker has the end of a line to it, and so has whoever inherits that; what has none any more to say to it has ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import resource
+import select
+import signal
+import sys
+import syslog
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+PR_SET_NAME = 15
+"""include/uapi/linux/prctl.h; at most 15 bytes, which `ps` shows."""
+
+MANY_FILES = 4096
+"""Open files that it has room for."""
+
+
+class Line:
+    """The maker's end."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def say(self, word: bytes) -> None:
+        """One byte, if anybody is there to hear it."""
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._fd, word)
+
+
+class Ear:
+    """The process's own end."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._ended = False
+
+    def hear(self, seconds: float) -> bytes | None:
+        """A byte that was said, within so much time; once, that nobody is there any more to say one: none (b"")."""
+        if self._ended:
+            time.sleep(seconds)
+            return None
+        ready, _, _ = select.select([self._fd], [], [], seconds)
+        word = os.read(self._fd, 1) if ready else None
+        self._ended = word == b""
+        return word
+
+
+def start(name: bytes, life: Callable[[Ear], None], failed: Callable[[BaseException], None]) -> Line:
+    """Starts a process of that name, which ends when `life` returns, or has `failed`. Raises OSError."""
+    ours, its = os.pipe2(os.O_CLOEXEC)
+    sys.stdout.flush()  # so that nothing is written twice
+    sys.stderr.flush()
+    try:
+        child = os.fork()
+    except OSError:
+        os.close(ours)
+        os.close(its)
+        raise
+    if child:
+        os.close(ours)
+        os.waitpid(child, 0)
+        return Line(its)
+    try:
+        os.setsid()
+        if os.fork():
+            os._exit(0)
+        os.close(its)
+        detach(name)
+        life(Ear(ours))
+    except BaseException as error:
+        failed(error)
+    finally:
+        os._exit(0)
+
+
+def detach(name: bytes) -> None:
+    """Leaves the maker's terminal and control group, and heeds no signals that are meant for it."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+    ctypes.CDLL(None).prctl(PR_SET_NAME, name, 0, 0, 0)
+    _lift_limits()
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    os.chdir("/")
+    for root in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd"):
+        # At the end of a session, logind may kill all of its control group (KillUserProcesses in logind.conf(5)).
+        with contextlib.suppress(OSError):
+            Path(root, "cgroup.procs").write_text(str(os.getpid()))
+
+
+def _lift_limits() -> None:
+    """Limits that the maker was given (ulimit, prlimit(1)) are not to keep it from its work."""
+    endless = resource.RLIM_INFINITY
+    needed = {
+        resource.RLIMIT_NOFILE: MANY_FILES,
+        resource.RLIMIT_CPU: endless,
+        resource.RLIMIT_FSIZE: endless,
+        resource.RLIMIT_AS: endless,
+    }
+    for limit, enough in needed.items():
+        hard = resource.getrlimit(limit)[1]
+        with contextlib.suppress(OSError):
+            resource.setrlimit(limit, (hard, hard))
+        if hard != endless and (enough == endless or hard < enough):
+            with contextlib.suppress(OSError, ValueError):  # who lacks CAP_SYS_RESOURCE
+                resource.setrlimit(limit, (enough, enough))
+
+
+def log_error(text: str) -> None:
+    """Tells the system's log, where there is nobody else to tell (syslog(3))."""
+    _log(syslog.LOG_ERR, text)
+
+
+def log_warning(text: str) -> None:
+    """As `log_error`, of what was to be expected."""
+    _log(syslog.LOG_WARNING, text)
+
+
+def _log(priority: int, text: str) -> None:
+    with contextlib.suppress(Exception):
+        syslog.syslog(priority, f"nkform: {text}")
