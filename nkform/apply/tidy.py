@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from nkform.apply.journal import STATES, Entry, Found, find
 from nkform.apply.visit import give_back
-from nkform.kernel import bpf, bpf_links, bpffs, link_requests, links
+from nkform.kernel import bpf_links, bpffs, link_requests, links
+from nkform.kernel.descriptors import Owned
 from nkform.kernel.netlink import Socket, consistent_dump
 from nkform.kernel.netns import Namespaces
 from nkform.model import Node, owner_of
@@ -106,7 +107,7 @@ def require_here(node: str) -> None:
     if not record.is_of_another_place(node):
         return
     for pin in bpffs.pins(node):
-        with bpf.owned(bpf_links.open_link(pin.path())) as link:
+        with Owned(bpf_links.open_link(pin.path())) as link:
             if bpf_links.link_info(link).ifindex:
                 told = f"{node} was applied in another network namespace, where {pin.device} runs a program of it"
                 hint = "run nkform there: its devices go, and its programs, or neither"
