@@ -48,6 +48,15 @@ class Flag:
 
 
 @dataclass(frozen=True, slots=True)
+class Raised:
+    """What others do to an attribute of a device as a whole, which is no drift: what the device is a port of raises it,
+    as a bridge raises the headroom of its ports to that of the neediest (ndo_set_rx_headroom). `left` is what a lower
+    one is afterwards."""
+
+    left: int
+
+
+@dataclass(frozen=True, slots=True)
 class Attribute:
     """One attribute.
 
@@ -58,6 +67,10 @@ class Attribute:
     `feature`: what the kernel must be able to do (features.py).
     `usual`: what the kernel gives a new device, which `show` need not mention.
     `limit`: why the schema's maximum is what it is, as a hint says it.
+    `absent`: the value that is as good as not to have the attribute, and so needs no kernel that has it.
+    `raised`: how others may change it.
+    `twin`: the attribute to which the kernel copies a new value of this one, if it is at most 65536 (net/core/dev.c,
+    netif_set_gso_max_size); it comes later in the table, as it does in a request.
     """
 
     name: str
@@ -72,6 +85,9 @@ class Attribute:
     inherit: bool = False
     usual: int | None = None
     limit: str = ""
+    absent: int | None = None
+    raised: Raised | None = None
+    twin: str = ""
 
 
 MAX_GSO = 524280
@@ -105,6 +121,10 @@ up, hangs it. The rest is for those headers. A device that somebody else made ma
 
 MAX_TAILROOM = 65535
 """IFLA_NETKIT_TAILROOM is u16. Bytes."""
+
+LEFT_BY_A_BRIDGE = 64
+"""What a netkit's headroom is after it was a port of a bridge, unless its pair was made with more: NET_SKB_PAD
+(drivers/net/netkit.c, netkit_set_headroom; include/linux/skbuff.h) on x86-64, arm64 and riscv64. Bytes."""
 
 MAX_TXQLEN = 32767
 """Linux refuses more (ERANGE) from 7.3 on; what a spec may say does not change with the kernel. Packets."""
@@ -144,12 +164,13 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         {"type": "integer", "minimum": 0, "maximum": MAX_HEADROOM},
         "Bytes kept free in front of a packet, so that encapsulation need not copy it.",
         feature="netkit_room", usual=0, limit="the kernel counts in 16 bits, in which its own headers need room too",
+        absent=0, raised=Raised(LEFT_BY_A_BRIDGE),
     ),
     Attribute(
         "tailroom", "device", NetkitData(9, None, "u16"), "replace", _NETKIT,
         {"type": "integer", "minimum": 0, "maximum": MAX_TAILROOM},
         "Bytes kept free behind a packet.",
-        feature="netkit_room", usual=0, limit="the kernel keeps it in 16 bits",
+        feature="netkit_room", usual=0, limit="the kernel keeps it in 16 bits", absent=0,
     ),
     Attribute(
         "txqlen", "end", Ifla(13, "u32"), "live", _ALL,
@@ -167,15 +188,15 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         "Number of receive queues. A new pair that is not given any has 1.",
         feature="numrxqueues", inherit=True, usual=ONE_QUEUE,
     ),
-    # The kernel copies a gso_max_size or gro_max_size of at most 65536 to its IPv4 twin: the twins come after them.
     Attribute(
         "gso_max_size", "pair", Ifla(41, "u32"), "live", _PAIRS, _GSO_SIZE,
-        "Largest IPv6 packet before segmentation (BIG TCP above 65536), in bytes, at both ends.", usual=65536,
+        "Largest IPv6 packet before segmentation (BIG TCP above 65536), in bytes, at both ends.",
+        usual=65536, twin="gso_ipv4_max_size",
     ),
     Attribute(
         "gro_max_size", "pair", Ifla(58, "u32"), "live", _PAIRS, _SIZE,
         "Largest IPv6 packet that receive offload may build, in bytes, at both ends.",
-        feature="gro_max_size", usual=65536,
+        feature="gro_max_size", usual=65536, twin="gro_ipv4_max_size",
     ),
     Attribute(
         "gso_ipv4_max_size", "pair", Ifla(63, "u32"), "live", _PAIRS, _GSO_SIZE,

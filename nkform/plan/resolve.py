@@ -250,11 +250,9 @@ def _missing(device: Device, features: Collection[str]) -> Iterator[Problem]:
         return
     for attr, value, path in _declared(device):
         name = attr.feature
-        if name is None or name in features or value == attr.default:
+        if name is None or name in features or value in (attr.default, attr.absent):
             continue
         if FEATURES[name].kind not in ("", device.kind):
-            continue
-        if attr.name in ("headroom", "tailroom") and value == 0:
             continue
         feature = FEATURES[name]
         yield Problem(
