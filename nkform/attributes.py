@@ -48,6 +48,21 @@ class Flag:
 
 
 @dataclass(frozen=True, slots=True)
+class Computed:
+    """How a value that is written `{for: [DEVICE, …]}` comes of these devices, which are of the root namespace.
+
+    `reads`: what of each of them: the headroom or the tailroom that it needs, or the largest packet that passes it
+    whole. `how`: what becomes of several. `doc` says both, for people. `feature`: what a kernel that tells of it must
+    be able to do.
+    """
+
+    how: Literal["sum", "smallest"]
+    reads: Literal["headroom", "tailroom", "mtu"]
+    doc: str
+    feature: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Raised:
     """What others do to an attribute of a device as a whole, which is no drift: what the device is a port of raises it,
     as a bridge raises the headroom of its ports to that of the neediest (ndo_set_rx_headroom). `left` is what a lower
@@ -68,6 +83,7 @@ class Attribute:
     `usual`: what the kernel gives a new device, which `show` need not mention.
     `limit`: why the schema's maximum is what it is, as a hint says it.
     `absent`: the value that is as good as not to have the attribute, and so needs no kernel that has it.
+    `computed`: how it may follow from other devices; not of what each end has for itself.
     `raised`: how others may change it.
     `twin`: the attribute to which the kernel copies a new value of this one, if it is at most 65536 (net/core/dev.c,
     netif_set_gso_max_size); it comes later in the table, as it does in a request.
@@ -86,6 +102,7 @@ class Attribute:
     usual: int | None = None
     limit: str = ""
     absent: int | None = None
+    computed: Computed | None = None
     raised: Raised | None = None
     twin: str = ""
 
@@ -107,6 +124,7 @@ _NETKIT = frozenset({NETKIT.name})
 """Which kinds have an attribute. What is kept in NetkitData alone is netkit's by its form; sizes of segmentation are
 for what another end receives."""
 
+_NEED = "the sum of what they need"
 _POLICY = {"forward": 0, "blackhole": 2}
 _SCRUB = {"none": 0, "default": 1}
 _SIZE = {"type": "integer", "minimum": 1, "maximum": MAX_GSO}
@@ -164,13 +182,14 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         {"type": "integer", "minimum": 0, "maximum": MAX_HEADROOM},
         "Bytes kept free in front of a packet, so that encapsulation need not copy it.",
         feature="netkit_room", usual=0, limit="the kernel counts in 16 bits, in which its own headers need room too",
-        absent=0, raised=Raised(LEFT_BY_A_BRIDGE),
+        absent=0, computed=Computed("sum", "headroom", _NEED, "room_report"), raised=Raised(LEFT_BY_A_BRIDGE),
     ),
     Attribute(
         "tailroom", "device", NetkitData(9, None, "u16"), "replace", _NETKIT,
         {"type": "integer", "minimum": 0, "maximum": MAX_TAILROOM},
         "Bytes kept free behind a packet.",
-        feature="netkit_room", usual=0, limit="the kernel keeps it in 16 bits", absent=0,
+        feature="netkit_room", usual=0, limit="the kernel keeps it in 16 bits",
+        absent=0, computed=Computed("sum", "tailroom", _NEED, "room_report"),
     ),
     Attribute(
         "txqlen", "end", Ifla(13, "u32"), "live", _ALL,

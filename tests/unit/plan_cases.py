@@ -58,8 +58,8 @@ class Kernel:
         spaces = {space.name: space for space in some if space.name in named or space.owner == self.node}
         devices = {name: found[name] for name in dict.fromkeys((*wanted, *seen)) if name in seen}
         taken = {name: tuple(self.coming(device, found.get(name))) for name, device in wanted.items()}
-        buffer_spaces = {name: m.BufferSpace(*room) for name, room in self.said.get("rooms", {}).items()}
-        node = m.Node(self.node, self.linked(spaces, found), devices, buffer_spaces, taken=taken)
+        root_devices = {name: m.RootDevice(*room) for name, room in self.said.get("rooms", {}).items()}
+        node = m.Node(self.node, self.linked(spaces, found), devices, root_devices, taken=taken)
         more = {key: self.said[key] for key in ("home", "occupied", "covered") if key in self.said}
         return replace(node, **more)
 
