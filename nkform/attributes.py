@@ -125,6 +125,7 @@ _NETKIT = frozenset({NETKIT.name})
 for what another end receives."""
 
 _NEED = "the sum of what they need"
+_PASSES = "the largest packet that passes each of them whole"
 _POLICY = {"forward": 0, "blackhole": 2}
 _SCRUB = {"none": 0, "default": 1}
 _SIZE = {"type": "integer", "minimum": 1, "maximum": MAX_GSO}
@@ -169,7 +170,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute(
         "mtu", "pair", Ifla(4, "u32"), "live", _ALL,
         {"type": "integer", "minimum": 68, "maximum": 65535},
-        "Largest packet, in bytes, at both ends.", usual=1500,
+        "Largest packet, in bytes, at both ends.", usual=1500, computed=Computed("smallest", "mtu", _PASSES),
     ),
     Attribute(
         "mac", "end", Ifla(1, "mac"), "live", _ALL,

@@ -157,7 +157,7 @@ def _look(namespaces: Namespaces, wish: _Wish) -> Node:
         name=node,
         namespaces=known,
         devices=devices,
-        root_devices={link.name: RootDevice(link.headroom, link.tailroom, link.index) for link in root.links.values()},
+        root_devices={link.name: _root_device(link, root.links) for link in root.links.values()},
         covered=covered,
         taken=_taken(world, devices),
         astray=astray,
@@ -165,6 +165,12 @@ def _look(namespaces: Namespaces, wish: _Wish) -> Node:
         home=home,
         barred=tuple(sorted(_named(desired).intersection(world.barred))),
     )
+
+
+def _root_device(link: links.Link, root: Mapping[int, links.Link]) -> RootDevice:
+    carrier = root[link.link].name if link.nsid is None and link.link in root else ""
+    mtu: int = link.values["mtu"]  # type: ignore[assignment]
+    return RootDevice(link.headroom, link.tailroom, link.index, mtu, carrier, link.header)
 
 
 def _taken(world: _World, devices: Mapping[str, Device]) -> dict[str, tuple[Taken, ...]]:

@@ -143,7 +143,8 @@ class Watch:
             devices, wrong = self._meaning(subject, live)
             left = Without(frozenset(concerned(wrong)))
             desired, live = left.trim(subject.node.with_devices(devices).at_home(live.home), live)
-            self._scope = scope(self._namespaces, live, desired)
+            read = read_from(subject.node, live.root_devices)
+            self._scope = scope(self._namespaces, live, desired, read)
             if self._scope == before:
                 break
         plan, problems = against(desired, desired.devices, live, subject.features)

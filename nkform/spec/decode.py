@@ -243,8 +243,9 @@ def _check_mac(kind: KindName, data: Data, path: Path, context: Context) -> None
 
 
 def _check_mtu(data: Data, path: Path, context: Context) -> None:
+    """Of a number; what is computed is known on the node alone."""
     mtu = data.get("mtu")
-    if mtu is None or mtu >= IPV6_MIN_MTU:
+    if not isinstance(mtu, int) or mtu >= IPV6_MIN_MTU:
         return
     for end in (data, data.get("peer") or {}):
         if six := _needs_ipv6(end, up=bool(end.get("up", data.get("up", True)))):
