@@ -42,7 +42,9 @@ class NetkitData:
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """A bit of ifinfomsg.ifi_flags."""
+    """A bit of ifinfomsg.ifi_flags (include/uapi/linux/if.h, enum net_device_flags). What the kernel counts there, it
+    reports as whoever set it on the device has it: not where a packet socket or a bridge asks for the same
+    (net/core/dev.c, dev_get_flags, `gflags`)."""
 
     bit: int
 
@@ -232,6 +234,16 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         "gso_max_segs", "pair", Ifla(40, "u32"), "live", _PAIRS,
         {"type": "integer", "minimum": 1, "maximum": 65535},
         "Largest number of segments that one packet may be cut into, at both ends.", usual=65535,
+    ),
+    Attribute(
+        "promisc", "end", Flag(0x100), "live", _ALL,
+        {"type": "boolean"},
+        "Whether this end takes packets to any hardware address.", usual=False,
+    ),
+    Attribute(
+        "allmulticast", "end", Flag(0x200), "live", _ALL,
+        {"type": "boolean"},
+        "Whether this end takes packets to any multicast group, as a router of them has to.", usual=False,
     ),
     Attribute(
         "up", "end", Flag(1), "live", _ALL,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping
+from functools import cache
 from operator import itemgetter
 from types import MappingProxyType
 
@@ -143,11 +144,17 @@ def is_the_kernels(link: Link) -> bool:
     return link.index == LOOPBACK or FALLBACKS.get(link.name) == link.kind
 
 
-FLAG_VALUES = tuple((a.name, a.kept.bit) for a in ATTRIBUTES if isinstance(a.kept, Flag))
+FLAG_BITS = tuple((a.name, a.kept.bit) for a in ATTRIBUTES if isinstance(a.kept, Flag))
+_FLAGS = sum(bit for _, bit in FLAG_BITS)
 _LINK_VALUES = tuple((a.name, a.kept.number) for a in ATTRIBUTES if isinstance(a.kept, Ifla))
 _DATA = tuple((a.name, a.kept) for a in ATTRIBUTES if isinstance(a.kept, NetkitData))
 _MAC = next(number for name, number in _LINK_VALUES if name == "mac")
 """All other attributes of a link's own that the model has are 32 bit numbers."""
+
+
+@cache
+def _flag_values(flags: int) -> Mapping[str, bool]:
+    return {name: bool(flags & bit) for name, bit in FLAG_BITS}
 
 
 NOWHERE = (0, 0)
@@ -203,8 +210,7 @@ class _Layout:
         if mac and (told := body[mac[0] : mac[1]].hex(":")) != NO_MAC:  # which a netkit in l3 mode has
             values["mac"] = told
         index, flags = words[INDEX_WORD], words[FLAGS_WORD]
-        for flag, bit in FLAG_VALUES:
-            values[flag] = bool(flags & bit)
+        values.update(_flag_values(flags & _FLAGS))
         master, link, nsid, group = self._others
         headroom, tailroom = self._rooms
         return Link(

@@ -145,7 +145,7 @@ def _short(body: bytes) -> bool:
 def test_a_link_without_anything_is_a_link(index: int) -> None:
     body = links.IFINFOMSG.pack(0, 1, index, 1, 0)
     link = links.decode(message(body))
-    assert (link.index, link.name, link.values) == (index, "", {"up": True})
+    assert (link.index, link.name, link.values) == (index, "", {"up": True, "promisc": False, "allmulticast": False})
 
 
 def loopback(index: int, name: str, protocols: bytes, mtu: int = 65536) -> bytes:
