@@ -42,9 +42,35 @@ class NetkitData:
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """A bit of ifinfomsg.ifi_flags."""
+    """A bit of ifinfomsg.ifi_flags (include/uapi/linux/if.h, enum net_device_flags). What the kernel counts there, it
+    reports as whoever set it on the device has it: not where a packet socket or a bridge asks for the same
+    (net/core/dev.c, dev_get_flags, `gflags`)."""
 
     bit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """How a value that is written `{for: [DEVICE, …]}` comes of these devices, which are of the root namespace.
+
+    `reads`: what of each of them: the headroom or the tailroom that it needs, or the largest packet that passes it
+    whole. `how`: what becomes of several. `doc` says both, for people. `feature`: what a kernel that tells of it must
+    be able to do.
+    """
+
+    how: Literal["sum", "smallest"]
+    reads: Literal["headroom", "tailroom", "mtu"]
+    doc: str
+    feature: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """What others do to an attribute of a device as a whole, which is no drift: what the device is a port of raises it,
+    as a bridge raises the headroom of its ports to that of the neediest (ndo_set_rx_headroom). `left` is what a lower
+    one is afterwards."""
+
+    left: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +84,11 @@ class Attribute:
     `feature`: what the kernel must be able to do (features.py).
     `usual`: what the kernel gives a new device, which `show` need not mention.
     `limit`: why the schema's maximum is what it is, as a hint says it.
+    `absent`: the value that is as good as not to have the attribute, and so needs no kernel that has it.
+    `computed`: how it may follow from other devices; not of what each end has for itself.
+    `raised`: how others may change it.
+    `twin`: the attribute to which the kernel copies a new value of this one, if it is at most 65536 (net/core/dev.c,
+    netif_set_gso_max_size); it comes later in the table, as it does in a request.
     """
 
     name: str
@@ -72,6 +103,10 @@ class Attribute:
     inherit: bool = False
     usual: int | None = None
     limit: str = ""
+    absent: int | None = None
+    computed: Computed | None = None
+    raised: Raised | None = None
+    twin: str = ""
 
 
 MAX_GSO = 524280
@@ -91,6 +126,8 @@ _NETKIT = frozenset({NETKIT.name})
 """Which kinds have an attribute. What is kept in NetkitData alone is netkit's by its form; sizes of segmentation are
 for what another end receives."""
 
+_NEED = "the sum of what they need"
+_PASSES = "the largest packet that passes each of them whole"
 _POLICY = {"forward": 0, "blackhole": 2}
 _SCRUB = {"none": 0, "default": 1}
 _SIZE = {"type": "integer", "minimum": 1, "maximum": MAX_GSO}
@@ -105,6 +142,10 @@ up, hangs it. The rest is for those headers. A device that somebody else made ma
 
 MAX_TAILROOM = 65535
 """IFLA_NETKIT_TAILROOM is u16. Bytes."""
+
+LEFT_BY_A_BRIDGE = 64
+"""What a netkit's headroom is after it was a port of a bridge, unless its pair was made with more: NET_SKB_PAD
+(drivers/net/netkit.c, netkit_set_headroom; include/linux/skbuff.h) on x86-64, arm64 and riscv64. Bytes."""
 
 MAX_TXQLEN = 32767
 """Linux refuses more (ERANGE) from 7.3 on; what a spec may say does not change with the kernel. Packets."""
@@ -131,7 +172,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute(
         "mtu", "pair", Ifla(4, "u32"), "live", _ALL,
         {"type": "integer", "minimum": 68, "maximum": 65535},
-        "Largest packet, in bytes, at both ends.", usual=1500,
+        "Largest packet, in bytes, at both ends.", usual=1500, computed=Computed("smallest", "mtu", _PASSES),
     ),
     Attribute(
         "mac", "end", Ifla(1, "mac"), "live", _ALL,
@@ -144,12 +185,14 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         {"type": "integer", "minimum": 0, "maximum": MAX_HEADROOM},
         "Bytes kept free in front of a packet, so that encapsulation need not copy it.",
         feature="netkit_room", usual=0, limit="the kernel counts in 16 bits, in which its own headers need room too",
+        absent=0, computed=Computed("sum", "headroom", _NEED, "room_report"), raised=Raised(LEFT_BY_A_BRIDGE),
     ),
     Attribute(
         "tailroom", "device", NetkitData(9, None, "u16"), "replace", _NETKIT,
         {"type": "integer", "minimum": 0, "maximum": MAX_TAILROOM},
         "Bytes kept free behind a packet.",
         feature="netkit_room", usual=0, limit="the kernel keeps it in 16 bits",
+        absent=0, computed=Computed("sum", "tailroom", _NEED, "room_report"),
     ),
     Attribute(
         "txqlen", "end", Ifla(13, "u32"), "live", _ALL,
@@ -167,15 +210,15 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         "Number of receive queues. A new pair that is not given any has 1.",
         feature="numrxqueues", inherit=True, usual=ONE_QUEUE,
     ),
-    # The kernel copies a gso_max_size or gro_max_size of at most 65536 to its IPv4 twin: the twins come after them.
     Attribute(
         "gso_max_size", "pair", Ifla(41, "u32"), "live", _PAIRS, _GSO_SIZE,
-        "Largest IPv6 packet before segmentation (BIG TCP above 65536), in bytes, at both ends.", usual=65536,
+        "Largest IPv6 packet before segmentation (BIG TCP above 65536), in bytes, at both ends.",
+        usual=65536, twin="gso_ipv4_max_size",
     ),
     Attribute(
         "gro_max_size", "pair", Ifla(58, "u32"), "live", _PAIRS, _SIZE,
         "Largest IPv6 packet that receive offload may build, in bytes, at both ends.",
-        feature="gro_max_size", usual=65536,
+        feature="gro_max_size", usual=65536, twin="gro_ipv4_max_size",
     ),
     Attribute(
         "gso_ipv4_max_size", "pair", Ifla(63, "u32"), "live", _PAIRS, _GSO_SIZE,
@@ -191,6 +234,16 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         "gso_max_segs", "pair", Ifla(40, "u32"), "live", _PAIRS,
         {"type": "integer", "minimum": 1, "maximum": 65535},
         "Largest number of segments that one packet may be cut into, at both ends.", usual=65535,
+    ),
+    Attribute(
+        "promisc", "end", Flag(0x100), "live", _ALL,
+        {"type": "boolean"},
+        "Whether this end takes packets to any hardware address.", usual=False,
+    ),
+    Attribute(
+        "allmulticast", "end", Flag(0x200), "live", _ALL,
+        {"type": "boolean"},
+        "Whether this end takes packets to any multicast group, as a router of them has to.", usual=False,
     ),
     Attribute(
         "up", "end", Flag(1), "live", _ALL,

@@ -50,13 +50,13 @@ def owner_of(alias: str | None) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class ReserveFor:
-    """A headroom or tailroom to be computed: the sum of what these devices of the root namespace need."""
+class ComputedFor:
+    """A value that is computed from these devices of the root namespace: what of them, says the attribute's row."""
 
     devices: tuple[str, ...]
 
 
-Value = int | str | bool | ReserveFor
+Value = int | str | bool | ComputedFor
 """An attribute's value: sizes in bytes, enumerations by their kernel name in lower case."""
 
 Attrs = Mapping[str, Value]
@@ -438,21 +438,28 @@ class Namespace:
 
 
 @dataclass(frozen=True, slots=True)
-class BufferSpace:
-    """What an existing device asks of the devices in front of it, in bytes; None where the kernel does not report
-    it. And its ifindex."""
+class RootDevice:
+    """A device of the root namespace, whosever it is, as far as values are computed from it. Sizes are in bytes.
+
+    `headroom` and `tailroom` are what it asks of the devices in front of it, None where the kernel does not report it.
+    `carrier` is the device of the root namespace through which its packets go on, "" where it says none; `header` the
+    length of its own link header.
+    """
 
     headroom: int | None
     tailroom: int | None
     index: int = 0
+    mtu: int = 0
+    carrier: str = ""
+    header: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
     """Everything that one spec declares, or that one look at the kernel found.
 
-    Observed only: `rooms`, by name, for all devices of the root namespace; `covered`, whether the file system that our
-    pins are in may be out of sight; `taken`, by device, what others have where one of its ends is still to come;
+    Observed only: `root_devices`, all devices of the root namespace; `covered`, whether the file system that our pins
+    are in may be out of sight; `taken`, by device, what others have where one of its ends is still to come;
     `astray`, how many of our pins hold links that lead to none of the devices; `occupied`, by the name of a declared
     namespace, the path of a file there that leads to no namespace; `home`, the keys by which the spec names the
     namespace that nkform runs in; `barred`, those of namespaces that are there and that nkform may not enter;
@@ -462,7 +469,7 @@ class Node:
     name: str
     namespaces: Mapping[str, Namespace] = field(default_factory=dict)
     devices: Mapping[str, Device] = field(default_factory=dict)
-    buffer_spaces: Mapping[str, BufferSpace] = field(default_factory=dict)
+    root_devices: Mapping[str, RootDevice] = field(default_factory=dict)
     covered: bool = False
     taken: Mapping[str, tuple[Taken, ...]] = field(default_factory=dict, compare=False)
     astray: int = 0

@@ -22,6 +22,8 @@ def _sizes(netkit: bool, features: frozenset[str]) -> dict[str, st.SearchStrateg
         "gso_max_size": size,
         "gso_max_segs": st.sampled_from((64, 65_535)),
         "up": st.sampled_from((True, True, True, False)),
+        "promisc": st.booleans(),
+        "allmulticast": st.booleans(),
     }
     if "gro_max_size" in features:
         found["gro_max_size"] = size
@@ -66,7 +68,7 @@ def ends(draw: st.DrawFn, number: int, outside: bool) -> Spec:
 @st.composite
 def dummies(draw: st.DrawFn, number: int) -> Spec:
     """A device without a peer."""
-    sizes = {key: size for key, size in _sizes(False, frozenset()).items() if key in ("mtu", "txqlen", "up")}
+    sizes = {key: size for key, size in _sizes(False, frozenset()).items() if key in ("mtu", "txqlen", "up", "promisc")}
     chosen = draw(st.lists(st.sampled_from(sorted(sizes)), unique=True))
     device = {"kind": "dummy", **{key: draw(sizes[key]) for key in chosen}, **draw(ends(number, True))}
     return {**device, "mac": f"02:00:00:00:0{number}:01"} if draw(st.booleans()) else device
@@ -90,7 +92,7 @@ def specs(draw: st.DrawFn, kind: str, features: frozenset[str]) -> Spec:
         chosen = draw(st.lists(st.sampled_from(sorted(sizes)), unique=True, max_size=6))
         device = {"kind": kind, **{key: draw(sizes[key]) for key in chosen}, **draw(ends(number, True))}
         device["peer"] = {"name": place[1], **draw(ends(number, False))}
-        for key in ("policy", "scrub", "up"):
+        for key in ("policy", "scrub", "up", "promisc"):
             if key in chosen and draw(st.booleans()):
                 device["peer"][key] = draw(sizes[key])
         if (kind == "veth" or device.get("mode") == "l2") and draw(st.booleans()):

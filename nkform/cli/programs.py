@@ -95,20 +95,13 @@ def build(options: argparse.Namespace) -> int:
 def _resolved(spec: Spec) -> dict[str, Device]:
     """The devices as on a kernel that can do everything."""
     from nkform.features import FEATURES
-    from nkform.model import BufferSpace
+    from nkform.model import RootDevice
+    from nkform.plan.computed import read_from
+    from nkform.plan.preconditions import ETHERNET_MTU
     from nkform.plan.resolve import resolve
 
-    buffer_spaces = {name: BufferSpace(0, 0) for name in _buffer_spaces(spec)}
-    return dict(resolve(spec.node, FEATURES, buffer_spaces).devices)
-
-
-def _buffer_spaces(spec: Spec) -> Iterator[str]:
-    from nkform.model import ReserveFor
-
-    for device in spec.node.devices.values():
-        for value in device.attrs.values():
-            if isinstance(value, ReserveFor):
-                yield from value.devices
+    root_devices = {name: RootDevice(0, 0, mtu=ETHERNET_MTU) for name in read_from(spec.node, {})}
+    return dict(resolve(spec.node, FEATURES, root_devices).devices)
 
 
 def _all(spec: Spec, programs: Programs) -> Iterator[tuple[Device, str, Program]]:

@@ -11,7 +11,7 @@ from functools import lru_cache
 from nkform.attributes import ATTRIBUTES, ONE_QUEUE, Attribute, Ifla, NetkitData
 from nkform.dataclass import replace
 from nkform.kernel.links import (
-    FLAG_VALUES,
+    FLAG_BITS,
     IFF_UP,
     IFINFOMSG,
     IFLA_GROUP,
@@ -78,8 +78,15 @@ def _encoded(values: tuple[tuple[str, Value], ...]) -> bytes:
     return b"".join(_encode(ATTRIBUTES[place], value) for place, value in known)
 
 
+def _flags(values: Attrs) -> tuple[int, int]:
+    """What ifi_flags and ifi_change are, for those flags that are among some values."""
+    told = [(bit if values[name] else 0, bit) for name, bit in FLAG_BITS if name in values]
+    return sum(flag for flag, _ in told), sum(bit for _, bit in told)
+
+
 def create(device: Device, peer_namespace: int | None, group: int = 0) -> Request:
-    """Makes a device, its ends down, a peer right in its namespace (a file descriptor; None: the caller's).
+    """Makes a device, its ends down and without flags, a peer right in its namespace (a file descriptor; None: the
+    caller's).
 
     `group`: the link group that the primary is in until `claim` marks it.
     """
@@ -111,12 +118,7 @@ def _which(name: str, index: int, flags: int = 0, mask: int = 0) -> bytes:
 
 def change(name: str, values: Attrs, index: int = 0) -> Request:
     """Changes attributes of a link's own, flags among them, in place."""
-    flags = mask = 0
-    for flag, bit in FLAG_VALUES:
-        if flag in values:
-            mask |= bit
-            flags |= bit if values[flag] else 0
-    body = _which(name, index, flags, mask) + _own_attributes(values)
+    body = _which(name, index, *_flags(values)) + _own_attributes(values)
     said = ", ".join(f"{key} {_said(value)}" for key, value in values.items())
     return Request(RTM_NEWLINK, 0, body, f"set {said} on {name}")
 

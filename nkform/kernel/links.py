@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping
+from functools import cache
 from operator import itemgetter
 from types import MappingProxyType
 
@@ -35,6 +36,7 @@ RTM_DELLINK = 17
 RTM_GETLINK = 18
 IFINFOMSG = struct.Struct("=BxHiII")
 """family, pad, type, index, flags, change"""
+TYPE_WORD = 0
 INDEX_WORD = 1
 FLAGS_WORD = 2
 """Which 32 bit words of it the index and the flags are."""
@@ -97,6 +99,10 @@ FALLBACKS: Mapping[str, str] = {
 them (net/ipv4/ip_tunnel.c, ip_tunnel_init_net; ipip.c, ip_gre.c, ip_vti.c; net/ipv6/sit.c, ip6_tunnel.c, ip6_gre.c,
 ip6_vti.c)."""
 
+HEADERS: Mapping[int, int] = {1: 14, 772: 14}
+"""How long the header is that devices of a type begin their packets with, in bytes: that of Ethernet (ARPHRD_ETHER, and
+ARPHRD_LOOPBACK has the same; include/uapi/linux/if_arp.h, if_ether.h). Tunnels of IP packets have none."""
+
 NUMBERS: Mapping[str, struct.Struct] = {"u8": U8, "u16": U16, "u32": U32}
 
 
@@ -107,9 +113,9 @@ class Link:
     `values` are the attributes of its own; `own` and `peer` those of a netkit's INFO_DATA, as this end sees them.
     `link` and `nsid` say where the other end is: its ifindex, and its namespace's id (None: in the same one).
     `headroom` and `tailroom` in bytes, None where the kernel does not report them (before Linux 6.18). `max_mtu` in
-    bytes, 0 where the kernel sets none. `altnames` are the further names that it is known by (ip-link(8), property).
-    `port`: what it is like as a port of its master, and `xdp`, its XDP programs; both undecoded (`port_options`,
-    `xdp_programs`).
+    bytes, 0 where the kernel sets none. `header` is the length of its link header, in bytes. `altnames` are the further
+    names that it is known by (ip-link(8), property). `port`: what it is like as a port of its master, and `xdp`, its
+    XDP programs; both undecoded (`port_options`, `xdp_programs`).
     """
 
     index: int
@@ -130,6 +136,7 @@ class Link:
     altnames: tuple[str, ...] = ()
     port: bytes | None = None
     xdp: bytes | None = None
+    header: int = 0
 
 
 def is_the_kernels(link: Link) -> bool:
@@ -137,11 +144,17 @@ def is_the_kernels(link: Link) -> bool:
     return link.index == LOOPBACK or FALLBACKS.get(link.name) == link.kind
 
 
-FLAG_VALUES = tuple((a.name, a.kept.bit) for a in ATTRIBUTES if isinstance(a.kept, Flag))
+FLAG_BITS = tuple((a.name, a.kept.bit) for a in ATTRIBUTES if isinstance(a.kept, Flag))
+_FLAGS = sum(bit for _, bit in FLAG_BITS)
 _LINK_VALUES = tuple((a.name, a.kept.number) for a in ATTRIBUTES if isinstance(a.kept, Ifla))
 _DATA = tuple((a.name, a.kept) for a in ATTRIBUTES if isinstance(a.kept, NetkitData))
 _MAC = next(number for name, number in _LINK_VALUES if name == "mac")
 """All other attributes of a link's own that the model has are 32 bit numbers."""
+
+
+@cache
+def _flag_values(flags: int) -> Mapping[str, bool]:
+    return {name: bool(flags & bit) for name, bit in FLAG_BITS}
 
 
 NOWHERE = (0, 0)
@@ -166,7 +179,8 @@ class _Layout:
         if self._kind == "vxlan":  # it goes with the link below, and tells of it here alone
             tunnel = _places(body, info.get(IFLA_INFO_DATA, NOWHERE), heads)
             parts |= {IFLA_LINK: tunnel[IFLA_VXLAN_LINK]} if IFLA_VXLAN_LINK in tunnel else {}
-        self._heads = itemgetter(INDEX_WORD, FLAGS_WORD, *sorted({place // 4 for place in heads}))
+        self._header = HEADERS.get(IFINFOMSG.unpack_from(body)[1], 0)
+        self._heads = itemgetter(INDEX_WORD, FLAGS_WORD, TYPE_WORD, *sorted({place // 4 for place in heads}))
         self._alike = self._heads(words)[2:]
         self._texts = parts.get(IFLA_IFNAME), parts.get(IFLA_IFALIAS), parts.get(_MAC)
         known = [(name, parts[number][0] // 4) for name, number in _LINK_VALUES if number in parts and number != _MAC]
@@ -196,8 +210,7 @@ class _Layout:
         if mac and (told := body[mac[0] : mac[1]].hex(":")) != NO_MAC:  # which a netkit in l3 mode has
             values["mac"] = told
         index, flags = words[INDEX_WORD], words[FLAGS_WORD]
-        for flag, bit in FLAG_VALUES:
-            values[flag] = bool(flags & bit)
+        values.update(_flag_values(flags & _FLAGS))
         master, link, nsid, group = self._others
         headroom, tailroom = self._rooms
         return Link(
@@ -219,6 +232,7 @@ class _Layout:
             tuple(_altnames(body, self._altnames)) if self._altnames else (),
             _payload(body, self._port),
             _payload(body, self._xdp),
+            self._header,
         )
 
 

@@ -6,7 +6,7 @@ no notice has come.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from hashlib import blake2b
 
 from nkform.dataclass import dataclass
@@ -30,9 +30,10 @@ INDEX_AT = 4
 class Scope:
     """What of a node is looked at.
 
-    `ends` are the ends of its devices, those that are there and those that should be: the id of the namespace (None:
-    the root one) and the name. `hooks` are those that run programs of ours or shall: the device's ifindex and the
-    place. `sysctls` are those that are declared, interface and key by namespace key.
+    `ends` are the ends of its devices, those that are there and those that should be, and devices that values of its
+    spec are computed from: the id of the namespace (None: the root one) and the name. `hooks` are those that run
+    programs of ours or shall: the device's ifindex and the place. `sysctls` are those that are declared, interface and
+    key by namespace key.
     """
 
     node: str
@@ -54,14 +55,16 @@ class Fingerprint:
     indexes: frozenset[int]
 
 
-def scope(namespaces: Namespaces, live: Node, desired: Node) -> Scope:
-    """What to look at from now on, `desired` being what the spec means on this node. Raises KernelError."""
+def scope(namespaces: Namespaces, live: Node, desired: Node, beside: Collection[str] = ()) -> Scope:
+    """What to look at from now on, `desired` being what the spec means on this node, and `beside` further devices of
+    the root namespace. Raises KernelError."""
     devices = [*live.devices.values(), *desired.devices.values()]
     keys = dict.fromkeys(end.namespace for device in devices for end in device.ends)
     ids = identify(namespaces, [key for key in keys if key != ROOT and not is_unnamed(key)])
     ids |= {key: meant.nsid for key in keys if isinstance(meant := meant_by(key), Unnamed)}
     ids[ROOT] = None
     found = {(ids[end.namespace], end.name) for d in devices for end in d.ends if _reachable(ids, end)}
+    found |= {(None, name) for name in beside}
     hooks = [place for device in live.devices.values() for place in _hooks(device, desired.devices.get(device.name))]
     return Scope(live.name, frozenset(found), tuple(hooks), _sysctls(desired.devices.values()))
 

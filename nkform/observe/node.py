@@ -22,12 +22,12 @@ from nkform.model import (
     FORWARDING,
     STABLE_SECRET,
     Attrs,
-    BufferSpace,
     Device,
     Endpoint,
     Master,
     Namespace,
     Node,
+    RootDevice,
     Taken,
     mark,
     owner_of,
@@ -156,9 +156,7 @@ def _look(namespaces: Namespaces, wish: _Wish) -> Node:
         name=node,
         namespaces=known,
         devices=devices,
-        buffer_spaces={
-            link.name: BufferSpace(link.headroom, link.tailroom, link.index) for link in root.links.values()
-        },
+        root_devices={link.name: _root_device(link, root.links) for link in root.links.values()},
         covered=covered,
         taken=_taken(world, devices),
         astray=astray,
@@ -166,6 +164,12 @@ def _look(namespaces: Namespaces, wish: _Wish) -> Node:
         home=home,
         barred=tuple(sorted(_named(desired).intersection(world.barred))),
     )
+
+
+def _root_device(link: links.Link, root: Mapping[int, links.Link]) -> RootDevice:
+    carrier = root[link.link].name if link.nsid is None and link.link in root else ""
+    mtu: int = link.values["mtu"]  # type: ignore[assignment]
+    return RootDevice(link.headroom, link.tailroom, link.index, mtu, carrier, link.header)
 
 
 def _taken(world: _World, devices: Mapping[str, Device]) -> dict[str, tuple[Taken, ...]]:

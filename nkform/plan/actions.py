@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
+from nkform.attributes import ATTRIBUTES, Flag
 from nkform.dataclass import dataclass, field
 from nkform.model import (
     Address,
@@ -366,8 +367,13 @@ def end_of(device: str, endpoint: Endpoint, live: Endpoint | None = None) -> End
     return End(device, endpoint.namespace, endpoint.name, live.index if live else 0)
 
 
+_FLAGS = tuple((row.name, row.usual) for row in ATTRIBUTES if isinstance(row.kept, Flag) and row.usual is not None)
+"""Flags are set once an end is there, and not with its making: a netkit takes none for its peer then
+(drivers/net/netkit.c, netkit_new_link), whatever the request says."""
+
+
 def configure(device: str, endpoint: Endpoint, *, silent: bool = False) -> Iterator[Action]:
-    """All that an end needs after it was made or moved: its master, sysctls, addresses, up, routes, in this order.
+    """All that a new end needs: its master, flags, sysctls, addresses, up, routes, in this order.
 
     Routes need the link up; addresses and sysctls come first, so that the link never runs without them. The master is
     the first: a VRF takes its members down for a moment (drivers/net/vrf.c, cycle_netdev). `silent`: it
@@ -379,6 +385,8 @@ def configure(device: str, endpoint: Endpoint, *, silent: bool = False) -> Itera
     end, up = end_of(device, endpoint), bool(endpoint.attrs.get("up"))
     if endpoint.master:
         yield SetMaster(end, None, endpoint.master)
+    if flags := {name: value for name, usual in _FLAGS if (value := endpoint.attrs.get(name, usual)) != usual}:
+        yield SetLink(end, {}, flags)
     if endpoint.sysctl:
         yield SetSysctls(end, endpoint.sysctl)
     late = [each for each in endpoint.addresses if up and ":" in each.text and (silent or each.message)]

@@ -23,13 +23,8 @@ from nkform.plan.actions import (
 from nkform.plan.addresses import Listed, is_ipv6, misplaced, misplaced_ipv6
 from nkform.plan.routes import additions, mtus_again, removals, route_changes
 
-TWINS = {"gso_max_size": "gso_ipv4_max_size", "gro_max_size": "gro_ipv4_max_size"}
-"""The kernel overwrites the second when the first is set to at most 65536 (net/core/dev.c, netif_set_gso_max_size)."""
-
-
-LEFT_BY_A_BRIDGE = 64
-"""What a netkit's headroom is after it was a port of a bridge, unless its pair was made with more: NET_SKB_PAD
-(drivers/net/netkit.c, netkit_set_headroom; include/linux/skbuff.h) on x86-64, arm64 and riscv64. Bytes."""
+_TWINS = tuple((attr.name, attr.twin) for attr in ATTRIBUTES if attr.twin)
+"""Setting the first may overwrite the second, so that is set again, or given back, together with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +40,18 @@ class FieldChange:
 def equal(attr: Attribute, desired: Value, live: Value | None, *, enslaved: bool) -> bool:
     """Whether a live value is what the spec asks for.
 
-    What the kernel does not report it does not have, which is as good as the default. A bridge raises the headroom of
-    its ports to that of the neediest (ndo_set_rx_headroom), and leaves them some when they leave it, which is no drift.
+    What the kernel does not report it does not have, which is as good as the default.
     """
     if live is None:
-        return desired == attr.default or (attr.place == "device" and desired == 0)
-    if attr.name == "headroom" and isinstance(live, int) and isinstance(desired, int):
-        return live == desired or (live > desired and (enslaved or live == LEFT_BY_A_BRIDGE))
-    return desired == live
+        return desired in (attr.default, attr.absent)
+    return desired == live or is_raised(attr, desired, live, enslaved=enslaved)
+
+
+def is_raised(attr: Attribute, own: Value | None, now: Value | None, *, enslaved: bool) -> bool:
+    """Whether others have made `now` of a value of ours, as they may."""
+    if attr.raised is None or not isinstance(own, int) or not isinstance(now, int):
+        return False
+    return now > own and (enslaved or now == attr.raised.left)
 
 
 def device_fields(desired: Device, live: Device) -> Iterator[FieldChange]:
@@ -241,7 +240,7 @@ def _loses_ipv4(gone: Sequence[Address], new: Sequence[Address], live: Endpoint)
 
 def _set_link(device: str, values: dict[str, Value], desired: Endpoint, live: Endpoint) -> SetLink:
     before = {name: live.attrs[name] for name in values if name in live.attrs}
-    for size, twin in TWINS.items():
+    for size, twin in _TWINS:
         if size in values:
             if twin in live.attrs:
                 before[twin] = live.attrs[twin]

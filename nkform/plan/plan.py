@@ -142,7 +142,7 @@ def meaning(
     targets: Collection[str] = (),
 ) -> tuple[dict[str, Device], list[Problem]]:
     """The devices of a spec as this node shall have them, and what is wrong with that or worth saying."""
-    meant = resolve(desired, features, live.buffer_spaces)
+    meant = resolve(desired, features, live.root_devices)
     problems = list(meant.problems)
     devices = {name: d for name, d in meant.devices.items() if not targets or name in targets}
     indexes = _indexes(desired, live) if programs is not None else {}
@@ -166,7 +166,7 @@ def _indexes(desired: Node, live: Node) -> dict[str, int | None]:
         for end in d.ends
         if end.namespace == ROOT
     }
-    return {name: room.index for name, room in live.buffer_spaces.items()} | made
+    return {name: room.index for name, room in live.root_devices.items()} | made
 
 
 def _unknown_targets(targets: Collection[str], desired: Node, live: Node) -> Iterator[Problem]:

@@ -18,14 +18,15 @@ from nkform.model import (
     FORWARDING,
     STABLE_SECRET,
     Attrs,
-    BufferSpace,
+    ComputedFor,
     Device,
     Endpoint,
     Node,
-    ReserveFor,
+    RootDevice,
     Value,
 )
 from nkform.plan.chains import completed, needs_programs
+from nkform.plan.computed import with_numbers
 from nkform.plan.contradictions import (
     BY_SECRET,
     contradictions,
@@ -48,7 +49,7 @@ class Resolved:
     problems: tuple[Problem, ...]
 
 
-def resolve(desired: Node, features: Collection[str], buffer_spaces: Mapping[str, BufferSpace]) -> Resolved:
+def resolve(desired: Node, features: Collection[str], root_devices: Mapping[str, RootDevice]) -> Resolved:
     devices: dict[str, Device] = {}
     problems: list[Problem] = []
     for name, device in desired.devices.items():
@@ -61,8 +62,10 @@ def resolve(desired: Node, features: Collection[str], buffer_spaces: Mapping[str
         problems += _left_out(device, kind)
         whole, noted = completed(device if device.kind == kind else replace(device, kind=kind))
         problems += noted
-        filled, unknown = _with_room(_as_kind(whole), buffer_spaces)
-        problems += unknown
+        filled, is_open = _as_kind(whole)
+        if is_open:
+            filled, noted = with_numbers(filled, root_devices, desired.devices)
+            problems += noted
         devices[name] = filled
     made = kernel_routes(device for device in devices.values() if not device.traits.programs_only)
     for name, device in devices.items():
@@ -169,15 +172,18 @@ def _defaults(kind: KindName, of_device: bool) -> Mapping[str, Value]:
     }
 
 
-def _as_kind(device: Device) -> Device:
-    """The device without what its kind does not have, and with the defaults of what it does not say."""
+def _as_kind(device: Device) -> tuple[Device, bool]:
+    """The device without what its kind does not have, and with the defaults of what it does not say; whether any of its
+    values is still to be computed, which those of the peer are with the primary's."""
     kind, peer = device.kind, device.peer
-    return Device(
+    attrs, is_open = _filled(kind, tuple(device.attrs.items()), True)
+    near, is_near_open = _filled(kind, tuple(device.primary.attrs.items()), False)
+    whole = Device(
         device.name,
         kind,
-        _filled(kind, tuple(device.attrs.items()), True),
-        _with_attrs(device.primary, _filled(kind, tuple(device.primary.attrs.items()), False)),
-        peer and _with_attrs(peer, _filled(kind, tuple(peer.attrs.items()), False)),
+        attrs,
+        _with_attrs(device.primary, near),
+        peer and _with_attrs(peer, _filled(kind, tuple(peer.attrs.items()), False)[0]),
         device.chains,
         device.attach,
         device.owner,
@@ -185,17 +191,19 @@ def _as_kind(device: Device) -> Device:
         device.index,
         device.hooks,
     )
+    return whole, is_open or is_near_open
 
 
 @lru_cache(ALIKE)
-def _filled(kind: KindName, values: tuple[tuple[str, Value], ...], of_device: bool) -> Attrs:
-    """Attributes with the defaults of what is not said, and without what the kind does not have.
+def _filled(kind: KindName, values: tuple[tuple[str, Value], ...], of_device: bool) -> tuple[Attrs, bool]:
+    """Attributes with the defaults of what is not said, and without what the kind does not have; whether any is still
+    to be computed.
 
     Devices that say the same share what comes out.
     """
     kept = _kept(kind)
     own = {name: value for name, value in values if name in kept}
-    return {**own, **_defaults(kind, of_device), **own}
+    return {**own, **_defaults(kind, of_device), **own}, any(isinstance(value, ComputedFor) for value in own.values())
 
 
 def _with_attrs(end: Endpoint, attrs: Attrs) -> Endpoint:
@@ -204,57 +212,15 @@ def _with_attrs(end: Endpoint, attrs: Attrs) -> Endpoint:
     return Endpoint(end.name, end.namespace, attrs, end.addresses, routes, end.sysctl)
 
 
-def _with_room(device: Device, buffer_spaces: Mapping[str, BufferSpace]) -> tuple[Device, list[Problem]]:
-    """Head- and tailroom as numbers: the sum of what the named devices need."""
-    if not any(isinstance(value, ReserveFor) for value in device.attrs.values()):
-        return device, []
-    problems: list[Problem] = []
-    attrs = dict(device.attrs)
-    for name, value in device.attrs.items():
-        if not isinstance(value, ReserveFor):
-            continue
-        total, most = 0, BY_NAME[name].schema["maximum"]
-        for place, other in enumerate(value.devices):
-            path: Path = ("devices", device.name, name, "for", place)
-            room = buffer_spaces.get(other)
-            needed = None if room is None else room.headroom if name == "headroom" else room.tailroom
-            if room is None:
-                problems.append(Problem("NK0404", f"there is no device {other} here to make {name} for", path=path))
-            elif needed is None:
-                since = FEATURES["room_report"].since
-                problems.append(
-                    Problem(
-                        "NK0401",
-                        f"this kernel does not tell what {name} {other} needs: that came with Linux {since}",
-                        path=path,
-                        hint=f"give {name} as a number of bytes",
-                    )
-                )
-            total += needed or 0
-        if total > most:
-            problems.append(
-                Problem(
-                    "NK0405",
-                    f"these devices need {total} bytes of {name} together; nkform gives a netkit at most {most}",
-                    path=("devices", device.name, name),
-                    hint="name fewer devices, or give a number of bytes",
-                )
-            )
-        attrs[name] = min(total, most)
-    return replace(device, attrs=attrs), problems
-
-
 def _missing(device: Device, features: Collection[str]) -> Iterator[Problem]:
     """What the device asks of the kernel that the kernel does not have."""
     if _lacks(device.kind, features):
         return
     for attr, value, path in _declared(device):
         name = attr.feature
-        if name is None or name in features or value == attr.default:
+        if name is None or name in features or value in (attr.default, attr.absent):
             continue
         if FEATURES[name].kind not in ("", device.kind):
-            continue
-        if attr.name in ("headroom", "tailroom") and value == 0:
             continue
         feature = FEATURES[name]
         yield Problem(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 
+from nkform.attributes import BY_NAME
 from nkform.dataclass import dataclass, replace
 from nkform.model import (
     Address,
@@ -22,7 +23,6 @@ from nkform.model import (
     Namespace,
     Node,
     Position,
-    Value,
 )
 from nkform.namespace_key import ROOT
 from nkform.plan.actions import (
@@ -38,7 +38,7 @@ from nkform.plan.actions import (
 )
 from nkform.plan.chain_steps import among
 from nkform.plan.changes import Change, Operation, Plan
-from nkform.plan.compare import FieldChange
+from nkform.plan.compare import FieldChange, is_raised
 from nkform.plan.parts import NOTHING, Name, Without
 from nkform.plan.plan import build
 from nkform.plan.replacement import Names
@@ -247,7 +247,7 @@ def _declared(device: Device, live: Device | None) -> Device:
     }
     return replace(
         device,
-        attrs=_lowered(device, live) if device.enslaved and live else device.attrs,
+        attrs=_not_raised(device, live) if device.enslaved and live else device.attrs,
         primary=_own(device.primary, live.primary) if live else device.primary,
         peer=_own(device.peer, live.peer) if live and device.peer else device.peer,
         chains=chains,
@@ -256,14 +256,10 @@ def _declared(device: Device, live: Device | None) -> Device:
     )
 
 
-def _lowered(device: Device, live: Device) -> Attrs:
-    """Without the headroom that a bridge gave its port, and has taken away since: the pair need not be made anew."""
-    now = live.attrs.get("headroom")
-    return {name: v for name, v in device.attrs.items() if name != "headroom" or not _is_less(now, v)}
-
-
-def _is_less(now: Value | None, before: Value) -> bool:
-    return isinstance(now, int) and isinstance(before, int) and now < before
+def _not_raised(device: Device, live: Device) -> Attrs:
+    """Without what a bridge had raised of its port, and has let go since: the pair need not be made anew."""
+    now, was = live.attrs, device.attrs
+    return {n: v for n, v in was.items() if not is_raised(BY_NAME[n], now.get(n), v, enslaved=device.enslaved)}
 
 
 def _own(end: Endpoint, live: Endpoint | None) -> Endpoint:

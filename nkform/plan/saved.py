@@ -56,7 +56,7 @@ class Saved:
 def relevant(live: Node) -> Node:
     """The live node without what no plan depends on: devices of others that come and go beside ours."""
     namespaces = {key: replace(found, links={}) for key, found in live.namespaces.items()}
-    return replace(live, namespaces=namespaces, buffer_spaces={}, astray=0)
+    return replace(live, namespaces=namespaces, root_devices={}, astray=0)
 
 
 def write(document: Mapping[str, Any], basis: Basis) -> str:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Iterator
 
+from nkform.attributes import BY_NAME
 from nkform.dataclass import replace
 from nkform.model import STABLE_SECRET, Attached, Device, Endpoint, Hook, Namespace, Node, Route
 from nkform.plan.addresses import by_subnet, of_others
-from nkform.plan.compare import LEFT_BY_A_BRIDGE
+from nkform.plan.compare import is_raised
 from nkform.plan.saved import differences
 
 
@@ -50,22 +51,25 @@ def _devices(was: Device | None, now: Device | None, losses: bool) -> tuple[Devi
     """Both, without what does not count."""
     if was is None or now is None:
         return was, now
-    bridged = was.enslaved or now.enslaved
+    was, now = _without_raised(was, now)
     if now.enslaved != was.enslaved and not (losses and was.enslaved):
         was, now = replace(was, enslaved=False), replace(now, enslaved=False)
-    if bridged or _is_left_by_a_bridge(was, now):
-        was, now = _without_headroom(was), _without_headroom(now)
     return _known(was, now, losses), _known(now, was, False)
 
 
-def _is_left_by_a_bridge(was: Device, now: Device) -> bool:
-    old, new = was.attrs.get("headroom"), now.attrs.get("headroom")
-    return isinstance(old, int) and old < LEFT_BY_A_BRIDGE == new
-
-
-def _without_headroom(device: Device) -> Device:
-    """A bridge raises the headroom of its ports."""
-    return replace(device, attrs={name: value for name, value in device.attrs.items() if name != "headroom"})
+def _without_raised(was: Device, now: Device) -> tuple[Device, Device]:
+    """Both, without what a bridge has raised of the one that is, or was, its port."""
+    if was.attrs == now.attrs:
+        return was, now
+    bridged = was.enslaved or now.enslaved
+    raised = {
+        name
+        for name in was.attrs.keys() & now.attrs.keys()
+        if is_raised(BY_NAME[name], was.attrs[name], now.attrs[name], enslaved=bridged)
+        or (bridged and is_raised(BY_NAME[name], now.attrs[name], was.attrs[name], enslaved=True))
+    }
+    some = ({name: v for name, v in each.attrs.items() if name not in raised} for each in (was, now))
+    return replace(was, attrs=next(some)), replace(now, attrs=next(some))
 
 
 def _known(device: Device, other: Device, losses: bool) -> Device:

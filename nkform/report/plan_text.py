@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from types import MappingProxyType
 
+from nkform.attributes import BY_NAME, Attribute
 from nkform.model import Device, Endpoint, Namespace, Value
 from nkform.plan.changes import Change, Plan
 from nkform.plan.compare import FieldChange
@@ -118,9 +119,14 @@ def _device(device: Device) -> Iterator[tuple[str, str]]:
         yield "peer.name", device.peer.name
         yield "peer.namespace", device.peer.namespace or "(this one)"
         shared = {key for key, one in device.peer.attrs.items() if device.primary.attrs.get(key) == one}
-        yield from _end("peer.", device.peer, frozenset(shared - {"policy", "scrub", "up", "mac"}))
+        yield from _end("peer.", device.peer, frozenset(key for key in shared if _is_said_once(BY_NAME[key])))
     for hook, chain in device.chains.items():
         yield f"programs.{hook}", ", ".join(f"{program.name} ({program.digest})" for program in chain.programs)
+
+
+def _is_said_once(row: Attribute) -> bool:
+    """Whether what both ends have is told of the primary alone: one value of both, or what the peer takes from it."""
+    return row.place == "pair" or (row.inherit and row.default is None)
 
 
 def _end(prefix: str, end: Endpoint, left_out: frozenset[str] = frozenset()) -> Iterator[tuple[str, str]]:

@@ -21,9 +21,10 @@ from nkform.kernel.netns import Namespaces
 from nkform.kernel.probe import probe
 from nkform.kernel.service import Signals, Waiting
 from nkform.macs import live_macs
-from nkform.model import Device, Node, ReserveFor
+from nkform.model import Device, Node
 from nkform.observe.fingerprint import Fingerprint, Scope, matters, scope, take
 from nkform.observe.node import observe
+from nkform.plan.computed import read_from
 from nkform.plan.drift import WHOLE, Difference, against, differences
 from nkform.plan.parts import Without, concerned
 from nkform.plan.plan import ProgramResolver, meaning
@@ -138,7 +139,8 @@ class Watch:
             devices, wrong = self._meaning(subject, live)
             left = Without(frozenset(concerned(wrong)))
             desired, live = left.trim(subject.node.with_devices(devices).at_home(live.home), live)
-            self._scope = scope(self._namespaces, live, desired)
+            read = read_from(subject.node, live.root_devices)
+            self._scope = scope(self._namespaces, live, desired, read)
             if self._scope == before:
                 break
         plan, problems = against(desired, desired.devices, live, subject.features)
@@ -148,17 +150,16 @@ class Watch:
     def _meaning(self, subject: Subject, live: Node) -> tuple[Mapping[str, Device], tuple[Problem, ...]]:
         """What the spec means here, but for devices that it can mean nothing for here, and why.
 
-        It is worked out anew only where the devices changed that it makes room for, that its programs name, or that are
-        not its own, or MAC addresses that its programs may know. Raises NkformError for what is wrong with no device in
-        particular.
+        It is worked out anew only where the devices changed that values are computed from, that its programs name, or
+        that are not its own, or MAC addresses that its programs may know. Raises NkformError for what is wrong with no
+        device in particular.
         """
-        values = [value for device in subject.node.devices.values() for value in device.attrs.values()]
-        needy = {name for value in values if isinstance(value, ReserveFor) for name in value.devices}
+        needy = read_from(subject.node, live.root_devices)
         needy |= subject.programs.named(subject.node) if subject.programs else set()
         framings = {name: d.framing for name, d in live.devices.items() if d.traits.programs_only}
         chained = subject.node.devices.keys() & live.devices.keys() if subject.programs else ()
         known = {name: live_macs(live.devices[name]) for name in chained if subject.node.devices[name].chains}
-        basis = (subject, {name: live.buffer_spaces.get(name) for name in needy}, framings, known)
+        basis = (subject, {name: live.root_devices.get(name) for name in needy}, framings, known)
         if self._resolved is None or self._resolved[0] != basis:
             devices, problems = meaning(subject.node, live, features=subject.features, programs=subject.programs)
             errors = tuple(problem for problem in problems if problem.severity == "error")

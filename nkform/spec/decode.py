@@ -16,7 +16,7 @@ from nkform.document.inet import Prefix
 from nkform.document.nearest import nearest
 from nkform.document.scalars import quoted
 from nkform.kinds import AUTO, ONLY_PAIRS, KindName, kind_of
-from nkform.model import IPV6_MIN_MTU, Device, Endpoint, Namespace, Node, ReserveFor, Route, Value
+from nkform.model import IPV6_MIN_MTU, ComputedFor, Device, Endpoint, Namespace, Node, Route, Value
 from nkform.namespace_key import ROOT, OfPath, OfPid, key_of
 from nkform.problem import Path, Problem
 from nkform.spec.decode_end import decode_end
@@ -211,12 +211,12 @@ def _value(key: str, value: Any, path: Path, context: Context) -> Value:
             if fault := names.ifname_fault(device):
                 context.report("NK0301", f"the device's name {quoted(device)} {fault}", (*path, "for", index), "")
             if device in earlier:
-                hint = "name it once: the room for it is then counted once"
-                context.report("NK0315", f"{quoted(device)} is named twice", (*path, "for", index), hint)
+                context.report("NK0315", f"{quoted(device)} is named twice", (*path, "for", index), "name it once")
             earlier.add(device)
             if device == path[1]:
-                context.report("NK0315", "a device cannot make room for itself", (*path, "for", index), "")
-        return ReserveFor(devices)
+                what = f"the {key} of a device cannot be computed from its own"
+                context.report("NK0315", what, (*path, "for", index), "")
+        return ComputedFor(devices)
     return value  # type: ignore[no-any-return]
 
 
@@ -243,8 +243,9 @@ def _check_mac(kind: KindName, data: Data, path: Path, context: Context) -> None
 
 
 def _check_mtu(data: Data, path: Path, context: Context) -> None:
+    """Of a number; what is computed is known on the node alone."""
     mtu = data.get("mtu")
-    if mtu is None or mtu >= IPV6_MIN_MTU:
+    if not isinstance(mtu, int) or mtu >= IPV6_MIN_MTU:
         return
     for end in (data, data.get("peer") or {}):
         if six := _needs_ipv6(end, up=bool(end.get("up", data.get("up", True)))):

@@ -63,7 +63,7 @@ def _values(row: Attribute) -> str:
     if schema["type"] == "string":
         return "`02:00:00:00:00:01`"
     values = f"{schema['minimum']}–{schema['maximum']}"
-    return values + ", or `{for: [DEVICE, …]}`" if row.name in {"headroom", "tailroom"} else values
+    return values + ", or `{for: [DEVICE, …]}`" if row.computed else values
 
 
 def _default(row: Attribute) -> str:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from nkform.dataclass import dataclass, fields, replace
 from nkform.document.source import Source
 from nkform.document.yaml_events import Place
-from nkform.model import Attrs, Device, Endpoint, Node, ReserveFor
+from nkform.model import Attrs, ComputedFor, Device, Endpoint, Node
 from nkform.problem import Path, Position, Problem
 
 
@@ -123,4 +123,4 @@ def _end(end: Endpoint) -> object:
 
 
 def _attrs(attrs: Attrs) -> object:
-    return {k: {"for": list(v.devices)} if isinstance(v, ReserveFor) else v for k, v in attrs.items()}
+    return {k: {"for": list(v.devices)} if isinstance(v, ComputedFor) else v for k, v in attrs.items()}

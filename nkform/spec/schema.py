@@ -20,8 +20,8 @@ Json = dict[str, Any]
 
 _VARIABLE_REF = {"$ref": "#/$defs/variable"}
 
-_ROOMS = ("headroom", "tailroom")
-"""Attributes that may also be computed from other devices: {for: [...]}."""
+_NUMBERS = {"headroom": 64, "tailroom": 64, "mtu": 1500}
+"""Examples of numbers that nobody would guess from what is possible."""
 
 _EXAMPLE: Json = {
     "version": 1,
@@ -90,13 +90,13 @@ def _attribute(row: Attribute) -> Json:
         default = str(row.default).lower() if isinstance(row.default, bool) else row.default
         doc += f" Default: {default}."
     schema: Json = dict(row.schema)
-    if row.name in _ROOMS:
+    if row.computed:
         schema = {
             **schema,
             "type": ["integer", "object"],
             "additionalProperties": False,
             "required": ["for"],
-            "properties": {"for": _ref("room_for")},
+            "properties": {"for": _ref("computed_for")},
         }
     return _or_variable(doc, schema, *_examples(row))
 
@@ -109,13 +109,10 @@ def _examples(row: Attribute) -> Iterator[object]:
         yield True
     elif schema["type"] == "string":
         yield "02:00:00:00:00:01"
-    elif row.name in _ROOMS:
-        yield 64
-        yield {"for": ["wg0"]}
-    elif row.name == "mtu":
-        yield 1500
     else:
-        yield min(schema["maximum"], 65536)
+        yield _NUMBERS.get(row.name, min(schema["maximum"], 65536))
+    if row.computed:
+        yield {"for": ["wg0"]}
 
 
 def _end_properties() -> Json:
@@ -168,6 +165,15 @@ def _by_kind(kinds: Iterable[Kind]) -> Json:
     return schema
 
 
+def _computed() -> str:
+    """What comes of other devices, as one phrase each."""
+    said: dict[str, list[str]] = {}
+    for row in ATTRIBUTES:
+        if row.computed:
+            said.setdefault(row.computed.doc, []).append(row.name)
+    return "; ".join(f"{' and '.join(names)} as {doc}" for doc, names in said.items())
+
+
 def _number(description: str, low: int, high: int, *examples: int) -> Json:
     return _or_variable(description, {"type": "integer", "minimum": low, "maximum": high}, *examples)
 
@@ -212,8 +218,8 @@ def _definitions() -> Json:
                 "ipv6": {"description": "Below net.ipv6.conf.", "examples": [{"forwarding": 1}], **sysctl_keys},
             },
         ),
-        "room_for": {
-            "description": "Devices of the root namespace; the room is the sum of what they need.",
+        "computed_for": {
+            "description": f"Devices of the root namespace, from which a value is computed: {_computed()}.",
             "examples": [["wg0", "vxlan0"]],
             "type": "array",
             "minItems": 1,

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import copy
+import socket
+import struct
 from typing import Any
 
 import pytest
 import yaml
 
+from nkform.attributes import ATTRIBUTES, Attribute, Flag
 from tests.live.support import Node, ip, kinds, link, needs, pings, reaches, sh, sysfs
 from tests.live.witness import needs_ip
+
+SOL_PACKET, PACKET_ADD_MEMBERSHIP = 263, 1
+PACKET_MR_PROMISC, PACKET_MR_ALLMULTI = 1, 2
+"""include/linux/socket.h, include/uapi/linux/if_packet.h."""
 
 FULL = """
 version: 1
@@ -196,6 +203,71 @@ def test_sizes_change_in_place_at_both_ends(
     node.apply()
     assert [link(*place)[reported] for place in places] == [expected, expected]
     assert [(link(*place)["ifindex"], sysfs(place[0], "carrier_changes", place[1])) for place in places] == before
+
+
+FLAGS = [row for row in ATTRIBUTES if isinstance(row.kept, Flag) and row.name != "up"]
+
+
+def has(row: Attribute, end: str, namespace: str = "") -> bool:
+    """Whether a flag is set, as the kernel tells whoever asks."""
+    assert isinstance(row.kept, Flag)
+    return bool(int(sysfs(end, "flags", namespace), 16) & row.kept.bit)
+
+
+@pytest.mark.parametrize("kind", kinds())
+@pytest.mark.parametrize("row", FLAGS, ids=[row.name for row in FLAGS])
+def test_a_flag_is_of_one_end_and_changes_in_place(node: Node, kind: str, row: Attribute) -> None:
+    spec = veth(kind)
+    device = spec["devices"]["to-a"]
+    node.apply(spec)
+    index = link("to-a")["ifindex"]
+    assert node.plan(spec).out.count(row.name) == 0
+    device["peer"][row.name] = True
+    assert [action["type"] for action in node.plan(spec, "--json").json()["actions"]] == ["SetLink"]
+    node.apply(spec)
+    assert (has(row, "to-a"), has(row, "eth0", "a"), link("to-a")["ifindex"]) == (False, True, index)
+    shown = node.run("show").out
+    assert yaml.safe_load(shown)["devices"]["to-a"]["peer"][row.name] is True
+    assert row.name not in yaml.safe_load(shown)["devices"]["to-a"]
+    assert node.changes(shown) == []
+    assert reaches("a", "10.0.0.2")
+    assert node.run("rollback", "-y").code == 0
+    assert not has(row, "eth0", "a")
+
+
+@pytest.mark.parametrize("kind", kinds())
+@pytest.mark.parametrize("row", FLAGS, ids=[row.name for row in FLAGS])
+def test_a_new_pair_has_its_flags_and_drift_from_them_is_seen(node: Node, kind: str, row: Attribute) -> None:
+    spec = veth(kind)
+    device = spec["devices"]["to-a"]
+    device[row.name] = device["peer"][row.name] = True
+    node.apply(spec)
+    assert (has(row, "to-a"), has(row, "eth0", "a")) == (True, True)
+    assert (link("to-a")["operstate"], node.changes()) == ("UP", [])
+    ip("link", "set", "to-a", row.name, "off")
+    assert [field["path"] for change in node.changes() for field in change["fields"]] == [[row.name]]
+    node.apply()
+    assert has(row, "to-a")
+
+
+def test_a_flag_that_others_hold_is_not_the_devices_own(node: Node) -> None:
+    """A bridge has its ports take all packets, and so does whoever listens to a device."""
+    spec = veth()
+    spec["devices"]["to-a"].update(promisc=False, allmulticast=False)
+    node.apply(spec)
+    ip("link", "add", "br0", "type", "bridge")
+    ip("link", "set", "to-a", "master", "br0")
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as listening:
+        for what in (PACKET_MR_PROMISC, PACKET_MR_ALLMULTI):
+            wish = struct.pack("iHH8s", link("to-a")["ifindex"], what, 0, b"")
+            listening.setsockopt(SOL_PACKET, PACKET_ADD_MEMBERSHIP, wish)
+        assert link("to-a")["promiscuity"] == 2
+        assert node.changes() == []
+        spec["devices"]["to-a"]["promisc"] = True
+        node.apply(spec)
+        assert link("to-a")["promiscuity"] == 3
+    assert node.run("rollback", "-y").code == 0
+    assert link("to-a")["promiscuity"] == 1
 
 
 def netkit_spec(mode: str) -> dict[str, Any]:

@@ -151,6 +151,25 @@ def test_drift_is_said_once_when_it_comes_and_once_when_it_goes(node: Node, watc
     assert process.lines()[-1]["event"] == "stopped"
 
 
+@needs("room_report")
+def test_devices_that_values_are_computed_from_are_watched(node: Node, watch: Start) -> None:
+    """Those that the spec names, and those that carry them."""
+    ip("link", "add", "uplink0", "type", "veth", "peer", "name", "uplink1")
+    ip("link", "add", "tunnel0", "type", "vxlan", "id", "7", "dstport", "4789", "remote", "192.0.2.2", "dev", "uplink0")
+    node.apply(spec("veth", mtu={"for": ["tunnel0"]}))
+    until(lambda: "tentative" not in ip("addr") + ip("addr", namespace="a"))  # nothing else tells the watch to look
+    process = watch()
+    ip("link", "set", "tunnel0", "mtu", "1300")
+    assert process.drift("mtu")["spec"] == 1300
+    ip("link", "set", "tunnel0", "mtu", "1450")
+    process.settled("mtu")
+    ip("link", "set", "uplink0", "mtu", "1400")
+    assert process.drift("mtu")["spec"] == 1350
+    assert process.stop() == 0
+    watch("--heal").settled("mtu")
+    assert (link("to-a")["mtu"], link("eth0", "a")["mtu"]) == (1350, 1350)
+
+
 def test_entries_of_maps_are_no_drift_and_are_kept(node: Node, watch: Start) -> None:
     block = {"template": "prefix_filter", "params": {"prefixes": ["192.0.2.0/24"], "match": "source"}}
     filtered = {**spec("veth", txqlen=100), "programs": {"block": block}}

@@ -18,7 +18,6 @@ from nkform.plan import actions as act
 from nkform.plan import chains
 from nkform.plan.addresses import Listed
 from nkform.plan.changes import Change, Plan
-from nkform.plan.compare import TWINS
 from nkform.plan.plan import is_legacy, meaning
 from nkform.plan.replacement import with_masters
 from nkform.plan.resolve import needed_features
@@ -27,7 +26,7 @@ from nkform.spec import loads
 
 USUAL = {row.name: (row.default, row.usual) for row in ATTRIBUTES}
 COPIED = 65536
-"""The kernel copies sizes of at most so many bytes to their twins (nkform.plan.compare.TWINS)."""
+"""The kernel copies sizes of at most so many bytes to their twins."""
 
 
 class Kernel:
@@ -59,8 +58,8 @@ class Kernel:
         spaces = {space.name: space for space in some if space.name in named or space.owner == self.node}
         devices = {name: found[name] for name in dict.fromkeys((*wanted, *seen)) if name in seen}
         taken = {name: tuple(self.coming(device, found.get(name))) for name, device in wanted.items()}
-        buffer_spaces = {name: m.BufferSpace(*room) for name, room in self.said.get("rooms", {}).items()}
-        node = m.Node(self.node, self.linked(spaces, found), devices, buffer_spaces, taken=taken)
+        root_devices = {name: m.RootDevice(*room) for name, room in self.said.get("rooms", {}).items()}
+        node = m.Node(self.node, self.linked(spaces, found), devices, root_devices, taken=taken)
         more = {key: self.said[key] for key in ("home", "occupied", "covered") if key in self.said}
         return replace(node, **more)
 
@@ -164,7 +163,7 @@ class Kernel:
         attrs = self.usual(device.kind, "pair", "end") | {**old, **end.attrs}
         if was and anew and device.attrs.get("mode") != "l3" and "mac" in was.attrs:
             attrs = {"mac": was.attrs["mac"], **attrs}
-        for size, twin in TWINS.items():
+        for size, twin in [(row.name, row.twin) for row in ATTRIBUTES if row.twin]:
             value = end.attrs.get(size, old.get(size))
             if value != old.get(size) and isinstance(value, int) and value <= COPIED:
                 attrs[twin] = end.attrs.get(twin, value)

@@ -10,7 +10,7 @@ import pytest
 from nkform.apply import lines
 from nkform.apply.foreign_state import ForeignItem
 from nkform.apply.journal import Entry
-from nkform.model import Address, BufferSpace, Device, Endpoint, Explanation, Namespace, Node
+from nkform.model import Address, Device, Endpoint, Explanation, Namespace, Node, RootDevice
 
 SYSCTLS = {"ipv4.rp_filter": "1", "ipv6.forwarding": "0"}
 OTHERS = {"ipv4.rp_filter": "2"}
@@ -28,7 +28,7 @@ def entry() -> Entry:
     devices = {f"v{number}": device(number) for number in range(4)}
     namespaces = {"": Namespace("", links={"v0": True}), "n0": Namespace("n0", owner="w")}
     explained = (Explanation("d1", "guard", {"prefixes": ["10.0.0.2/32"]}, at=(("v0", "peer", "g"),)),)
-    before = Node("w", namespaces, devices, buffer_spaces={"v0": BufferSpace(1, 2)}, covered=True, explained=explained)
+    before = Node("w", namespaces, devices, root_devices={"v0": RootDevice(1, 2)}, covered=True, explained=explained)
     others = (ForeignItem("n0", "eth0", "route", "00ff"),)
     return Entry("1", "here", "apply", 1.5, 7, 99, "t", before, 12, ("v9",), ("n9",), ("eth1",), others, False)
 
@@ -36,7 +36,7 @@ def entry() -> Entry:
 def test_what_is_written_is_read_again() -> None:
     added = ["3\n", '["n0","eth0","ipv4.rp_filter","1"]\n']
     read, more = lines.read(Entry, [*lines.written(entry()), *added])
-    assert read == replace(entry(), before=replace(entry().before, buffer_spaces={}))
+    assert read == replace(entry(), before=replace(entry().before, root_devices={}))
     assert more == [3, ["n0", "eth0", "ipv4.rp_filter", "1"]]
     assert list(read.before.devices) == ["v0", "v1", "v2", "v3"]
     assert read.before.explained == entry().before.explained

@@ -91,12 +91,21 @@ def test_what_is_encoded_is_decoded() -> None:
     """Every row of the table that a link message carries comes back as it went out."""
     values = {"mtu": 1450, "mac": "02:00:00:00:00:01", "txqlen": 5, "gso_max_size": 7, "gro_max_size": 8}
     values |= {"gso_ipv4_max_size": 9, "gro_ipv4_max_size": 10, "gso_max_segs": 11, "up": True}
-    values |= {"numtxqueues": 12, "numrxqueues": 13}
+    values |= {"numtxqueues": 12, "numrxqueues": 13, "promisc": True, "allmulticast": False}
     assert {a.name for a in ATTRIBUTES if isinstance(a.kept, Ifla | Flag)} == set(values)
     body = link_requests.change("x", values).body
     link = links.decode(Message(links.RTM_NEWLINK, body, 0, len(body)))
     assert link.name == "x"
     assert dict(link.values) == values
+
+
+IFF_PROMISC, IFF_ALLMULTI = 0x100, 0x200
+
+
+def test_flags_change_in_one_message_which_says_nothing_of_the_others() -> None:
+    message = parsed(link_requests.change("x", {"promisc": True, "allmulticast": False, "mtu": 1400}))
+    assert (message["flags"], message["change"]) == (IFF_PROMISC, IFF_PROMISC | IFF_ALLMULTI)
+    assert message.get_attr("IFLA_MTU") == 1400
 
 
 def test_every_netkit_attribute_has_its_row_in_both_tables() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nkform.model import BufferSpace, Device, Endpoint, Node, ReserveFor
+from nkform.model import ComputedFor, Device, Endpoint, Node, RootDevice
 from nkform.plan.resolve import resolve
 from nkform.problem import NkformError
 from nkform.spec import loads
@@ -25,10 +25,10 @@ def test_a_number_that_some_kernel_does_not_survive_or_takes_is_too_large(key: s
 
 @pytest.mark.parametrize(("key", "most"), [("headroom", 65000), ("tailroom", 65535)])
 @pytest.mark.parametrize("beyond", [0, 1])
-def test_room_for_devices_has_the_limit_of_a_number(key: str, most: int, beyond: int) -> None:
-    pair = Device("a", "netkit", {key: ReserveFor(("low", "high"))}, Endpoint("a"), Endpoint("b"))
-    buffer_spaces = {"low": BufferSpace(500 + beyond, 500 + beyond), "high": BufferSpace(most - 500, most - 500)}
-    resolved = resolve(Node("w", devices={"a": pair}), KERNEL, buffer_spaces)
+def test_computed_for_devices_has_the_limit_of_a_number(key: str, most: int, beyond: int) -> None:
+    pair = Device("a", "netkit", {key: ComputedFor(("low", "high"))}, Endpoint("a"), Endpoint("b"))
+    root_devices = {"low": RootDevice(500 + beyond, 500 + beyond), "high": RootDevice(most - 500, most - 500)}
+    resolved = resolve(Node("w", devices={"a": pair}), KERNEL, root_devices)
     assert [problem.code for problem in resolved.problems] == ["NK0405"] * beyond
     assert resolved.devices["a"].attrs[key] == most
     assert all(str(most + 1) in problem.message and str(most) in problem.message for problem in resolved.problems)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from nkform.bpf.programs import Programs, Source
 from nkform.dataclass import replace
-from nkform.model import Address, Attached, BufferSpace, Device, Endpoint, Hook, Namespace, Node, Route
+from nkform.model import Address, Attached, Device, Endpoint, Hook, Namespace, Node, RootDevice, Route
 from nkform.plan import saved
 from nkform.plan.changes import Plan
 from nkform.plan.saved import Basis
@@ -184,7 +184,7 @@ def test_a_stale_plan_says_what_changed(name: str) -> None:
 
 def test_what_no_plan_depends_on_makes_none_stale() -> None:
     spaces = {**LIVE.namespaces, "a": replace(LIVE.namespaces["a"], links={"lo": False, "theirs": False})}
-    saved.check_live(basis(LIVE, Node("w")), replace(LIVE, namespaces=spaces, buffer_spaces={"wg0": BufferSpace(1, 2)}))
+    saved.check_live(basis(LIVE, Node("w")), replace(LIVE, namespaces=spaces, root_devices={"wg0": RootDevice(1, 2)}))
 
 
 def test_of_many_changes_some_are_told() -> None:

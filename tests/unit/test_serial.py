@@ -16,6 +16,7 @@ from nkform.model import (
     Attached,
     Before,
     Chain,
+    ComputedFor,
     Device,
     Endpoint,
     First,
@@ -24,7 +25,6 @@ from nkform.model import (
     Namespace,
     Node,
     Program,
-    ReserveFor,
 )
 from nkform.plan.actions import Action, SetPolicy, end_of
 from nkform.plan.chain_steps import change
@@ -47,7 +47,7 @@ def test_nodes_and_actions_come_back(spec: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("position", [First(), Last(), Before(7), After("theirs"), None])
 def test_chains_come_back(position: Any) -> None:
-    device = Device("x", "netkit", {"headroom": ReserveFor(("wg0",))}, Endpoint("x"), Endpoint("p", "a", {"up": True}))
+    device = Device("x", "netkit", {"headroom": ComputedFor(("wg0",))}, Endpoint("x"), Endpoint("p", "a", {"up": True}))
     program = Program(
         "guard", "source_guard", {"prefixes": ["10.0.0.0/8"], "type": "Device"}, "abc", {"": ("devices", 1)}
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nkform.model import Address, Namespace, ReserveFor, Route
+from nkform.model import Address, ComputedFor, Namespace, Route
 from nkform.namespace_key import ROOT
 from nkform.problem import NkformError, Problem
 from nkform.spec import load, loads, place
@@ -63,7 +63,7 @@ def test_a_full_spec_becomes_a_node() -> None:
     assert node.namespaces == {"web": Namespace("web", create=True), "db": Namespace("db")}
     device = node.devices["lxc-web"]
     assert device.kind == "netkit"
-    assert device.attrs == {"mode": "l3", "headroom": 64, "tailroom": ReserveFor(("wg0", "vxlan0"))}
+    assert device.attrs == {"mode": "l3", "headroom": 64, "tailroom": ComputedFor(("wg0", "vxlan0"))}
     near, far = device.ends
     assert (near.name, near.namespace) == ("lxc-web", ROOT)
     assert near.attrs == {

@@ -51,6 +51,13 @@ A1, A2, FOREIGN = Address("10.0.0.1/24", True), Address("10.0.0.2/24", True), Ad
         pytest.param(node(device(enslaved=True)), node(device()), 1, 0, id="it is in no bridge any more"),
         pytest.param(node(device(attrs=ROOM[0])), node(device(attrs=ROOM[64])), 0, 0, id="a bridge left it headroom"),
         pytest.param(node(device(attrs=ROOM[0])), node(device(attrs=ROOM[80])), 1, 1, id="it has another headroom"),
+        pytest.param(node(device(attrs=ROOM[64])), node(device(attrs=ROOM[0])), 1, 1, id="it lost its headroom"),
+        pytest.param(
+            node(device(attrs=ROOM[0])), node(device(attrs=ROOM[80], enslaved=True)), 0, 0, id="a bridge raised it"
+        ),
+        pytest.param(
+            node(device(attrs=ROOM[80], enslaved=True)), node(device(attrs=ROOM[0])), 1, 0, id="a bridge let it go"
+        ),
     ],
 )
 def test_what_counts_right_after_a_run_and_later(before: Node, after: Node, always: int, later: int) -> None:
