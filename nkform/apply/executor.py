@@ -13,7 +13,7 @@ from functools import partial
 from itertools import groupby
 from typing import Protocol
 
-from nkform.apply import owned
+from nkform.apply import held, owned
 from nkform.apply.expedite import Expedited
 from nkform.apply.visit import Steps, Visit, check, raise_first
 from nkform.kernel import link_requests, links
@@ -135,10 +135,21 @@ class Executor:
                     self._cookies[name] = socket.cookie()
                     notes.note(name, self._cookies[name])
 
+            def known(name: str, cookie: int) -> None:
+                with Socket() as socket:
+                    if socket.cookie() != cookie:
+                        raise KernelError(errno.ESTALE, f"create namespace {name}", "another one is held for it")
+                self._cookies[name] = cookie
+                notes.note(name, cookie)
+
             for action in actions:
                 assert isinstance(action, CreateNamespace)
                 self._steps.ahead(1)
-                self._namespaces.create(action.name, partial(inside, action.name))
+                path = held.find(self._node, action.cookie)
+                if path is None:
+                    self._namespaces.create(action.name, partial(inside, action.name))
+                else:
+                    self._namespaces.create(action.name, partial(known, action.name, action.cookie), path)
                 self._done(action)
 
     def _delete_namespaces(self, actions: Sequence[DeleteNamespace]) -> None:
@@ -156,6 +167,8 @@ class Executor:
                         self.left[action.name] = others
                         names.remove(action.name)
             some = [action for action in some if action.name in names]
+            for action in some if self._steps.holds else ():
+                held.hold(self._namespaces, self._node, action.name, action.cookie or known[action.name])
             outcomes = self._namespaces.delete_all(names)
             for action, outcome in zip(some, outcomes, strict=True):
                 if outcome is None:

@@ -15,7 +15,7 @@ OUTSIDE = "run nkform outside of `ip netns exec` and the like: `nsenter --net=/r
 
 def require_lasting(plan: Plan) -> None:
     """Raises NkformError (NK0481) where a plan makes what would be gone, or out of reach, when the command ends."""
-    pins = any(isinstance(action, SetChain) for action in plan.actions) and not bpffs.is_mounted()
+    pins = any(isinstance(action, SetChain) for action in plan.actions) and not bpffs.is_mounted(bpffs.BASE)
     names = any(isinstance(action, CreateNamespace) for action in plan.actions) and not mounts.are_shared(str(RUN))
     if (pins or names) and mounts.are_outlived(str(RUN)):
         raise NkformError(*_problems(pins, names))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING
 
+from nkform.apply import held as held_namespaces
 from nkform.apply.journal import STATES, Entry, Found, find
 from nkform.apply.visit import give_back
 from nkform.kernel import bpf_links, bpffs, link_requests, links
@@ -83,11 +84,14 @@ def _release_qdiscs(entry: Entry) -> None:
 
 
 def release(node: str, live: Node | None = None, *, away: bool = False) -> list[str]:
-    """Lets go of the programs that chains lost, but for those that a way back needs. Raises KernelError.
+    """Lets go of the programs that chains lost, and of the namespaces that lost their names, but for those that a way
+    back needs. Raises KernelError.
 
     With the node as it is, also of the pins of links whose devices are gone, which hold nothing. `away`: and of the
     programs at devices that are in another namespace by now. Returns them in words.
     """
+    ways = [found.entry.before for state in STATES if (found := find(node, state))]
+    held_namespaces.release(node, ways)
     held = bpffs.has_node(node, top=bpffs.HELD)
     astray = live is not None and live.astray > 0
     if not held and not astray:
@@ -97,7 +101,6 @@ def release(node: str, live: Node | None = None, *, away: bool = False) -> list[
         if astray:
             detached = chains.sweep(live, away=away)
         if held:
-            ways = [found.entry.before for state in STATES if (found := find(node, state))]
             chains.release([device for before in ways for device in before.devices.values()])
     return [f"{pin.entry.partition('@')[0]} ({pin.device} {pin.hook})" for pin in detached]
 

@@ -62,13 +62,14 @@ class Run:
 class _Steps:
     """Writes each step into the journal before it is taken, stops between steps, and counts what was done."""
 
-    def __init__(self, context: RunContext, journal: Journal, total: int) -> None:
+    def __init__(self, context: RunContext, journal: Journal, total: int, *, holds: bool) -> None:
         self._context = context
         self._journal = journal
         self._total = total
         self._ahead = 0
         self.count = 0
         self.group = journal.entry.group
+        self.holds = holds
 
     def ahead(self, count: int) -> None:
         self._context.interrupts.check()
@@ -114,7 +115,7 @@ def apply(
         spec=run.spec,
     )
     journal.write()
-    steps = _Steps(context, journal, len(plan.actions))
+    steps = _Steps(context, journal, len(plan.actions), holds=run.settles is not None or run.confirm > 0)
     cookies = {key: space.cookie for key, space in before.namespaces.items()}
     with ExitStack() as stack:
         stack.callback(journal.close)

@@ -199,6 +199,7 @@ class _Back:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self.group = journal.entry.group
+        self.holds = False
 
     def ahead(self, count: int) -> None:
         pass

@@ -50,6 +50,8 @@ class Steps(Protocol):
 
     group: int
     """The link group of devices that are not marked yet, and of those that are about to go."""
+    holds: bool
+    """Whether what the run removes may be wanted again, by a way back."""
 
     def ahead(self, count: int) -> None:
         """So many more actions will be carried out now."""

@@ -81,6 +81,11 @@ def stale() -> list[str]:
     return [entry.name for entry in os.scandir(RUN) if entry.stat().st_size != 0 or not os.path.ismount(entry.path)]
 
 
+def is_held(path: Path) -> bool:
+    """Whether something else than the file itself, such as a namespace, is mounted at it."""
+    return os.path.ismount(path)  # Path.is_mount knows folders alone (Python 3.11)
+
+
 class Namespaces:
     """The way into namespaces and back to the one that this object was made in."""
 
@@ -139,7 +144,7 @@ class Namespaces:
     def is_plain(self, name: str) -> bool:
         """Whether a name stands for a plain file, as that of a namespace does that did not come to be, or is gone."""
         path = Path(self.path(name))
-        return path.exists() and not path.is_mount()
+        return path.exists() and not is_held(path)
 
     def remove_plain(self, name: str) -> None:
         """Removes such a file. Raises OSError."""
@@ -209,8 +214,9 @@ class Namespaces:
         finally:
             _call("return to the namespace nkform was started in", _libc.setns(self._root, CLONE_NEWNET))
 
-    def create(self, name: str, inside: Callable[[], None]) -> None:
-        """Makes a named namespace that appears once `inside`, called within it, has returned.
+    def create(self, name: str, inside: Callable[[], None], held: Path | None = None) -> None:
+        """Makes a named namespace that appears once `inside`, called within it, has returned; or gives the name to one
+        that is `held`.
 
         Raises KernelError (EEXIST: the name is taken).
         """
@@ -222,12 +228,45 @@ class Namespaces:
         except OSError as error:
             raise KernelError(error.errno or errno.EIO, asked) from error
         try:
-            with self.throwaway():
+            with self.throwaway() if held is None else self._within(held):
                 inside()
                 _mount(SELF, target, MS_BIND, asked)
         except BaseException:
             os.unlink(target)
             raise
+
+    @contextmanager
+    def _within(self, held: Path) -> Iterator[None]:
+        fd = os.open(held, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            with self.entered(fd, str(held)):
+                yield
+        finally:
+            os.close(fd)
+
+    def hold(self, name: str, target: Path) -> None:
+        """Keeps a namespace, whatever becomes of its name: `target` is a file for it, which is made.
+
+        Raises KernelError.
+        """
+        asked = f"hold namespace {name}"
+        try:
+            os.close(os.open(target, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o400))
+        except OSError as error:
+            raise KernelError(error.errno or errno.EIO, asked) from error
+        if not is_held(target):
+            _mount(self.path(name), str(target), MS_BIND, asked)
+
+    @staticmethod
+    def let_go(target: Path) -> None:
+        """Keeps a namespace no longer. Raises KernelError."""
+        if _libc.umount2(os.fsencode(target), MNT_DETACH) < 0 and ctypes.get_errno() not in (
+            errno.EINVAL,
+            errno.ENOENT,
+        ):
+            raise KernelError(ctypes.get_errno(), f"let go of {target}")
+        with suppress(FileNotFoundError):
+            target.unlink()
 
     def _prepare(self) -> None:
         """Makes the folder of names a shared mount of its own, so that names appear in all mount namespaces."""

@@ -248,6 +248,20 @@ def remove(node: str, *names: str, base: Path = RUN) -> None:
         os.rmdir(base / node)
 
 
+def folder(node: str, base: Path = RUN) -> Path:
+    """The folder of a node, which is ours alone, made if it is not there."""
+    with _folder(node, base, f"use the folder {base / node}"):
+        return base / node
+
+
+def files(node: str, prefix: str, base: Path = RUN) -> list[Path]:
+    """The files of a node whose names begin so."""
+    if not os.path.lexists(base / node):
+        return []
+    with _folder(node, base, f"list {base / node}") as folder:
+        return [base / node / name for name in sorted(os.listdir(folder)) if name.startswith(prefix)]
+
+
 def nodes(base: Path = RUN) -> list[str]:
     """The names of all nodes that have a folder here."""
     try:

@@ -45,9 +45,11 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class CreateNamespace:
-    """Makes a named namespace with the node's mark on its `lo`, which comes up."""
+    """Makes a named namespace with the node's mark on its `lo`, which comes up; or gives the name back to the one with
+    this number, if it is held for that (apply/held.py)."""
 
     name: str
+    cookie: int = 0
 
 
 @dataclass(frozen=True, slots=True)

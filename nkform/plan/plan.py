@@ -186,7 +186,7 @@ def _namespace_changes(node: str, wanted: Mapping[str, Namespace], live: Node, p
     for name, namespace in wanted.items():
         found = live.namespaces.get(name)
         if found is None:
-            phases.namespaces.append(CreateNamespace(name))
+            phases.namespaces.append(CreateNamespace(name, namespace.cookie))
             yield Change("create", "namespace", name, after=namespace)
         elif namespace.create != (found.owner == node) and (namespace.create or found.owner == node):
             alias = found.alias if namespace.create else namespace.alias

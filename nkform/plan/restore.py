@@ -49,7 +49,7 @@ OLD_PAIR = "the old pair is still there, and takes over again"
 def declared(before: Node, live: Node) -> Node:
     """The node as it was, as a spec would have it; what was not ours and is not ours now is left out."""
     namespaces = {
-        name: Namespace(name, create=found.owner == before.name, alias=found.alias)
+        name: Namespace(name, create=found.owner == before.name, cookie=found.cookie, alias=found.alias)
         for name, found in before.namespaces.items()
         if name != ROOT and (found.owner == before.name or name in live.namespaces)
     }
