@@ -234,16 +234,20 @@ class ClangEngine:
         source = f'#line 1 "{SOURCE}"\n{rendered.source}'.encode()
         with Overlay(virtual_files(rendered)) as overlay:
             command = [self._path, *FLAGS, *overlay.flags, *INCLUDES, "-x", "c", "-"]
-            if assembly.may_occur(rendered.source, *rendered.template.headers.values()):
-                done = self._run([*command, "-E", "-P"], rendered, overlay, overlay.add(source))
-                if not done.code and assembly.reads_files(done.out.decode(errors="replace")):
-                    raise _reads(rendered, "by inline assembly that has a directive, or something like one")
+            preprocessed = self._output([*command, "-E", "-P"], rendered, overlay, source)
+            if assembly.reads_files(preprocessed.decode(errors="replace")):
+                raise _reads(rendered, "by inline assembly that has a directive, or something like one")
             dependencies = overlay.add(b"")
             told = ["-c", "-o", "-", "-MD", "-MT", "x", "-MF", fd_path(dependencies)]
-            done = self._run([*command, *told], rendered, overlay, overlay.add(source))
-            if done.code:
-                raise compiler_error(rendered, done.err.decode(errors="replace"))
+            data = self._output([*command, *told], rendered, overlay, source)
             _only_known(rendered, os.pread(dependencies, os.fstat(dependencies).st_size, 0))
+        return data
+
+    def _output(self, command: list[str], rendered: Rendered, overlay: Overlay, source: bytes) -> bytes:
+        """What a compiler makes of a program's text. Raises NkformError for what it refuses."""
+        done = self._run(command, rendered, overlay, overlay.add(source))
+        if done.code:
+            raise compiler_error(rendered, done.err.decode(errors="replace"))
         return done.out
 
     def _run(self, command: list[str], rendered: Rendered | None, overlay: Overlay | None, stdin: int) -> Done:

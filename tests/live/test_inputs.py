@@ -103,12 +103,14 @@ def test_a_saved_plan_loads_no_object_that_changed_since(node: Node, tmp_path: P
         '#include "/etc/hostname"',
         '#include "../../../../../../etc/hostname"',
         'asm(".incbin \\"/etc/hostname\\"");',
+        '#include "hidden.h"',
         '#if __has_include("/etc/hostname")\n#error SEEN\n#endif\nnot c;',
     ],
 )
 def test_a_program_is_made_of_what_is_in_its_digest(node: Node, tmp_path: Path, reach: str, engine: str) -> None:
     folder = write(tmp_path / "templates", program=body("", reach)) / "mine"
     (folder / "code.inc").touch()
+    (folder / "hidden.h").write_text('#define HIDDEN as\\ \nm\nHIDDEN(".incbin \\"/etc/hostname\\"");\n')
     (folder / "sub").mkdir()
     (folder / "sub" / "x.h").touch()
     error = node.refused(own(tmp_path / "templates"), "--engine", engine, command="apply")
