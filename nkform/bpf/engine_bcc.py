@@ -18,7 +18,7 @@ from typing import Any
 
 from nkform.bpf.diagnose import compiler_error, verifier_error
 from nkform.bpf.loader import MapDefinition, Prototype, in_child, places_of
-from nkform.bpf.overlay import INCLUDES, Overlay, virtual_files
+from nkform.bpf.overlay import INCLUDES, NO_CLOCK, Overlay, virtual_files
 from nkform.bpf.render import Rendered
 from nkform.bpf.texts import library, library_texts
 from nkform.dataclass import dataclass
@@ -46,6 +46,7 @@ _FLAGS = (
     "-Werror=implicit-function-declaration",
     "-Werror=int-conversion",
     "-Werror=incompatible-pointer-types",
+    *NO_CLOCK,
 )
 
 

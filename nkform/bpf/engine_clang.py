@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from nkform.bpf import assembly
 from nkform.bpf.diagnose import compiler_error, verifier_error
 from nkform.bpf.loader import MapDefinition, Prototype, in_child, places_of
-from nkform.bpf.overlay import INCLUDES, Overlay, fd_path, virtual_files
+from nkform.bpf.overlay import INCLUDES, NO_CLOCK, Overlay, fd_path, virtual_files
 from nkform.bpf.render import ABI, Rendered
 from nkform.bpf.store import MAX_OBJECT, Store
 from nkform.bpf.values import MAP_NAME
@@ -39,6 +39,7 @@ FLAGS = (
     "-nostdinc", "-fno-ident", "-fdebug-compilation-dir=.", "-fno-color-diagnostics", "-fno-crash-diagnostics",
     "-Wall", "-Wno-unused-variable", "-Wno-unused-function", "-Wno-unused-const-variable",
     "-Werror=implicit-function-declaration", "-Werror=int-conversion", "-Werror=incompatible-pointer-types",
+    *NO_CLOCK,
 )  # fmt: skip
 LIMITS = Limits(seconds=60, cpu=60, memory=2 << 30, output=MAX_OBJECT)
 """Of one compilation. A quarter of a second and 100 MB are usual."""

@@ -121,6 +121,20 @@ def test_a_program_is_made_of_what_is_in_its_digest(node: Node, tmp_path: Path, 
 
 @needs("tcx")
 @pytest.mark.parametrize("engine", ["clang", "bcc"])
+@pytest.mark.parametrize("macro", ["__DATE__", "__TIME__", "__TIMESTAMP__"])
+def test_no_program_knows_when_it_was_compiled(node: Node, tmp_path: Path, macro: str, engine: str) -> None:
+    """By no warning that it could turn off; of a system's header there would be none at all."""
+    off = '#pragma GCC system_header\n#pragma clang diagnostic ignored "-Wdate-time"\n'
+    header = f'{off}#pragma pop_macro("{macro}")\n#define LAST ({macro}[sizeof({macro}) - 2] & 1)\n'
+    program = body("\tif (LAST)\n\t\treturn NK_DROP;", '#include "mine.h"')
+    write(tmp_path / "templates", program=program, header=header)
+    error = node.refused(own(tmp_path / "templates"), "--engine", engine, command="apply")
+    assert "NK0731" in error
+    assert macro in error
+
+
+@needs("tcx")
+@pytest.mark.parametrize("engine", ["clang", "bcc"])
 def test_a_compiler_that_dies_is_an_error_and_the_node_is_as_before(node: Node, tmp_path: Path, engine: str) -> None:
     node.apply(TCX_INGRESS.spec(["count"]))
     write(tmp_path / "templates", program=body("", "#pragma clang __debug crash"))
