@@ -109,7 +109,7 @@ def build(
     gone = [d for d in gone if not targets or d.name in targets]
     errors += collisions(wanted, devices, live, gone)
     if not retake:
-        errors += in_place(devices, live, adopt)
+        errors += in_place(devices, live, adopt, gone)
     if errors:
         raise NkformError(*errors)
     phases = Phases()

@@ -107,7 +107,7 @@ def kernel_takes(asked: Route, route: Route) -> bool:
 
 def additions(end: End, changes: Sequence[RouteChange], live: Endpoint) -> Iterator[Action]:
     """Adds what is new and changes what differs; routes to a gateway come after those that may lead to it."""
-    ahead = {each.route.key: each.ahead for each in live.taken if each.route is not None}
+    ahead = {each.route.key: each.ahead for each in live.taken if each.route is not None and not each.why}
     unproven = _by_key(route for route in live.routes if not route.ours)
     held = {*ahead, *(route.key for route in live.routes)}
     for before, after in sorted(changes, key=lambda change: change[1] is not None and change[1].via is not None):

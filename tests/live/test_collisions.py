@@ -358,3 +358,46 @@ def test_a_source_that_nobody_has_is_told(node: Node, namespace: dict[str, bool]
         route["src"] = src
         node.apply(made)
         node.destroy()
+
+
+@pytest.mark.parametrize("routed", [False, True], ids=["to come", "there"])
+@pytest.mark.parametrize("family", ["IPv4", "IPv6"])
+@pytest.mark.parametrize("whose", ["own", "other", "going"])
+@pytest.mark.parametrize("peer", [False, True], ids=["primary", "peer"])
+def test_a_source_that_ours_have_no_more_is_told(node: Node, peer: bool, whose: str, family: str, routed: bool) -> None:
+    """A route that is there would go with it."""
+    near, source, to, via = (
+        ("10.0.0.1/24", "10.5.0.1", "10.9.0.0/16", "10.0.0.9")
+        if family == "IPv4"
+        else ("fd00::1/64", "fd05::1", "fd09::/64", "fd00::9")
+    )
+    host = f"{source}/{32 if family == 'IPv4' else 128}"
+    sourced = {"to": to, "via": via, "src": source}
+
+    def made(own: dict[str, Any], other: dict[str, Any] | None) -> dict[str, Any]:
+        ends = {name: end for name, end in (("v0", own), ("v1", other)) if end is not None}
+        devices = {
+            name: {"kind": "veth", "peer": {"name": f"{name}p", "namespace": "web", **(end if peer else {})}}
+            | ({} if peer else end)
+            for name, end in ends.items()
+        }
+        return {"version": 1, "node": "w", "namespaces": {"web": {"create": True}}, "devices": devices}
+
+    routes = [sourced] if routed else []
+    if whose == "own":
+        before = made({"addresses": [near, host], "routes": routes}, None)
+    else:
+        before = made({"addresses": [near], "routes": routes}, {"addresses": [host]})
+    after = made({"addresses": [near], "routes": [sourced]}, {} if whose == "other" else None)
+    node.apply(before)
+    if whose == "going":  # where it stays, the source does
+        assert node.plan(after, "--target", "v0").code == 0
+    for command in "plan", "apply":
+        error = node.refused(after, command=command)
+        assert "NK0459" in error
+        assert "any more" in error
+        assert "spec.yaml:" in error
+    assert node.changes(before) == []
+    ip("addr", "add", host, "dev", "lo", *(["nodad"] if family == "IPv6" else []), namespace="web" if peer else "")
+    ip("link", "set", "lo", "up", namespace="web" if peer else "")
+    assert node.plan(after).code == 0
