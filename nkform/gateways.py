@@ -10,6 +10,9 @@ from nkform.dataclass import dataclass
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
 
+LINK_LOCAL = 0x3FA
+"""The first ten bits of link-local addresses: fe80::/10."""
+
 
 @dataclass(frozen=True, slots=True)
 class Holder:
@@ -26,7 +29,7 @@ def may_be_ruled_out(via: str | None, onlink: bool) -> bool:
     """Whether other links matter at all: to IPv4 only with `onlink`, to IPv6 but for link-local addresses."""
     if via is None:
         return False
-    return not via.lower().startswith(("fe8", "fe9", "fea", "feb")) if ":" in via else onlink
+    return int(via.partition(":")[0] or "0", 16) >> 6 != LINK_LOCAL if ":" in via else onlink
 
 
 class Around:

@@ -20,6 +20,8 @@ from tests.sizes import SEED
 Spec = dict[str, Any]
 ADDRESSES = ("10.7.0.1/24", "10.8.0.1/24", "10.7.0.2/24", "10.9.0.1/32")
 
+SCOPES = list(itertools.permutations(["fd00::1/64", "fec0::1/64", "fe80::1/64", "fe8::1/64"]))
+
 
 def spec(addresses: list[str], routes: list[dict[str, Any]] | None = None, kind: str = "veth") -> Spec:
     device: Spec = {"kind": kind, "addresses": addresses, "peer": {"name": "eth0", "namespace": "web"}}
@@ -153,6 +155,13 @@ def test_the_same_spec_gives_the_same_ipv6_source_whatever_was_there(node: Node,
         ip("addr", "add", text, "dev", "v0", "proto", "78", "nodad")
     node.apply(spec(list(IPV6[::-1]), routes))
     assert [source(to) for to in where] == ["fd00:7::1", "fd00:7::1", "fd00:8::1", "fd00:7::1"]
+
+
+@pytest.mark.parametrize("addresses", SCOPES)
+def test_addresses_of_ipv6_stand_in_any_order_of_scopes(node: Node, addresses: tuple[str, ...]) -> None:
+    """The kernel sorts them by scope; fec0::/10 has one of its own, and 0fe8:: is nothing special."""
+    node.apply(spec(list(addresses)))
+    node.apply(spec([*reversed(addresses)]))
 
 
 @pytest.mark.parametrize("addresses", [ADDRESSES, IPV6, (*ADDRESSES, *IPV6)], ids=["ipv4", "ipv6", "both"])
