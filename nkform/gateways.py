@@ -10,28 +10,40 @@ from nkform.dataclass import dataclass
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
 
+LINK_LOCAL = 0x3FA
+"""The first ten bits of link-local addresses: fe80::/10."""
+
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """An address with its prefix length, and the link that has it."""
+    """An address with its prefix length, and the link that has it; or a network, and the link that a route leads to it
+    through. `metric` is the route's; that of the route that comes with an IPv6 address has 256."""
 
     link: object
     text: str
+    metric: int = 256
+    route: bool = False
 
 
 def may_be_ruled_out(via: str | None, onlink: bool) -> bool:
     """Whether other links matter at all: to IPv4 only with `onlink`, to IPv6 but for link-local addresses."""
     if via is None:
         return False
-    return not via.lower().startswith(("fe8", "fe9", "fea", "feb")) if ":" in via else onlink
+    return not is_link_local(via) if ":" in via else onlink
+
+
+def is_link_local(text: str) -> bool:
+    """Whether an address is of IPv6 and reaches no further than its link: such a gateway is always taken."""
+    return ":" in text and int(text.partition(":")[0] or "0", 16) >> 6 == LINK_LOCAL
 
 
 class Around:
-    """The addresses of all links of a namespace.
+    """The addresses of all links of a namespace, and the IPv6 routes through them in the main table.
 
     With `onlink`, no gateway may be an address of the namespace or the broadcast address of one of its networks, and in
-    IPv6 it may not be in a network that another link leads to; without it, an IPv6 gateway may be no address of the
-    namespace (net/ipv4/fib_semantics.c, fib_check_nh_nongw; net/ipv6/route.c, ip6_validate_gw).
+    IPv6 the best route to it may lead through no other link, the default route aside; without it, an IPv6 gateway may
+    be no address of the namespace (net/ipv4/fib_semantics.c, fib_check_nh_nongw; net/ipv6/route.c, ip6_validate_gw and
+    ip6_route_check_nh_onlink).
     """
 
     def __init__(self, holders: Iterable[Holder]) -> None:
@@ -43,6 +55,11 @@ class Around:
         for holder in holders:
             interface = ip_interface(holder.text)
             network = interface.network
+            if not network.prefixlen:
+                continue
+            if holder.route:
+                self._networks.setdefault((network.prefixlen, int(network.network_address)), []).append(holder)
+                continue
             self._hosts.setdefault(interface.ip, holder)
             if not isinstance(interface, IPv4Interface):
                 known = self._networks.setdefault((network.prefixlen, int(network.network_address)), [])
@@ -65,5 +82,8 @@ class Around:
         for length in self._lengths if ip.version == 6 else ():
             holders = self._networks.get((length, int(ip) >> (128 - length) << (128 - length)))
             if holders:
-                return None if any(h.link == link for h in holders) else ("is in a network of", holders[0])
+                first = min(holder.metric for holder in holders)
+                best = [holder for holder in holders if holder.metric == first]
+                why = "is where a route leads to through" if best[0].route else "is in a network of"
+                return None if any(holder.link == link for holder in best) else (why, best[0])
         return None

@@ -145,6 +145,10 @@ def secret_first(sysctls: Mapping[str, str]) -> Iterable[tuple[str, str]]:
     return sorted(sysctls.items(), key=lambda item: item[0] != STABLE_SECRET)
 
 
+OURS = "a device of ours"
+"""Who holds a source that none but devices of the node have."""
+
+
 @dataclass(frozen=True, slots=True)
 class Taken:
     """What others have in the place of an address or a route that an end shall have. Observed only.
@@ -153,7 +157,8 @@ class Taken:
     `gone` is what can be taken over for it, None where nothing can. `ahead`: their route comes before ours.
     `blocking`: it is an obstacle; else ours has its place beside it. `side` is 1 for the peer.
     `why`: nobody has anything there, but IPv6 is switched `off` on the link, or will be on one that is to come, or the
-    `source` that the route names is no address of the namespace, or what `holder` says rules out its `gateway`.
+    `source` that the route names is no address of the namespace, or none but of OURS as they are, or what `holder` says
+    rules out its `gateway`.
     """
 
     holder: str

@@ -13,8 +13,8 @@ from functools import partial
 from typing import Any
 
 from nkform.bpf.diagnose import compiler_error, verifier_error
-from nkform.bpf.loader import MapDefinition, Prototype, in_child, places_of
-from nkform.bpf.overlay import INCLUDES, Overlay, virtual_files
+from nkform.bpf.loader import MapDefinition, Prototype, in_child, no_program, places_of
+from nkform.bpf.overlay import INCLUDES, NO_CLOCK, Overlay, virtual_files
 from nkform.bpf.render import Rendered
 from nkform.bpf.texts import library, library_texts
 from nkform.dataclass import dataclass
@@ -39,6 +39,7 @@ _FLAGS = (
     "-Werror=implicit-function-declaration",
     "-Werror=int-conversion",
     "-Werror=incompatible-pointer-types",
+    *NO_CLOCK,
 )
 
 
@@ -141,9 +142,7 @@ def _compile(rendered: Rendered) -> Prototype:
 def _verify(program: Program, rendered: Rendered) -> None:
     """Has the verifier look at it, with the lines of the source."""
     if not program.has(rendered.function):
-        raise NkformError(
-            Problem("NK0741", f"the template {rendered.template.name} has no program: it needs program()")
-        )
+        raise no_program(rendered)
     try:
         program.verify(rendered.function, rendered.license, f"load program {rendered.name}")
     except VerifierError as error:

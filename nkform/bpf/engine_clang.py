@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from nkform.bpf import assembly
 from nkform.bpf.diagnose import compiler_error, verifier_error
-from nkform.bpf.loader import MapDefinition, Prototype, in_child, places_of
-from nkform.bpf.overlay import INCLUDES, Overlay, fd_path, virtual_files
+from nkform.bpf.loader import MapDefinition, Prototype, in_child, no_program, places_of
+from nkform.bpf.overlay import INCLUDES, NO_CLOCK, Overlay, fd_path, virtual_files
 from nkform.bpf.render import ABI, Rendered
 from nkform.bpf.store import MAX_OBJECT, Store
 from nkform.bpf.values import MAP_NAME
@@ -37,6 +37,7 @@ FLAGS = (
     "-nostdinc", "-fno-ident", "-fdebug-compilation-dir=.", "-fno-color-diagnostics", "-fno-crash-diagnostics",
     "-Wall", "-Wno-unused-variable", "-Wno-unused-function", "-Wno-unused-const-variable",
     "-Werror=implicit-function-declaration", "-Werror=int-conversion", "-Werror=incompatible-pointer-types",
+    *NO_CLOCK,
 )  # fmt: skip
 LIMITS = Limits(seconds=60, cpu=60, memory=2 << 30, output=MAX_OBJECT)
 """Of one compilation. A quarter of a second and 100 MB are usual."""
@@ -73,6 +74,9 @@ class ClangObject:
 
     def _loaded(self, library: Library, rendered: Rendered) -> Prototype:
         with library.open(self.data, f"load program {rendered.name}") as opened:
+            if not opened.has(rendered.function):
+                raise no_program(rendered)
+            _unpinned(rendered, opened.pinned())
             if rendered.layout.fields:
                 opened.set_initial_value(MAP_NAME, rendered.packed())
             try:
@@ -97,6 +101,18 @@ def unloadable(rendered: Rendered, error: ChildError) -> Problem:
     message = f"the object of {rendered.template.name} cannot be opened: what looks at it {error}"
     hint = "it is damaged, or was made to do this: compile it anew from a template that you trust"
     return Problem("NK0764", message, hint=hint)
+
+
+def _unpinned(rendered: Rendered, paths: Sequence[str]) -> None:
+    """A map that pins itself would be there for ever, or be the one that somebody else has pinned: refuse it."""
+    if paths:
+        raise NkformError(
+            Problem(
+                "NK0741",
+                f"the template {rendered.template.name} has a map that would be pinned at {', '.join(paths)}",
+                hint="take `pinning` out of it, or declare it with map(): nkform keeps a program's maps itself",
+            )
+        )
 
 
 def _only_values(rendered: Rendered, sections: Sequence[str]) -> None:
@@ -229,16 +245,20 @@ class ClangEngine:
         source = f'#line 1 "{SOURCE}"\n{rendered.source}'.encode()
         with Overlay(virtual_files(rendered)) as overlay:
             command = [self._path, *FLAGS, *overlay.flags, *INCLUDES, "-x", "c", "-"]
-            if assembly.may_occur(rendered.source, *rendered.template.headers.values()):
-                done = self._run([*command, "-E", "-P"], rendered, overlay, overlay.add(source))
-                if not done.code and assembly.reads_files(done.out.decode(errors="replace")):
-                    raise _reads(rendered, "by inline assembly that has a directive, or something like one")
+            preprocessed = self._output([*command, "-E", "-P"], rendered, overlay, source)
+            if assembly.reads_files(preprocessed.decode(errors="replace")):
+                raise _reads(rendered, "by inline assembly that has a directive, or something like one")
             dependencies = overlay.add(b"")
             told = ["-c", "-o", "-", "-MD", "-MT", "x", "-MF", fd_path(dependencies)]
-            done = self._run([*command, *told], rendered, overlay, overlay.add(source))
-            if done.code:
-                raise compiler_error(rendered, done.err.decode(errors="replace"))
+            data = self._output([*command, *told], rendered, overlay, source)
             _only_known(rendered, content(dependencies))
+        return data
+
+    def _output(self, command: list[str], rendered: Rendered, overlay: Overlay, source: bytes) -> bytes:
+        """What a compiler makes of a program's text. Raises NkformError for what it refuses."""
+        done = self._run(command, rendered, overlay, overlay.add(source))
+        if done.code:
+            raise compiler_error(rendered, done.err.decode(errors="replace"))
         return done.out
 
     def _run(self, command: list[str], rendered: Rendered | None, overlay: Overlay | None, stdin: int | None) -> Done:

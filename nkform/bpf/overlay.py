@@ -1,4 +1,4 @@
-"""What a compiler can read: a file system of our own in place of the real one, which holds a program's texts.
+"""What a compiler can read: the texts of a program, in a file system in place of the real one, and no clock.
 
 The texts lie in memory (memfd_create(2)), where nobody can exchange them, and are what the digest was made of. clang
 finds them, and nothing else, through its virtual file system (`-ivfsoverlay` with `fallthrough: false`, in LLVM's
@@ -21,6 +21,10 @@ TEMPLATE_ROOT = "/template"
 """The folders that a compiler sees. Absolute, as virtual files have to be; no program knows what is real there."""
 
 INCLUDES = (f"-I{LIBRARY_ROOT}", f"-I{TEMPLATE_ROOT}")
+
+NO_CLOCK = ("-Wno-builtin-macro-redefined", "-U__DATE__", "-U__TIME__", "-U__TIMESTAMP__")
+"""What takes from a compiler the macros that are another text each time: no digest covers the time. A warning that is
+made an error would not do, since a program can turn it off."""
 
 
 def virtual_files(rendered: Rendered) -> dict[str, str]:

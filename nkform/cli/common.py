@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from nkform.spec import Spec
 
 PROGRESS_SECONDS = 1.0
+LONGEST_SECONDS = 10 * 365 * 24 * 3600.0
+"""The longest time that an option can have."""
+
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 SECONDS_UNTOLD = "60s"
 """How long commands without --lock-timeout wait for another run to end."""
@@ -75,7 +78,10 @@ def seconds(text: str, option: str) -> float:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
     if found is None:
         raise fail("NK0602", f"{option} {text}: expected a number of seconds, or 90s, 5m, 1h")
-    return float(found[1]) * UNITS[found[2]]
+    number = float(found[1]) * UNITS[found[2]]
+    if number > LONGEST_SECONDS:
+        raise fail("NK0602", f"{option} {text}: longer than ten years", hint="try 60s, or 5m")
+    return number
 
 
 def read_spec(options: argparse.Namespace) -> Spec:

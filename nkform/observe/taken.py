@@ -17,7 +17,7 @@ from nkform.kernel import inet, inet_foreign, sysctl
 from nkform.kernel.error import KernelError
 from nkform.kernel.netlink import Socket, consistent_dump
 from nkform.listing import enumerated
-from nkform.model import Address, Endpoint, Route, RouteKey, Taken, host
+from nkform.model import OURS, Address, Endpoint, Route, RouteKey, Taken, host
 
 T = TypeVar("T")
 
@@ -61,7 +61,8 @@ def look(
     names: Mapping[int, str],
 ) -> Seen:
     """What stands where something of ours is missing; `names` are those of the links there. Raises KernelError."""
-    if all(_is_there(place, addresses, routes) for place in places):
+    going = addresses.keys() - {place.index for place in places}
+    if not going and all(_is_there(place, addresses, routes) for place in places):
         return NOTHING
     seen = Seen()
     _look_at_switches(places, addresses, routes, names, seen)
@@ -74,8 +75,8 @@ def look(
         # A kernel's route with such a source goes with an address of ours.
         sources = {host(address) for some in addresses.values() for address in some if address.ours}
         _look_at_routes(socket, wanted, routes.keys(), sources, names, seen)
-        _look_at_sources(socket, wanted.values(), places, names, seen)
         _look_at_gateways(socket, wanted.values(), names, seen)
+    _look_at_sources(socket, places, addresses, names, seen)
     return seen
 
 
@@ -115,21 +116,30 @@ def _declared(some: Iterable[tuple[Place, Route]]) -> Iterator[Holder]:
 
 def _look_at_sources(
     socket: Socket,
-    wanted: Collection[tuple[Place, Route]],
     places: Iterable[Place],
+    addresses: Mapping[int, tuple[Address, ...]],
     names: Mapping[int, str],
     seen: Seen,
 ) -> None:
-    """Notes routes with a source that nobody has there, nor shall have."""
-    sources = {route.src for _, route in wanted if route.src}
+    """Notes routes with a source that nobody has there, nor shall have, or that only devices of ours have, which go or
+    lose it. With its source a route goes that is there already."""
+    sourced = [(place, route) for place in places for route in place.end.routes if route.src]
+    sources = {route.src for _, route in sourced}
     if sources:
         sources -= {host(address) for place in places for address in place.end.addresses}
-    if sources:
-        present = inet_foreign.of_links(inet_foreign.dump_any_addresses, socket, names)
-        sources -= {inet_foreign.decode_address(body)[0].partition("/")[0] for _, body in present}
-    for place, route in wanted:
+    if not sources:
+        return
+    ours: set[str] = set()
+    for index, body in inet_foreign.of_links(inet_foreign.dump_any_addresses, socket, names):
+        text, protocol, _ = inet_foreign.decode_address(body)
+        if protocol == inet.PROTOCOL and index in addresses:
+            ours.add(text.partition("/")[0])
+        else:
+            sources.discard(text.partition("/")[0])
+    for place, route in sourced:
         if route.src in sources:
-            lacking = Taken("", route=route, blocking=True, why="source")
+            holder = OURS if route.src in ours else ""
+            lacking = Taken(holder, route=route, blocking=True, why="source")
             seen.taken.setdefault(place.slot, []).append(lacking)
 
 

@@ -19,7 +19,10 @@ from nkform.model import Address
 Subnet = tuple[int, int]
 """The bits of an IPv4 address's network, and how many they are; of IPv6 -1, and the scope."""
 
-_LINK_LOCAL, _OTHERWISE = (-1, 0), (-1, 1)
+_SCOPES = {0x3FA: (-1, 0), 0x3FB: (-1, 1)}
+"""The first ten bits of link-local and of (deprecated) site-local addresses; all others of a device have global scope
+(net/ipv6/addrconf_core.c, __ipv6_addr_type)."""
+_GLOBAL = (-1, 2)
 
 
 def is_ipv6(address: Address) -> bool:
@@ -148,7 +151,7 @@ def _kept(now: Sequence[Address], wanted: Sequence[Address]) -> Sequence[Address
 
 def _subnet(address: Address) -> Subnet:
     if is_ipv6(address):
-        return _LINK_LOCAL if address.text.startswith(("fe8", "fe9", "fea", "feb")) else _OTHERWISE
+        return _SCOPES.get(int(address.text.partition(":")[0] or "0", 16) >> 6, _GLOBAL)
     host, _, length = address.text.partition("/")
     value = int.from_bytes(bytes(int(part) for part in host.split(".")))
     return value >> (32 - int(length)), int(length)

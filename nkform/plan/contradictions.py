@@ -32,7 +32,7 @@ def kernel_routes(devices: Iterable[Device]) -> KernelRoutes:
             continue
         there = made.setdefault(end.namespace, {})
         for address in end.addresses:
-            for key in _made_with(address.text, up=end.attrs.get("up") is not False):
+            for key in made_with(address.text, up=end.attrs.get("up") is not False):
                 there.setdefault(key, {}).setdefault(end.name, address.text)
     return made
 
@@ -145,7 +145,7 @@ def _may_be_the_kernels(route: Route) -> bool:
     return route.metric == PREFIX_METRIC_IPV4 and not host_route and not route.to.endswith("/0")
 
 
-def _made_with(text: str, *, up: bool) -> Iterator[RouteKey]:
+def made_with(text: str, *, up: bool) -> Iterator[RouteKey]:
     """The keys of the routes that come with an address, but for those of IPv6 that no spec can declare.
 
     Most come when the end is up (net/ipv4/fib_frontend.c, fib_add_ifaddr; net/ipv6/addrconf.c).

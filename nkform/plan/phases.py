@@ -24,7 +24,6 @@ class Phases:
     switch: list[Action] = field(default_factory=list)
     retire: list[Action] = field(default_factory=list)
     attach: list[Action] = field(default_factory=list)
-    again: list[Action] = field(default_factory=list)
     hold: list[Action] = field(default_factory=list)
     leave: list[Action] = field(default_factory=list)
     open: list[Action] = field(default_factory=list)
@@ -42,6 +41,6 @@ class Phases:
         inside = [action for key in keys for some in (self.inside, self.inside_routes) for action in some.get(key, ())]
         return (
             *self.close, *self.delete, *self.namespaces, *self.move, *self.create, *self.attach,
-            *inside, *self.outside, *self.raised, *self.routes, *self.carrier, *self.switch, *self.retire, *self.again,
-            *self.hold, *self.leave, *self.open,
+            *inside, *self.outside, *self.raised, *self.routes, *self.carrier, *self.switch, *self.retire, *self.hold,
+            *self.leave, *self.open,
         )  # fmt: skip

@@ -14,7 +14,7 @@ from nkform.listing import enumerated
 from nkform.macs import Macs, macs
 from nkform.model import Chain, Device, Endpoint, Hook, Namespace, Node, Value
 from nkform.namespace_key import ROOT
-from nkform.plan import chain_steps, chains, replacement
+from nkform.plan import chain_steps, chains, replacement, sources
 from nkform.plan.actions import (
     Action,
     AddRoute,
@@ -47,8 +47,9 @@ from nkform.plan.moves import blocked_moves, in_order
 from nkform.plan.parts import Name, absent
 from nkform.plan.phases import Phases
 from nkform.plan.preconditions import in_place, preconditions
+from nkform.plan.reach import out_of_reach
 from nkform.plan.resolve import resolve
-from nkform.plan.routes import hops_behind, sources_again
+from nkform.plan.routes import hops_behind
 from nkform.problem import NkformError, Problem
 
 
@@ -109,7 +110,8 @@ def build(
     gone = [d for d in gone if not targets or d.name in targets]
     errors += collisions(wanted, devices, live, gone)
     if not retake:
-        errors += in_place(devices, live, adopt)
+        errors += in_place(devices, live, adopt, gone)
+        errors += out_of_reach(devices, live)
     if errors:
         raise NkformError(*errors)
     phases = Phases()
@@ -120,9 +122,8 @@ def build(
     changes += _device_changes(desired.name, devices, live, phases, features)
     if changes:
         phases.close += hops_behind(devices, live)
-        retired = set(map(id, phases.retire))  # the new pair has the addresses by then
-        early = [action for action in phases.ordered() if id(action) not in retired]
-        phases.again += sources_again(early, devices, live)
+        anew = {change.name for change in changes if change.kind == "device" and change.operation == "replace"}
+        sources.give_again(devices, live, anew, phases)
     warnings += losses(changes)
     changes += _chains_left(desired, live, targets, phases)
     if not targets:

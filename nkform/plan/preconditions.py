@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 
 from nkform.dataclass import replace
-from nkform.model import IPV6_MIN_MTU, Device, Endpoint, Namespace, Node, Route, Taken, host
+from nkform.model import IPV6_MIN_MTU, OURS, Device, Endpoint, Namespace, Node, Route, Taken, host
 from nkform.namespace_key import ROOT, described
 from nkform.plan.compare import device_fields
 from nkform.plan.contradictions import IPV6_MTU
@@ -188,8 +188,13 @@ def _too_large_for_ipv6(device: Device, found: Device | None) -> Iterator[Proble
             )
 
 
-def in_place(devices: Mapping[str, Device], live: Node, adopt: bool) -> Iterator[Problem]:
-    """What others have where an address or a route of ours shall be."""
+def in_place(
+    devices: Mapping[str, Device], live: Node, adopt: bool, gone: Collection[Device] = ()
+) -> Iterator[Problem]:
+    """What others have where an address or a route of ours shall be. `gone` are the live devices that go."""
+    going = {device.name for device in gone}
+    left = [device for name, device in live.devices.items() if name not in devices and name not in going]
+    stays = {(end.namespace, host(address)) for device in left for end in device.ends for address in end.addresses}
     for name, device in devices.items():
         found = live.devices.get(name)
         for side, end in enumerate(device.ends):
@@ -197,6 +202,8 @@ def in_place(devices: Mapping[str, Device], live: Node, adopt: bool) -> Iterator
             there = found.ends[side].taken if found and side < len(found.ends) else ()
             coming = (taken for taken in live.taken.get(name, ()) if taken.side == side)
             for taken in (*there, *coming):
+                if taken.holder == OURS and taken.route and (end.namespace, taken.route.src) in stays:
+                    continue  # of a device that is no target
                 wanted = taken.route in end.routes or taken.address in end.addresses
                 if wanted and taken.blocking and not (adopt and taken.gone):
                     yield _in_place(taken, end, path)
@@ -218,11 +225,12 @@ def _sources_to_come(devices: Mapping[str, Device], live: Node) -> Iterator[Prob
                     yield _without_source(route, end, path)
 
 
-def _without_source(route: Route, end: Endpoint, path: Path) -> Problem:
+def _without_source(route: Route, end: Endpoint, path: Path, holder: str = "") -> Problem:
+    still = " any more when this is done" if holder == OURS else ""
     where = f"namespace {end.namespace}" if end.namespace else "this namespace"
     return Problem(
         "NK0459",
-        f"the source of the route to {route.to}, {route.src}, is no address of {where}",
+        f"the source of the route to {route.to}, {route.src}, is no address of {where}{still}",
         path=(*path, "routes", end.routes.index(route)),
         hint="declare the address, or take `src` out",
     )
@@ -231,7 +239,7 @@ def _without_source(route: Route, end: Endpoint, path: Path) -> Problem:
 def _in_place(taken: Taken, end: Endpoint, path: Path) -> Problem:
     where = f"{end.name} in {end.namespace}" if end.namespace else end.name
     if taken.why == "source" and taken.route is not None:
-        return _without_source(taken.route, end, path)
+        return _without_source(taken.route, end, path, taken.holder)
     if taken.why == "gateway" and taken.route is not None:
         return Problem(
             "NK0460",

@@ -23,8 +23,8 @@ undone later than that; nothing but what is shown depends on them.
 A bridge gets the new end right after it has let the old one go, both within one visit: with both in it, a pair between
 two bridges would be a loop. A VRF takes the new end while that is still down.
 
-It is not done where names or routes are wanted by another device of the same plan: then the old pair goes first, as it
-does where it cannot be reached.
+It is not done where names or routes are wanted by another device of the same plan, or where what the old pair alone has
+keeps a route out (given_up.py): then the old pair goes first, as it does where it cannot be reached.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ from nkform.plan.actions import (
     create,
     end_of,
 )
+from nkform.plan.given_up import in_the_way
 
 NAME_BYTES = 15
 """IFNAMSIZ less the closing NUL (include/uapi/linux/if.h)."""
@@ -118,7 +119,8 @@ def obstacles(
     """Why new pairs cannot be built beside the old ones, by the names of those that cannot; `going` are devices that go
     before in any case. The same whatever the order of the devices is: what gives its peer's name up does not depend on
     who else goes."""
-    found = {name: _gives_up(devices[name], live.devices[name], devices) for name in names}
+    kept_out = in_the_way(names, devices, live)
+    found = {name: _gives_up(devices[name], live.devices[name], devices) or kept_out.get(name, "") for name in names}
     away = {*going, *(name for name, why in found.items() if why)}
     return {name: why or _must_wait(devices[name], live.devices[name], live, away) for name, why in found.items()}
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from nkform.dataclass import replace
-from nkform.model import Address, Device, Endpoint, Node, Route, RouteKey, host
-from nkform.plan.actions import Action, AddRoute, DeleteAddress, DeletePair, DeleteRoute, End, MoveEnd, end_of
+from nkform.model import Device, Endpoint, Node, Route, RouteKey
+from nkform.plan.actions import Action, AddRoute, DeleteRoute, End, end_of
 
 RouteChange = tuple[Route | None, Route | None]
 """Before and after; None is absent."""
@@ -107,7 +107,7 @@ def kernel_takes(asked: Route, route: Route) -> bool:
 
 def additions(end: End, changes: Sequence[RouteChange], live: Endpoint) -> Iterator[Action]:
     """Adds what is new and changes what differs; routes to a gateway come after those that may lead to it."""
-    ahead = {each.route.key: each.ahead for each in live.taken if each.route is not None}
+    ahead = {each.route.key: each.ahead for each in live.taken if each.route is not None and not each.why}
     unproven = _by_key(route for route in live.routes if not route.ours)
     held = {*ahead, *(route.key for route in live.routes)}
     for before, after in sorted(changes, key=lambda change: change[1] is not None and change[1].via is not None):
@@ -158,40 +158,6 @@ def mtus_again(end: End, desired: Endpoint, live: Endpoint) -> Iterator[Action]:
         follows = route.mtu >= now or not known.isdisjoint((route.mtu, str(route.mtu)))
         if ":" in route.to and route.mtu not in (0, now) and follows and route in live.routes:
             yield from _exchange(end, route, route, (), first=False)
-
-
-def sources_again(actions: Iterable[Action], desired: Mapping[str, Device], live: Node) -> Iterator[Action]:
-    """Makes routes anew whose source address another end loses by these actions, to get it back at any end, or for good
-    if there is one like it elsewhere in the namespace.
-
-    With the last address of its text, IPv4 routes from it go, whatever they lead through (net/ipv4/fib_semantics.c,
-    fib_sync_down_addr), and IPv6 routes lose it (net/ipv6/route.c, rt6_remove_prefsrc).
-    """
-    lost: dict[str, set[str]] = {}
-    for action in actions:
-        for namespace, address in _taken_away(action):
-            lost.setdefault(namespace, set()).add(host(address))
-    for name, device in desired.items() if lost else ():
-        found = live.devices.get(name)
-        for end, there in zip(device.ends, found.ends if found else (), strict=False):
-            sources = lost.get(end.namespace, set()) - {host(address) for address in there.addresses}
-            for route in end.routes if end.namespace == there.namespace else ():
-                if route.src in sources and route in there.routes:
-                    place = end_of(name, end, there)
-                    if ":" in route.to:
-                        yield from _exchange(place, route, route, (), first=False)
-                    else:
-                        yield AddRoute(place, route, beside=True, again=True)
-
-
-def _taken_away(action: Action) -> Iterator[tuple[str, Address]]:
-    match action:
-        case DeleteAddress(end, address):
-            yield end.namespace, address
-        case DeletePair(device):
-            yield from ((end.namespace, address) for end in device.ends for address in end.addresses)
-        case MoveEnd(before, after) if before.namespace != after.namespace:
-            yield from ((before.namespace, address) for address in before.addresses)
 
 
 def hops_behind(desired: Mapping[str, Device], live: Node) -> Iterator[Action]:

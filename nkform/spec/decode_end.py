@@ -20,14 +20,13 @@ from nkform.document.inet import (
 from nkform.document.scalars import quoted, why_not_number
 from nkform.model import IPV6_MIN_MTU, Address, Attrs, Endpoint, Route
 from nkform.problem import Path
-from nkform.spec.meaning import Networks
+from nkform.spec.meaning import MAIN, Networks
 
 if TYPE_CHECKING:
     from nkform.spec.decode import Context
 
 _ANY: Mapping[int, Prefix] = {AF_INET: Prefix(AF_INET, 0, 0, "0.0.0.0"), AF_INET6: Prefix(AF_INET6, 0, 0, "::")}
-_MAIN = 254
-_RULED: Mapping[int, tuple[int, ...]] = {AF_INET: (255, _MAIN, 253), AF_INET6: (255, _MAIN)}
+_RULED: Mapping[int, tuple[int, ...]] = {AF_INET: (255, MAIN, 253), AF_INET6: (255, MAIN)}
 """The tables that every namespace has rules for: local, main and (IPv4 alone) default (net/ipv4/fib_rules.c,
 net/ipv6/fib6_rules.c)."""
 _SYSCTL_MOST = (1 << 31) - 1
@@ -112,7 +111,7 @@ def _unreachable(
     by_table: dict[int, list[Prefix]] = {}
     for table, to in direct if gateways else ():
         by_table.setdefault(table, []).append(to)
-    by_table.setdefault(_MAIN, []).extend(addresses)
+    by_table.setdefault(MAIN, []).extend(addresses)
     known = {table: Networks(prefixes) for table, prefixes in by_table.items()} if gateways else {}
     for table, gateway, path in gateways:
         looked_at = {table, *_RULED[gateway.family]}
@@ -135,7 +134,7 @@ def _route(data: Mapping[str, Any], path: Path, context: Context) -> tuple[Route
     metric = data.get("metric") or (0 if to.family == AF_INET else _METRIC_IPV6)
     route = Route(
         str(to), via.text if via else None, data.get("onlink", False), src.text if src else None, metric,
-        data.get("table", _MAIN), data.get("mtu", 0),
+        data.get("table", MAIN), data.get("mtu", 0),
     )  # fmt: skip
     if context.count() == before and not context.broken:
         context.routes[alike] = route, to, via

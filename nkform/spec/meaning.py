@@ -18,6 +18,9 @@ from nkform.problem import Path
 Report = Callable[[str, str, Path, str], None]
 """Called with code, message, path and hint."""
 
+MAIN = 254
+"""RT_TABLE_MAIN (include/uapi/linux/rtnetlink.h)."""
+
 Where = Callable[[Path], str]
 """The file and line of a path, as a message shows them."""
 
@@ -38,6 +41,8 @@ class Seen:
         self._routes: dict[tuple[str, int, str, int], Path] = {}
         self._ends_with: dict[str, list[tuple[Path, list[Prefix]]]] = {}
         self._gateways: dict[str, list[tuple[Route, Path]]] = {}
+        self._networks: dict[str, list[tuple[Route, Path]]] = {}
+        """IPv6 routes that may lead to a gateway."""
 
     def end(self, namespace: str, name: str, path: Path) -> None:
         """An end of a pair, or an external device."""
@@ -72,10 +77,14 @@ class Seen:
     def gateways(self) -> None:
         """Reports the gateways that other ends of the same namespace rule out, once all are told of."""
         for namespace, routes in self._gateways.items():
-            ends = self._ends_with.get(namespace, [])
-            if len(ends) < 2:
-                continue
-            around = Around(Holder(end, str(address)) for end, addresses in ends for address in addresses)
+            ends, networks = self._ends_with.get(namespace, []), self._networks.get(namespace, [])
+            alone = routes[0][1][:-2]
+            paths = (*(end for end, _ in ends), *(path[:-2] for _, path in (*networks, *routes)))
+            if all(path == alone for path in paths):
+                continue  # as in most: what an end says of itself is known
+            holders = [Holder(end, str(address)) for end, addresses in ends for address in addresses]
+            holders += [Holder(path[:-2], route.to, route.metric, route=True) for route, path in networks]
+            around = Around(holders)
             for route, path in routes:
                 assert route.via is not None
                 if (ruled_out := around.rules_out(route.via, route.onlink, path[:-2])) is not None:
@@ -93,6 +102,8 @@ class Seen:
         if may_be_ruled_out(route.via, route.onlink):
             self._gateways.setdefault(namespace, []).append((route, path))
         to = route.to
+        if ":" in to and route.table == MAIN:
+            self._networks.setdefault(namespace, []).append((route, path))
         first = self._routes.setdefault((namespace, route.table, to, route.metric), path)
         if first is not path:
             self._report(

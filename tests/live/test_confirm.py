@@ -258,9 +258,11 @@ def test_rollback_goes_to_before_the_last_apply_and_back_again(node: Node) -> No
     assert "NK0515" in node.run("rollback", "-y").err
 
 
-def test_an_impossible_time_is_a_usage_error(node: Node) -> None:
+@pytest.mark.parametrize("option", ["--confirm", "--lock-timeout"])
+@pytest.mark.parametrize("time", ["soon", "999999999s", "99999999999999999999999s", "9" * 400, "90000h"])
+def test_an_impossible_time_is_a_usage_error(node: Node, option: str, time: str) -> None:
     node.write(veth())
-    assert "NK0602" in node.run("apply", "-y", "--confirm", "soon", str(node.path)).err
+    assert "NK0602" in node.run("apply", "-y", option, time, str(node.path)).err
     assert ip("netns").strip() == ""
 
 

@@ -103,18 +103,34 @@ def test_a_saved_plan_loads_no_object_that_changed_since(node: Node, tmp_path: P
         '#include "/etc/hostname"',
         '#include "../../../../../../etc/hostname"',
         'asm(".incbin \\"/etc/hostname\\"");',
+        '#include "hidden.h"',
         '#if __has_include("/etc/hostname")\n#error SEEN\n#endif\nnot c;',
     ],
 )
 def test_a_program_is_made_of_what_is_in_its_digest(node: Node, tmp_path: Path, reach: str, engine: str) -> None:
     folder = write(tmp_path / "templates", program=body("", reach)) / "mine"
     (folder / "code.inc").touch()
+    (folder / "hidden.h").write_text('#define HIDDEN as\\ \nm\nHIDDEN(".incbin \\"/etc/hostname\\"");\n')
     (folder / "sub").mkdir()
     (folder / "sub" / "x.h").touch()
     error = node.refused(own(tmp_path / "templates"), "--engine", engine, command="apply")
     assert "NK0731" in error or "NK0763" in error
     assert "SEEN" not in error
     assert Path("/etc/hostname").read_text().strip() not in error.replace(str(tmp_path), "")
+
+
+@needs("tcx")
+@pytest.mark.parametrize("engine", ["clang", "bcc"])
+@pytest.mark.parametrize("macro", ["__DATE__", "__TIME__", "__TIMESTAMP__"])
+def test_no_program_knows_when_it_was_compiled(node: Node, tmp_path: Path, macro: str, engine: str) -> None:
+    """By no warning that it could turn off; of a system's header there would be none at all."""
+    off = '#pragma GCC system_header\n#pragma clang diagnostic ignored "-Wdate-time"\n'
+    header = f'{off}#pragma pop_macro("{macro}")\n#define LAST ({macro}[sizeof({macro}) - 2] & 1)\n'
+    program = body("\tif (LAST)\n\t\treturn NK_DROP;", '#include "mine.h"')
+    write(tmp_path / "templates", program=program, header=header)
+    error = node.refused(own(tmp_path / "templates"), "--engine", engine, command="apply")
+    assert "NK0731" in error
+    assert macro in error
 
 
 @needs("tcx")

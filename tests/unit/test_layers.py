@@ -32,7 +32,9 @@ ALLOWED: dict[str, set[str]] = {
         "model", "namespace_key", "kinds", "attributes", "features", "problem", "gateways", "document",
     },
     "observe": {"model", "namespace_key", "kinds", "attributes", "entries", "kernel", "serial", "gateways", "listing"},
-    "plan": {"model", "namespace_key", "kinds", "attributes", "macs", "features", "problem", "serial", "listing"},
+    "plan": {
+        "model", "namespace_key", "kinds", "attributes", "macs", "features", "problem", "serial", "gateways", "listing",
+    },
     "apply": {
         "model", "namespace_key", "entries", "macs", "problem", "serial", "kernel", "observe", "plan", "bpf", "listing",
     },

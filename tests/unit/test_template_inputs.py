@@ -57,6 +57,15 @@ REACHES = [
     '#define PASTE(a, b) a##b\nPASTE(as, m)("\\x2eincbin \\"{secret}\\"");',
     '#define PASTE(a, b) a%:%:b\nPASTE(__as, m__)("\\56incbin \\"{secret}\\"");',
     'int named asm(".incbin");',
+    *(
+        f'#define HIDDEN {word}\nHIDDEN(".incbin \\"{{secret}}\\"");'
+        for word in ("as\\ \nm", "as\\\t\nm", "a\\\ns\\ \t \nm", "__as\\ \nm__", "as\\ \n\\\nm")
+    ),
+    'asm(\n_Pragma("unknown )")\n".incbin \\"{secret}\\"");',
+    'asm(\n#pragma unknown )\n".incbin \\"{secret}\\"");',
+    '#pragma unknown asm(\nasm(".incbin \\"{secret}\\"");',
+    'asm(R"(\n.incbin "{secret}"\n)");',
+    'char text[] = R"(")"; asm(".incbin \\"{secret}\\"");',
     '#embed "{secret}"',
 ]
 
@@ -71,6 +80,27 @@ def test_nothing_outside_is_read(cache: Store, tmp_path: Path, secret: Path, rea
         ClangEngine(cache).build(rendered(wanted))
     assert caught.value.problems[0].code in {"NK0731", "NK0763"}
     assert "sesame" not in said(caught.value)
+
+
+def test_no_macro_makes_more_of_the_assembly_of_the_library(cache: Store, tmp_path: Path, secret: Path) -> None:
+    """The word itself stands in a header of nkform's only."""
+    twist = f'#define volatile (".incbin \\"{secret}\\""); SWALLOW\n#define SWALLOW(...)'
+    wanted = template(tmp_path / "t", program=body("\tif (nk_packet(skb, data))\n\t\treturn NK_DROP;", twist))
+    with pytest.raises(NkformError) as caught:
+        ClangEngine(cache).build(rendered(wanted))
+    assert caught.value.problems[0].code == "NK0763"
+
+
+@pytest.mark.parametrize("blank", [" ", "\t", "\t  "])
+def test_a_word_that_is_continued_in_a_header_is_seen_whole(
+    cache: Store, tmp_path: Path, secret: Path, blank: str
+) -> None:
+    """A header is compiled as it is, blanks at the end of its lines included."""
+    hidden = f'#define HIDDEN as\\{blank}\nm\nHIDDEN(".incbin \\"{secret}\\"");\n'
+    wanted = template(tmp_path / "t", program='#include "mine.h"\n' + body(""), header=hidden)
+    with pytest.raises(NkformError) as caught:
+        ClangEngine(cache).build(rendered(wanted))
+    assert caught.value.problems[0].code == "NK0763"
 
 
 def test_whether_a_file_exists_changes_no_program(cache: Store, tmp_path: Path, secret: Path) -> None:
@@ -117,7 +147,8 @@ def test_a_barrier_to_the_compiler_is_no_way_out(cache: Store, tmp_path: Path) -
 def test_what_a_compiler_has_read_besides_is_refused(cache: Store, tmp_path: Path) -> None:
     spy = tmp_path / "clang"
     spy.write_text(
-        '#!/bin/sh\ncase $1 in --version) echo spy; exit;; esac\nwhile [ "$1" != -MF ]; do shift; done\n'
+        '#!/bin/sh\ncase "$*" in --version) echo spy; exit;; *" -E "*) exit;; esac\n'
+        'while [ "$1" != -MF ]; do shift; done\n'
         'echo "x: /template/mine.h /etc/hostname" > "$2"\n'
     )
     spy.chmod(0o755)
