@@ -185,9 +185,8 @@ class Master:
 class Endpoint:
     """One end of a pair, or the only one of a device without a peer.
 
-    `namespace` is a namespace key (nkform/namespace_key.py). An unnamed one is only ever
-    observed: a namespace that has no name we know.
-    `sysctl` maps `ipv4.KEY` and `ipv6.KEY` to values, as text as the kernel prints them.
+    `namespace` is a namespace key (nkform/namespace_key.py); an unnamed one is only ever observed. `sysctl` maps
+    `ipv4.KEY` and `ipv6.KEY` to values, as text as the kernel prints them.
     `taken`, observed: what of others stands where the spec wants something of ours. `index`, observed: the ifindex.
     `mtu_limit`, observed: the largest MTU that the kernel lets it have as it is, in bytes; 0 where that is the kind's.
     `master`, observed: what others have made it a port or a member of. `leaning`, observed: devices of others that are
@@ -447,8 +446,7 @@ class RootDevice:
     """A device of the root namespace, whosever it is, as far as values are computed from it. Sizes are in bytes.
 
     `headroom` and `tailroom` are what it asks of the devices in front of it, None where the kernel does not report it.
-    `carrier` is the device of the root namespace through which its packets go on, "" where it says none; `header` the
-    length of its own link header.
+    `carrier`: the device of the root namespace that its packets go on through, or ""; `header`: its link header's length.
     """
 
     headroom: int | None
@@ -487,10 +485,8 @@ class Node:
         return replace(self, devices=devices)
 
     def at_home(self, keys: Collection[str]) -> Node:
-        """The node with what is in the namespace that nkform runs in, under whichever of these keys, in ROOT.
-
-        A namespace that is to be made stays what it is: that one cannot be, which the plan says.
-        """
+        """The node with what is in the namespace that nkform runs in, under whichever of these keys, in ROOT; but a
+        namespace that is to be made stays what it is: that one cannot be, which the plan says."""
         keys = {key for key in keys if key not in self.namespaces or not self.namespaces[key].create}
         if not keys:
             return self
