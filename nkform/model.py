@@ -446,7 +446,7 @@ class RootDevice:
     """A device of the root namespace, whosever it is, as far as values are computed from it. Sizes are in bytes.
 
     `headroom` and `tailroom` are what it asks of the devices in front of it, None where the kernel does not report it.
-    `carrier`: the device of the root namespace that its packets go on through, or ""; `header`: its link header's length.
+    `carrier`: the device of the root namespace that its packets go on through, or ""; `header`: its link header's size.
     """
 
     headroom: int | None
@@ -465,7 +465,7 @@ class Node:
     are in may be out of sight; `taken`, by device, what others have where one of its ends is still to come;
     `astray`, how many of our pins hold links that lead to none of the devices; `occupied`, by the name of a declared
     namespace, the path of a file there that leads to no namespace; `home`, the keys by which the spec names the
-    namespace that nkform runs in; `barred`, those of namespaces that are there and that nkform may not enter;
+    namespace that nkform runs in; `barred`, those of namespaces that it may not enter (""), or cannot read, and why;
     `explained`, what is on record of the programs, where going back may need it.
     """
 
@@ -478,7 +478,7 @@ class Node:
     astray: int = 0
     occupied: Mapping[str, str] = field(default_factory=dict, compare=False)
     home: tuple[str, ...] = field(default=(), compare=False)
-    barred: tuple[str, ...] = field(default=(), compare=False)
+    barred: Mapping[str, str] = field(default_factory=dict, compare=False)
     explained: tuple[Explanation, ...] = field(default=(), compare=False)
 
     def with_devices(self, devices: Mapping[str, Device]) -> Node:

@@ -6,13 +6,15 @@ Layouts: include/uapi/linux/if_addr.h, include/uapi/linux/rtnetlink.h.
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import lru_cache
 from socket import AF_INET, AF_INET6, AF_UNSPEC, inet_ntop, inet_pton
 from typing import TypeVar
 
+from nkform.kernel.error import KernelError
 from nkform.kernel.netlink import (
     NLM_F_APPEND,
     NLM_F_CREATE,
@@ -21,6 +23,7 @@ from nkform.kernel.netlink import (
     S32,
     U16,
     U32,
+    Message,
     Request,
     Socket,
     attribute,
@@ -247,13 +250,24 @@ def dump_routes(socket: Socket, index: int = 0) -> Iterator[tuple[int, Route]]:
 
     The kernel itself leaves out the routes of others (strict checking), so a full routing table costs nothing here. Of
     one link alone it tells those of others as well: only so are next hops of ours seen behind theirs (`decode_routes`).
+    Where one of these is too large to be told of, it tells of ours alone.
     """
+    try:
+        for message in _routes(socket, index):
+            for found in decode_routes(message.buffer[message.start : message.end]):
+                if not index or found[0] == index:
+                    yield found
+    except KernelError as error:
+        if error.errno != errno.EMSGSIZE or not index:
+            raise
+        yield from (found for found in dump_routes(socket) if found[0] == index)
+
+
+def _routes(socket: Socket, index: int) -> Iterable[Message]:
     protocol, link = (0, u32(RTA_OIF, index)) if index else (PROTOCOL, b"")
     body = RTMSG.pack(AF_UNSPEC, 0, 0, 0, 0, protocol, 0, RTN_UNICAST, 0) + link
-    for message in socket.dump(Request(RTM_GETROUTE, 0, body, "list the routes")):
-        for found in decode_routes(message.buffer[message.start : message.end]):
-            if not index or found[0] == index:
-                yield found
+    request = Request(RTM_GETROUTE, 0, body, "list the routes")
+    return socket.fetch(request) if index else socket.dump(request)
 
 
 @lru_cache(ALIKE)

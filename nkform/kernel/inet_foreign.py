@@ -143,14 +143,47 @@ def address_key(address: bytes) -> tuple[int, int, bytes, bytes]:
     return family, length, bytes(found.get(IFA_LOCAL) or other), other
 
 
+Asked = tuple[int, int]
+"""A family and a protocol of routes; 0 is any."""
+
+
+def _request(words: str, asked: Asked, index: int = 0) -> Request:
+    """A dump of routes, through one link if that is said."""
+    family, protocol = asked
+    link = u32(RTA_OIF, index) if index else b""
+    return Request(RTM_GETROUTE, 0, RTMSG.pack(family, 0, 0, 0, 0, protocol, 0, 0, 0) + link, words)
+
+
+def _all_but_too_large(dump: Callable[[Asked], Iterator[T]]) -> list[T]:
+    """All routes; where the kernel cannot tell of one, which has more next hops than fit into a message, all but those of
+    its family and protocol. Raises KernelError."""
+    try:
+        return list(dump((AF_UNSPEC, 0)))
+    except KernelError as error:
+        if error.errno != errno.EMSGSIZE:
+            raise
+    found: list[T] = []
+    for family in (AF_INET, AF_INET6):
+        for protocol in range(1, 256):
+            try:
+                found += dump((family, protocol))
+            except KernelError as error:
+                if error.errno != errno.EMSGSIZE:
+                    raise
+    return found
+
+
 def dump_foreign_routes(socket: Socket, index: int = 0) -> Iterator[bytes]:
     """The unicast routes of others through one link, of all by default; without those that the kernel makes by itself.
 
     They are as the kernel reports them. What leads through several links, or through a nexthop object, or for some time
     only, is not among them.
     """
-    body = RTMSG.pack(AF_UNSPEC, 0, 0, 0, 0, 0, 0, 0, 0) + (u32(RTA_OIF, index) if index else b"")
-    for message in socket.dump(Request(RTM_GETROUTE, 0, body, "list the routes of others")):
+    yield from _all_but_too_large(partial(_foreign_routes, socket, index))
+
+
+def _foreign_routes(socket: Socket, index: int, asked: Asked) -> Iterator[bytes]:
+    for message in socket.dump(_request("list the routes of others", asked, index)):
         family, _, _, _, _, protocol, _, kind, flags = RTMSG.unpack_from(message.buffer, message.start)
         if kind != RTN_UNICAST or flags & RTM_F_CLONED or protocol in (PROTOCOL, RTPROT_KERNEL, RTPROT_RA):
             continue
@@ -168,8 +201,11 @@ def _goes_through_any_link(parts: Mapping[int, bytes]) -> bool:
 def dump_bound_routes(socket: Socket, index: int) -> Iterator[bytes]:
     """The routes of others that lead through a link, as `dump_foreign_routes` leaves them out: through several links or
     a nexthop object, for some time only, or of another kind than unicast."""
-    body = RTMSG.pack(AF_UNSPEC, 0, 0, 0, 0, 0, 0, 0, 0) + u32(RTA_OIF, index)
-    for message in socket.dump(Request(RTM_GETROUTE, 0, body, "list the routes of others")):
+    yield from _all_but_too_large(partial(_bound_routes, socket, index))
+
+
+def _bound_routes(socket: Socket, index: int, asked: Asked) -> Iterator[bytes]:
+    for message in socket.dump(_request("list the routes of others", asked, index)):
         family, _, _, _, _, protocol, _, kind, flags = RTMSG.unpack_from(message.buffer, message.start)
         if flags & RTM_F_CLONED or protocol in (PROTOCOL, RTPROT_KERNEL, RTPROT_RA):
             continue
@@ -185,8 +221,7 @@ def dump_far_end_routes(socket: Socket, index: int, addresses: Iterable[bytes]) 
     With an address that a link gets while it is down comes none, nor later (net/ipv6/addrconf.c, fixup_permanent_addr).
     """
     far = {key[3] for key in map(address_key, addresses) if key[0] == AF_INET6 and key[2] != key[3]}
-    body = RTMSG.pack(AF_INET6, 0, 0, 0, 0, 0, 0, 0, 0) + u32(RTA_OIF, index)
-    request = Request(RTM_GETROUTE, 0, body, "list the routes to far ends")
+    request = _request("list the routes to far ends", (AF_INET6, RTPROT_KERNEL), index)
     for message in socket.dump(request) if far else ():
         _, length, _, _, _, protocol, _, kind, _ = RTMSG.unpack_from(message.buffer, message.start)
         found = walk(message.buffer, message.start + RTMSG.size, message.end)
@@ -217,8 +252,11 @@ def dump_any_routes(socket: Socket, lengths: Collection[tuple[bool, int]]) -> It
 
     Of any kind: to the kernel, what drops packets has the place of a route all the same.
     """
-    body = RTMSG.pack(AF_UNSPEC, 0, 0, 0, 0, 0, 0, 0, 0)
-    for message in socket.dump(Request(RTM_GETROUTE, 0, body, "list all routes")):
+    yield from _all_but_too_large(partial(_any_routes, socket, lengths))
+
+
+def _any_routes(socket: Socket, lengths: Collection[tuple[bool, int]], asked: Asked) -> Iterator[AnyRoute]:
+    for message in socket.dump(_request("list all routes", asked)):
         family, length, _, tos, table, protocol, _, kind, flags = RTMSG.unpack_from(message.buffer, message.start)
         if (family == AF_INET6, length) not in lengths or tos or flags & RTM_F_CLONED:
             continue

@@ -120,6 +120,9 @@ def string(payload: bytes | None) -> str:
     return payload.partition(b"\0")[0].decode(errors="surrogateescape") if payload is not None else ""
 
 
+TOO_LARGE = "one of them is too large for the kernel to tell of"
+
+
 class Socket:
     """A netlink socket of the namespace that the thread was in when it was made.
 
@@ -127,10 +130,7 @@ class Socket:
     """
 
     def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_ROUTE)
-        self._socket.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
-        self._socket.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)
-        self._socket.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
+        self._socket = _opened()
         self._cookie = 0
         self._sequence = 0
         self._interrupted = False
@@ -181,7 +181,7 @@ class Socket:
     def _receive(self, request: Request, messages: list[Message]) -> bool:
         """Adds the messages of the next datagram of a dump; returns whether there are more datagrams."""
         unpack, head, current, made = HEADER.unpack_from, HEADER.size, self._sequence, tuple.__new__
-        received = self._socket.recv(RECEIVE_BYTES)
+        received = self._datagram(request.asked)
         place, last = 0, len(received) - head
         while place <= last:
             length, kind, flags, sequence, _ = unpack(received, place)
@@ -202,13 +202,29 @@ class Socket:
             messages.append(made(Message, (kind, received, start, end)))  # its own constructor calls Python once more
         return True
 
+    def _datagram(self, asked: str) -> bytes:
+        """What the kernel sends next. It sends nothing at all, again and again, where an object of a dump is larger
+        than all that it has for a message, such as an IPv6 route with some thousand next hops
+        (net/netlink/af_netlink.c, netlink_dump). Raises KernelError (EMSGSIZE) then; another dump needs another socket.
+        """
+        if received := self._socket.recv(RECEIVE_BYTES):
+            return received
+        cookie, roomy = self.cookie(), self._roomy
+        self._socket.close()
+        self._socket, self._cookie, self._roomy = _opened(), 0, False
+        if self.cookie() != cookie:
+            raise KernelError(errno.ESTALE, asked, "the thread is in another network namespace by now")
+        if roomy:
+            self._make_room()
+        raise KernelError(errno.EMSGSIZE, asked, TOO_LARGE)
+
     def get(self, request: Request) -> Message:
         """The one message that answers a request."""
         self._sequence += 1
         size, flags = HEADER.size + len(request.body), NLM_F_REQUEST | request.flags
         self._socket.send(HEADER.pack(size, request.kind, flags, self._sequence, 0) + request.body)
         while True:
-            received = self._socket.recv(RECEIVE_BYTES)
+            received = self._datagram(request.asked)
             for kind, flags, start, end, sequence in _messages(received):
                 if sequence != self._sequence:
                     continue
@@ -268,6 +284,14 @@ def make_room(netlink: socket.socket) -> None:
         netlink.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, QUEUE_BYTES)
     except PermissionError:
         netlink.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, QUEUE_BYTES)
+
+
+def _opened() -> socket.socket:
+    made = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_ROUTE)
+    made.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
+    made.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)
+    made.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
+    return made
 
 
 def _messages(received: bytes) -> Iterator[tuple[int, int, int, int, int]]:

@@ -6,19 +6,23 @@ Asked of the kernel only for pairs that are to be made anew or to be moved, whic
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import errno
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from socket import AF_INET, AF_INET6
 
 from nkform.dataclass import dataclass
 from nkform.kernel import inet_foreign, neighbours, nexthops, qdiscs
 from nkform.kernel.bpf_links import AttachType
+from nkform.kernel.error import KernelError
 from nkform.kernel.netlink import Socket, consistent_dump
 from nkform.kernel.netns import Namespaces
 from nkform.listing import few
 from nkform.model import Device, Endpoint
 from nkform.namespace_key import ROOT, is_unnamed
 from nkform.observe.chains import TYPES, read_links
+
+TOO_LARGE = "a route with more next hops than the kernel can tell of,"
 
 TCX = (AttachType.TCX_INGRESS, AttachType.TCX_EGRESS)
 """What each link has; the primary has the hooks of its kind besides."""
@@ -91,7 +95,10 @@ def _inet(socket: Socket, index: int, where: str, families: Collection[int] = (A
     addresses = inet_foreign.of_links(inet_foreign.dump_foreign_addresses, socket, [index])
     some = [body for link, body in addresses if link == index and body[0] in families]
     yield from _some("address", [inet_foreign.decode_address(body)[0] for body in some], f"of {where}")
-    routes = consistent_dump(partial(inet_foreign.dump_foreign_routes, index=index), socket)
+    routes = _dumped(inet_foreign.dump_foreign_routes, socket, index)
+    if routes is None:
+        yield f"{TOO_LARGE} through {where}"
+        return
     some = [body for body in routes if inet_foreign.leads(body)[0] == index and body[0] in families]
     yield from _some("route", list(map(inet_foreign.route_text, some)), f"through {where}")
 
@@ -99,7 +106,7 @@ def _inet(socket: Socket, index: int, where: str, families: Collection[int] = (A
 def _ipv6(socket: Socket, index: int, where: str) -> Iterator[str]:
     """What of others an end loses with IPv6."""
     yield from _inet(socket, index, where, (AF_INET6,))
-    bound = consistent_dump(partial(inet_foreign.dump_bound_routes, index=index), socket)
+    bound = _dumped(inet_foreign.dump_bound_routes, socket, index) or ()
     yield from _some(
         "route", [inet_foreign.route_text(body) for body in bound if body[0] == AF_INET6], f"through {where}"
     )
@@ -107,9 +114,21 @@ def _ipv6(socket: Socket, index: int, where: str) -> Iterator[str]:
 
 def _bound(socket: Socket, index: int, where: str) -> Iterator[str]:
     """Routes that no other link can be given, and what they lead through."""
-    routes = consistent_dump(partial(inet_foreign.dump_bound_routes, index=index), socket)
-    yield from _some("route", list(map(inet_foreign.route_text, routes)), f"through {where}")
+    routes = _dumped(inet_foreign.dump_bound_routes, socket, index)
+    if routes is None:
+        yield f"{TOO_LARGE} through {where}"
+    yield from _some("route", list(map(inet_foreign.route_text, routes or ())), f"through {where}")
     yield from _some("nexthop", list(map(str, nexthops.of_link(socket, index))), f"through {where}")
+
+
+def _dumped(dump: Callable[..., Iterator[bytes]], socket: Socket, index: int) -> list[bytes] | None:
+    """Routes through a link. None: one of them is larger than what the kernel can tell of."""
+    try:
+        return consistent_dump(partial(dump, index=index), socket)
+    except KernelError as error:
+        if error.errno != errno.EMSGSIZE:
+            raise
+    return None
 
 
 def _some(what: str, texts: list[str], tail: str) -> Iterator[str]:

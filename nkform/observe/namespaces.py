@@ -90,13 +90,14 @@ def _grouped(pairs: Iterable[tuple[int, T]]) -> dict[int, tuple[T, ...]]:
     return {index: tuple(items) for index, items in groups.items()}
 
 
-def visit(namespaces: Namespaces, keys: Iterable[str], look: Callable[[str, bool], None]) -> set[str]:
+def visit(namespaces: Namespaces, keys: Iterable[str], look: Callable[[str, bool], None]) -> dict[str, str]:
     """Enters one namespace after the other, and calls `look` there with its key and whether it is the root namespace.
 
-    Keys that lead nowhere are passed over, and those that lead where this process may not go, which are returned.
+    Keys that lead nowhere are passed over, and those that lead where this process may not go, which are returned, and
+    those where something is too large for the kernel to tell of it, which comes with them.
     Raises KernelError, also where this process may enter no namespace at all, not even its own.
     """
-    barred: set[str] = set()
+    barred: dict[str, str] = {}
     with namespaces.away() as enter, namespaces.open(ROOT) as home:
         for key in keys:
             if ":" in key:  # /proc/self, or our own process, leads to where the thread is
@@ -107,11 +108,16 @@ def visit(namespaces: Namespaces, keys: Iterable[str], look: Callable[[str, bool
                     enter(fd, key)
             except KernelError as error:
                 if error.errno in NOT_ALLOWED:
-                    barred.add(key)
+                    barred[key] = ""
                 elif error.errno not in LEADS_NOWHERE:
                     raise
             else:
-                look(key, is_root)
+                try:
+                    look(key, is_root)
+                except KernelError as error:
+                    if error.errno != errno.EMSGSIZE or is_root:
+                        raise
+                    barred[key] = str(error)
     return barred
 
 

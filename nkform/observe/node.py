@@ -5,7 +5,9 @@ Mirrors plan/ file by file: observe finds what is, plan says what should change.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from functools import cache, partial
 
 from nkform.attributes import ATTRIBUTES
@@ -51,7 +53,7 @@ class _World:
 
     `owners`: whose each namespace is that is on record, by its cookie. `recorded`: the cookies of the node's own, by
     the names that nkform gave them. `leaning`: what is made upon which link. `barred`: keys of namespaces that this
-    process may not enter.
+    process may not enter, or cannot read, and why.
     """
 
     contents: Mapping[str, Contents]
@@ -59,7 +61,7 @@ class _World:
     owners: Mapping[int, str]
     recorded: Mapping[str, int]
     leaning: Leaning
-    barred: Collection[str]
+    barred: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +164,7 @@ def _look(namespaces: Namespaces, wish: _Wish) -> Node:
         astray=astray,
         occupied={key: namespaces.path(key) for key in namespaces.names() if key in lacking} if lacking else {},
         home=home,
-        barred=tuple(sorted(_named(desired).intersection(world.barred))),
+        barred={key: world.barred[key] for key in sorted(_named(desired).intersection(world.barred))},
     )
 
 
@@ -296,9 +298,10 @@ def _read(namespaces: Namespaces, wish: _Wish) -> tuple[_World, dict[tuple[str, 
         try:
             contents[key] = read(decoder, matters)
             values.update(sysctls.wanted_of(contents[key].links, key, wanted, shared))
-        except KernelError:
+        except KernelError as error:
             if key in named:
                 raise
+            contents.update(_links_alone(key, decoder, error))
         for nsid in {primary.nsid for primary in primaries}:
             keys.setdefault(nsid, []).append(key)
 
@@ -306,6 +309,14 @@ def _read(namespaces: Namespaces, wish: _Wish) -> tuple[_World, dict[tuple[str, 
     note(leaning, ROOT, root.links, lambda nsid: keys.get(nsid, [None])[0])
     keyed = {nsid: tuple(some) for nsid, some in keys.items()}
     return _World(contents, keyed, owners, recorded.get(node, {}), leaning, barred), values | changed
+
+
+def _links_alone(key: str, decoder: links.Decoder, error: KernelError) -> dict[str, Contents]:
+    """Whose a namespace is, and what links are there, where an address or a route is too large to be told of."""
+    with suppress(KernelError):
+        if error.errno == errno.EMSGSIZE:
+            return {key: read(decoder, lambda _, __: ((), []))}
+    return {}
 
 
 def _ends(devices: Iterable[Device]) -> dict[str, list[tuple[Slot, Endpoint]]]:

@@ -47,7 +47,7 @@ def _obstacles(
         found = live.namespaces.get(name)
         path: Path = ("namespaces", name)
         if found is None and name in live.barred:
-            yield _barred(name, path)
+            yield _barred(name, live.barred[name], path)
         elif found is None and name in live.occupied:
             yield Problem(
                 "NK0457",
@@ -70,7 +70,8 @@ def _obstacles(
         if device.peer and device.peer.namespace in there:
             continue
         if device.peer and device.peer.namespace in live.barred:
-            yield _barred(device.peer.namespace, ("devices", name, "peer", "namespace"))
+            why = live.barred[device.peer.namespace]
+            yield _barred(device.peer.namespace, why, ("devices", name, "peer", "namespace"))
         elif device.peer:
             yield Problem(
                 "NK0410",
@@ -80,7 +81,14 @@ def _obstacles(
             )
 
 
-def _barred(key: str, path: Path) -> Problem:
+def _barred(key: str, why: str, path: Path) -> Problem:
+    if why:
+        return Problem(
+            "NK0418",
+            f"what is in {described(key)} cannot be read: could not {why}",
+            path=path,
+            hint="remove that object there, or apply the rest with `--keep-going`",
+        )
     return Problem(
         "NK0417",
         f"{described(key)} exists, but nkform has no permission to enter it",
