@@ -456,6 +456,7 @@ class Node:
     `astray`, how many of our pins hold links that lead to none of the devices; `occupied`, by the name of a declared
     namespace, the path of a file there that leads to no namespace; `home`, the keys by which the spec names the
     namespace that nkform runs in; `barred`, those of namespaces that are there and that nkform may not enter;
+    `marked_only`, the names of namespaces that carry the node's mark and are not on record as anybody's;
     `explained`, what is on record of the programs, where going back may need it.
     """
 
@@ -469,6 +470,7 @@ class Node:
     occupied: Mapping[str, str] = field(default_factory=dict, compare=False)
     home: tuple[str, ...] = field(default=(), compare=False)
     barred: tuple[str, ...] = field(default=(), compare=False)
+    marked_only: tuple[str, ...] = field(default=(), compare=False)
     explained: tuple[Explanation, ...] = field(default=(), compare=False)
 
     def with_devices(self, devices: Mapping[str, Device]) -> Node:

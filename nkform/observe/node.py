@@ -6,7 +6,7 @@ Mirrors plan/ file by file: observe finds what is, plan says what should change.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cache, partial
 
 from nkform.attributes import ATTRIBUTES
@@ -166,6 +166,7 @@ def _look(namespaces: Namespaces, wish: _Wish) -> Node:
         occupied={key: namespaces.path(key) for key in namespaces.names() if key in lacking} if lacking else {},
         home=home,
         barred=tuple(sorted(_named(desired).intersection(world.barred))),
+        marked_only=tuple(sorted(_marked_only(world, node))),
     )
 
 
@@ -448,6 +449,13 @@ def _namespaces(world: _World, node: str, desired: Node | None, devices: Iterabl
             key, owner=owner, links=names, own=own, marked=marked, cookie=cookie, altnames=further, alias=alias
         )
     return found
+
+
+def _marked_only(world: _World, node: str) -> Iterator[str]:
+    """The namespaces that carry the node's mark and that nothing on record says to be anybody's."""
+    for key, contents in world.contents.items():
+        if key != ROOT and contents.cookie not in world.owners and owner_of(contents.alias) == node:
+            yield key
 
 
 def _owner(world: _World, key: str, node: str, *, agreed: bool) -> str | None:

@@ -38,7 +38,7 @@ from nkform.plan.actions import (
     end_of,
     namespace_of,
 )
-from nkform.plan.changes import Change, Plan
+from nkform.plan.changes import Aim, Change, Plan
 from nkform.plan.collisions import collisions
 from nkform.plan.compare import FieldChange, device_fields, end_actions, end_fields
 from nkform.plan.contradictions import IPV6_MTU
@@ -50,6 +50,9 @@ from nkform.plan.preconditions import in_place, preconditions
 from nkform.plan.resolve import resolve
 from nkform.plan.routes import hops_behind
 from nkform.problem import NkformError, Problem
+
+GONE: Mapping[Aim, str] = {"spec": "it is not in the spec", "before": "it was not there before", "nothing": ""}
+"""Why an object goes that is not desired, or a device of others loses its programs."""
 
 
 class ProgramResolver(Protocol):
@@ -76,15 +79,15 @@ def build(
     adopt: bool = False,
     targets: Collection[str] = (),
     resolved: Mapping[str, Device] | None = None,
-    retake: bool = False,
+    aim: Aim = "spec",
     readopt: Collection[Name] = (),
 ) -> Plan:
     """Compares and orders. Raises NkformError with all that cannot be.
 
     `programs` tells the digests of programs. `resolved` are the devices of an earlier plan of the same spec, where the
-    spec's meaning has been worked out already. `retake`: what others have put in the place of an address or a route of
-    ours is no obstacle to having it again. `readopt` are devices and namespaces that were ours and have lost their
-    mark.
+    spec's meaning has been worked out already. `aim`: what others have put in the place of an address or a route of
+    ours is no obstacle to having it again as it was before. `readopt` are devices and namespaces that were ours and
+    have lost their mark.
     """
     problems: list[Problem] = []
     desired = desired.at_home(live.home)
@@ -104,11 +107,11 @@ def build(
     warnings = [*notes, *(p for p in problems if p.severity != "error")]
     errors += _unknown_targets(targets, desired, live)
     wanted = _wanted_namespaces(desired, devices, bool(targets))
-    errors += preconditions(desired.name, wanted, devices, live, adopt, readopt, goes_back=retake)
+    errors += preconditions(desired.name, wanted, devices, live, adopt, readopt, goes_back=aim == "before")
     gone = [d for d in live.devices.values() if d.owner == desired.name and d.name not in desired.devices]
     gone = [d for d in gone if not targets or d.name in targets]
     errors += collisions(wanted, devices, live, gone)
-    if not retake:
+    if aim != "before":
         errors += in_place(devices, live, adopt)
     if errors:
         raise NkformError(*errors)
@@ -116,18 +119,20 @@ def build(
     changes = [*_namespace_changes(desired.name, wanted, live, phases)]
     for device in gone:
         phases.delete.append(DeletePair(device))
-        changes.append(Change("destroy", "device", device.name, reason="it is not in the spec", before=device))
+        changes.append(Change("destroy", "device", device.name, reason=GONE[aim], before=device))
     changes += _device_changes(desired.name, devices, live, phases, features)
     if changes:
         phases.close += hops_behind(devices, live)
     warnings += losses(changes)
-    changes += _chains_left(desired, live, targets, phases)
+    changes += _chains_left(desired, live, targets, phases, GONE[aim])
     if not targets:
-        left, kept = _leftovers(desired, live)
+        left, kept = _leftovers(desired, live, GONE[aim])
         changes += left
         warnings += kept
         phases.leave += [DeleteNamespace(change.name, live.namespaces[change.name].cookie) for change in left]
-    return Plan(desired.name, tuple(changes), phases.ordered(), tuple(warnings), devices)
+    if aim == "nothing":
+        warnings += [_not_on_record(name, desired.name) for name in live.marked_only]
+    return Plan(desired.name, tuple(changes), phases.ordered(), tuple(warnings), devices, aim)
 
 
 def meaning(
@@ -205,7 +210,17 @@ def left_in_place(namespace: str, others: Sequence[str]) -> Problem:
     )
 
 
-def _leftovers(desired: Node, live: Node) -> tuple[list[Change], list[Problem]]:
+def _not_on_record(namespace: str, node: str) -> Problem:
+    """What to say of a namespace that destroying a node leaves, since its mark alone says that it is nkform's."""
+    return Problem(
+        "NK0418",
+        f"namespace {namespace} is left in place: it carries the mark of {node}, but is not on record as nkform's",
+        hint=f"whoever is root in it can write that mark; `ip netns delete {namespace}` if nobody needs it",
+        severity="warning",
+    )
+
+
+def _leftovers(desired: Node, live: Node, reason: str) -> tuple[list[Change], list[Problem]]:
     """Namespaces of ours that are not declared any more; one that holds devices of others is left, and said."""
     changes, warnings = [], []
     for name, found in live.namespaces.items():
@@ -215,7 +230,7 @@ def _leftovers(desired: Node, live: Node) -> tuple[list[Change], list[Problem]]:
         if others:
             warnings.append(left_in_place(name, others))
         else:
-            changes.append(Change("destroy", "namespace", name, reason="it is not in the spec", before=found))
+            changes.append(Change("destroy", "namespace", name, reason=reason, before=found))
     return changes, warnings
 
 
@@ -335,14 +350,14 @@ def _attach(
             )
 
 
-def _chains_left(desired: Node, live: Node, targets: Collection[str], phases: Phases) -> Iterator[Change]:
+def _chains_left(desired: Node, live: Node, targets: Collection[str], phases: Phases, reason: str) -> Iterator[Change]:
     """Programs of ours on devices of others that the spec does not name any more."""
     for name, found in live.devices.items():
         if found.traits.programs_only and name not in desired.devices and (not targets or name in targets):
             left = tuple(fields(found, found, legacy=found.hooks_legacy))
             if left:
                 _attach(found, found, phases, legacy=found.hooks_legacy)
-                yield Change("update", "device", name, left, "it is not in the spec", found, found)
+                yield Change("update", "device", name, left, reason, found, found)
 
 
 def fields(desired: Device, live: Device, *, legacy: bool) -> Iterator[FieldChange]:

@@ -47,7 +47,7 @@ def lines(
     Line by line, each with its end: taken as they come, those of ten thousand devices take no memory.
     """
     if plan.empty:
-        yield f"No changes. The node matches the spec of {plan.node}.\n"
+        yield f"{_nothing(plan)}\n"
         return
     if not summary_only:
         used = [operation for operation in LEGEND if any(c.operation == operation for c in plan.changes)]
@@ -68,6 +68,17 @@ def lines(
     yield f"{summary(plan)}\n"
     if drifted := sum(each in drift for change in plan.changes for each in told(change)):
         yield f"{drift_summary(drifted)}\n"
+
+
+def _nothing(plan: Plan) -> str:
+    """What to say of a plan without changes."""
+    match plan.aim:
+        case "spec":
+            return f"No changes. The node matches the spec of {plan.node}."
+        case "before":
+            return f"No changes. {plan.node} is as it was before."
+    rest = " but what is left in place" if plan.warnings else f": nothing here belongs to {plan.node}"
+    return f"Nothing to destroy{rest}."
 
 
 def summary(plan: Plan) -> str:

@@ -104,6 +104,21 @@ def test_show_needs_a_name_where_there_are_several(node: Node) -> None:
     assert links() == {"x", "y"}
 
 
+def test_destroy_says_what_goes_and_when_there_is_nothing(node: Node) -> None:
+    node.apply(veth())
+    out = node.destroy().out
+    assert "will be destroyed\n" in out
+    assert "because" not in out
+    assert node.destroy().out == "Nothing to destroy: nothing here belongs to w.\n"
+
+
+def test_going_back_says_that_things_were_not_there_before(node: Node) -> None:
+    node.apply(veth())
+    out = node.run("rollback", "-y").out
+    for what in ("device.to-a", "namespace.a"):
+        assert f"# {what} will be destroyed (because it was not there before)" in out
+
+
 ON_A_NODE = (("show",), ("status",), ("destroy", "-y"), ("destroy",))
 """The commands that look at a node by its name, or change it."""
 
