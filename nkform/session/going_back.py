@@ -109,6 +109,7 @@ def take(going: GoingBack, run_lock: RunLock, listener: Listener, *, expedite: b
         raise stopped(node) from error
     finally:
         listener.warn(list(dict.fromkeys(warnings)))
+    rundir.remove(node, journal.UP_TO_DATE)
     if found.entry.command == "rollback":  # going back from a rollback is going forward again
         rundir.remove(node, journal.OUTCOME)
     elif found.entry.spec or state == journal.PREVIOUS:

@@ -75,9 +75,13 @@ def carry_out(order: Order, observation: Observation) -> Applied:
 
     The plan was made under the order's lock.
     """
+    from nkform.apply import journal
+    from nkform.kernel import rundir
     from nkform.session.trial import Trial
 
     prepared = order.prepared
+    if order.settles is not None:
+        rundir.remove(order.node, journal.UP_TO_DATE)
     if observation.plan.empty:
         _nothing_to_do(order, observation)
         return Applied(order.node, problems=tuple(prepared.place(observation.problems)))
@@ -247,6 +251,9 @@ def _nothing_to_do(order: Order, observation: Observation) -> None:
             journal.take_over(live.name, meant=order.settles is not None)
             release(live.name, live)
     _remember(order, observation, live)
+    if order.trial and not observation.problems:
+        with afterwards(order.listener):
+            journal.note_up_to_date(live.name)
 
 
 def _converged(observation: Observation) -> Observation:

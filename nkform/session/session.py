@@ -305,12 +305,13 @@ class Session:
         follow(self, read, tell, options or PlanOptions(), heal=heal, interval=interval, ready=ready)
 
     def confirm(self, node: str | None = None) -> str:
-        """Keeps what an apply on trial did to a node, or to the only one that waits; returns the node's name."""
+        """Keeps what an apply on trial did to a node, or to the only one that waits; returns the node's name. An apply
+        that had nothing to do is as good as confirmed."""
         from nkform.session.trial import confirm
 
         nodes.check_name(node)
         with self.lock("confirm"):
-            return confirm(node)
+            return confirm(node, self.listener)
 
     def way_back(self, command: Command = "rollback", node: str | None = None) -> GoingBack | None:
         """The way back: for `rollback` from the last apply, or the one that waits to be confirmed; for `recover` from a

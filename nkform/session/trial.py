@@ -91,14 +91,18 @@ class Trial:
         return again
 
 
-def confirm(name: str | None) -> str:
+def confirm(name: str | None, listener: Listener) -> str:
     """Confirms what waits on a node, or the only one that waits; returns the node's name. The lock is held.
 
-    Raises NkformError, KernelError.
+    Where nothing waits because the last apply had nothing to do, that is said, and no error: a script that applies and
+    confirms need not know. Raises NkformError, KernelError.
     """
     waiting = [node for node in rundir.nodes() if journal.find(node, journal.UNCONFIRMED)]
     if not waiting or (name and name not in waiting):
         refuse_all_elsewhere(name)
+        if node := journal.up_to_date(name):
+            listener.say(f"nothing waits to be confirmed: the last apply of {node} had nothing to do")
+            return node
     if not waiting:
         raise fail("NK0612", "nothing waits to be confirmed", hint="it may have gone back already: `nkform plan`")
     in_time = [node for node in waiting if not has_tried(node)]

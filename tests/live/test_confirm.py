@@ -118,6 +118,50 @@ def test_confirm_elsewhere_confirms(node: Node) -> None:
     assert "NK0612" in node.run("confirm").err
 
 
+def test_what_had_nothing_to_do_need_not_be_confirmed_and_may_be(node: Node) -> None:
+    """So that a script can apply and confirm, again and again."""
+    node.apply(veth())
+    for _ in range(2):
+        applied = node.run("apply", "-y", "--confirm", "600s", "--detach", str(node.path))
+        assert applied.code == 0, applied.err
+        assert "nothing waits to be confirmed" in applied.out
+        for words in ((), ("--node", "w")):
+            confirmed = node.run("confirm", *words)
+            assert confirmed.code == 0, confirmed.err
+            assert "the last apply of w had nothing to do" in confirmed.err
+    assert "NK0612" in node.run("confirm", "--node", "v").err
+
+
+@pytest.mark.parametrize("then", ["trial", "apply", "rollback", "destroy"])
+def test_nothing_to_confirm_is_an_error_again_after_another_run(node: Node, then: str) -> None:
+    node.apply(veth())
+    node.run("apply", "-y", "--confirm", "600s", "--detach", str(node.path))
+    if then == "trial":
+        node.write(changed(mtu=1400))
+        assert node.run("apply", "-y", "--confirm", "1s", "--detach", str(node.path)).code == 0
+        until(lambda: link("to-a")["mtu"] == 1500 and not guardians())
+    elif then == "apply":
+        node.apply(changed(mtu=1400))
+    else:
+        assert node.run(then, "-y", "--node", "w").code == 0
+    outcome = node.run("confirm")
+    assert outcome.code == 1
+    assert "NK0612" in outcome.err
+
+
+def test_a_node_that_went_back_is_not_taken_for_another_that_had_nothing_to_do(node: Node) -> None:
+    alone = {"version": 1, "node": "v", "namespaces": {"alone": {"create": True}}}
+    node.apply(alone)
+    assert node.run("apply", "-y", "--confirm", "600s", "--detach", str(node.path)).code == 0
+    node.apply(veth())
+    node.write(changed(mtu=1400))
+    assert node.run("apply", "-y", "--confirm", "1s", "--detach", str(node.path)).code == 0
+    until(lambda: link("to-a")["mtu"] == 1500 and not guardians())
+    assert "NK0612" in node.run("confirm").err
+    assert node.run("confirm", "--node", "w").code == 1
+    assert node.run("confirm", "--node", "v").code == 0
+
+
 def test_without_a_word_the_node_goes_back(node: Node) -> None:
     node.apply(veth())
     before = whole()
