@@ -13,6 +13,11 @@ def moment(when: float) -> str:
     return datetime.fromtimestamp(when).astimezone().strftime("%Y-%m-%d %H:%M")
 
 
+def clock(when: float) -> str:
+    """A time of the local clock to the second."""
+    return datetime.fromtimestamp(when).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
 def iso(when: float) -> str:
     """A time as programs read it: ISO 8601, UTC, to the millisecond."""
     return datetime.fromtimestamp(when, UTC).isoformat(timespec="milliseconds")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from nkform.apply.journal import Found
     from nkform.kernel.netns import Namespaces
     from nkform.observe.node import Begun
+    from nkform.results import Pending
     from nkform.session.listener import Listener
 
 
@@ -94,6 +95,31 @@ def look_after_guardians(listener: Listener, but: str = "") -> None:
 
             problems = guardian.look_after(node, listener.say)
             listener.warn([replace(problem, severity="warning") for problem in problems])
+
+
+def pending() -> tuple[Pending, ...]:
+    """What waits to be confirmed on this machine, or goes back. Raises KernelError, NkformError."""
+    from nkform.kernel import rundir
+
+    if all(rundir.stamp(node, "unconfirmed") is None for node in rundir.nodes()):
+        return ()  # as nearly always: what reads one need not be loaded
+    from nkform.session import trial
+
+    return tuple(trial.pending())
+
+
+def warn_of_pending(listener: Listener) -> None:
+    """Tells what waits to be confirmed: nothing else may change until then. Raises KernelError, NkformError."""
+    if waiting := pending():
+        from nkform.report.status_text import on_trial
+        from nkform.session.guardian import IN_THE_WAY, PENDING
+
+        listener.warn(
+            [
+                Problem("NK0611", on_trial(each), hint=IN_THE_WAY if each.problems else PENDING, severity="warning")
+                for each in waiting
+            ]
+        )
 
 
 def warn_of_killed_run(node: str, listener: Listener) -> Begun | None:

@@ -359,6 +359,7 @@ class Session:
         require_root()
         live = nodes.observed(self.namespaces, node)
         nodes.warn_of_killed_run(live.name, self.listener)
+        nodes.warn_of_pending(self.listener)
         return observed(self.namespaces, live)
 
     def status(self, node: str | None = None) -> Status:
@@ -390,6 +391,8 @@ class Session:
             begun = nodes.warn_of_killed_run(prepared.node, self.listener)
             if to_apply:
                 refuse_pending(prepared.node)
+            else:
+                nodes.warn_of_pending(self.listener)
         return Planned(prepared, self._observe(prepared, begun), self._run_lock)
 
     def _observe(self, prepared: Prepared, begun: Begun | None = None) -> Observation:

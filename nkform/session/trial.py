@@ -7,12 +7,23 @@ from typing import TYPE_CHECKING
 from nkform.apply import journal
 from nkform.kernel import rundir
 from nkform.problem import NkformError, Problem, fail
-from nkform.session.guardian import IN_THE_WAY, go_back, has_tried, is_alive, is_overdue, now, outcome, start
+from nkform.results import Pending
+from nkform.session.guardian import (
+    IN_THE_WAY,
+    go_back,
+    guarded_by_last,
+    has_tried,
+    is_alive,
+    is_overdue,
+    now,
+    outcome,
+    start,
+)
 from nkform.session.node import chosen
 from nkform.session.run_lock import refuse_all_elsewhere
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
     from nkform.session.guardian import Guardian, Outcome
@@ -113,6 +124,16 @@ def confirm(name: str | None, listener: Listener) -> str:
         raise fail("NK0514", what, hint="`nkform recover` takes the node back to what it was before")
     journal.confirm(node)
     return node
+
+
+def pending() -> Iterator[Pending]:
+    """What waits to be confirmed on this machine, or goes back. Raises KernelError, NkformError."""
+    for node in rundir.nodes():
+        if (found := journal.find(node, journal.UNCONFIRMED)) is not None:
+            guarded, done = guarded_by_last(node), outcome(node, found.entry.token)
+            until = guarded.until if guarded and guarded.token == found.entry.token else None
+            left = 0.0 if until is None else max(0.0, until - now())
+            yield Pending(node, found.entry.when, left, done.problems if done else ())
 
 
 def refuse_late(node: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pty
+import re
 import resource
 import select
 import signal
@@ -160,6 +161,25 @@ def test_a_node_that_went_back_is_not_taken_for_another_that_had_nothing_to_do(n
     assert "NK0612" in node.run("confirm").err
     assert node.run("confirm", "--node", "w").code == 1
     assert node.run("confirm", "--node", "v").code == 0
+
+
+def test_who_looks_is_told_what_waits_and_for_how_long(node: Node) -> None:
+    node.apply(veth())
+    node.write(changed(mtu=1400))
+    assert node.run("apply", "-y", "--confirm", "600s", "--detach", str(node.path)).code == 0
+    waits = r"the apply of \d{4}-\d\d-\d\d \d\d:\d\d:\d\d on w waits to be confirmed: it goes back in (\d+) s"
+    status = node.run("status").out
+    assert (found := re.match(waits, status)), status
+    assert 300 < int(found[1]) <= 600
+    assert 300 < node.run("status", "--json").json()["pending"][0]["seconds_left"] <= 600
+    for words in (("plan", str(node.path)), ("show",)):
+        outcome = node.run(*words)
+        assert outcome.code == 0
+        assert re.search(rf"warning\[NK0611\]: {waits}\n +hint: `nkform confirm` keeps it", outcome.err), outcome.err
+    assert node.run("confirm").code == 0
+    assert node.run("status").out.startswith("node w:")
+    assert node.run("status", "--json").json()["pending"] == []
+    assert "NK0611" not in node.run("plan", str(node.path)).err
 
 
 def test_without_a_word_the_node_goes_back(node: Node) -> None:
