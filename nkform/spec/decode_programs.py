@@ -85,7 +85,7 @@ class Declared:
         if used is None:
             return None
         if used not in self._programs:
-            if self._complete:
+            if self._complete and ("programs", used) not in self._broken:
                 near = nearest(used, self._programs)
                 hint = f"did you mean {near}? Otherwise " if near else ""
                 hint += f"declare it:\nprograms:\n  {used}: {{template: …}}"

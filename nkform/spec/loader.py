@@ -49,7 +49,7 @@ def load_sources(
     """A Spec from texts. `unread` are problems with files that could not be read. Raises NkformError."""
     loading = _Loading(sources, list(unread), _both if twice else _own)
     merged, broken = loading.merge(variables, var_sources)
-    node, found = decode(merged, broken, loading.where, complete=loading.complete)
+    node, found = decode(merged, broken, loading.where, complete=loading.complete, strangers=loading.strangers)
     loading.problems += found[: MAX_PROBLEMS * 2]
     placed = [loading.placed(p) for p in loading.problems]
     errors = _in_order([p for p in placed if p.severity == "error"], [*sources, *var_sources])
@@ -86,6 +86,8 @@ class _Loading:
         self.judge = judge
         self.problems = unread
         self.complete = not unread
+        self.strangers: set[Path] = set()
+        """The mappings with keys that nobody knows, and of which it is not clear what they mean."""
         self.values: dict[str, object] = {}
         """Variables, as declared."""
         self.declared: dict[str, int] = {}
@@ -222,6 +224,7 @@ class _Loading:
         strangers = {(*v.path, v.key): v for v in reversed(found) if v.keyword == "additionalProperties"}
         found = [v for v in found if strangers.get((*v.path, v.key), v) is v or v.keyword != "additionalProperties"]
         unknown = strangers.keys()
+        self.strangers |= {v.path for v in strangers.values() if _meant(v) is None}
         told = [
             v
             for v in found
