@@ -10,7 +10,7 @@ from typing import Any
 from nkform.dataclass import replace
 from nkform.document import names, scalars, yaml_events
 from nkform.document.json_schema import Check, Found, Violation, compile_schema
-from nkform.document.nearest import nearest
+from nkform.document.nearest import meant, nearest
 from nkform.document.source import Source, read_all
 from nkform.problem import NkformError, Path, Problem
 from nkform.spec.decode import decode
@@ -300,7 +300,7 @@ def _meant(violation: Violation) -> str | None:
     """The key that an unknown one was probably meant to be: it is then not missing."""
     if violation.keyword != "additionalProperties":
         return None
-    return nearest(violation.key, violation.schema.get("properties", {}))
+    return meant(violation.key, violation.schema.get("properties", {}))
 
 
 def _explained(violation: Violation, source: Source) -> Problem:
