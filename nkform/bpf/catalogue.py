@@ -11,6 +11,7 @@ from nkform.bpf.template import MANIFEST, Template, read
 from nkform.bpf.texts import BUILT_IN, LIBRARY
 from nkform.data import data_path
 from nkform.document.nearest import nearest
+from nkform.document.scalars import quoted
 from nkform.model import Explanation
 from nkform.problem import NkformError, Problem
 
@@ -57,7 +58,7 @@ def unknown(name: str, templates: Mapping[str, Template]) -> Problem:
     """The problem of a template that does not exist."""
     near = nearest(name, templates)
     hint = f"did you mean {near}?" if near else "known here: " + ", ".join(sorted(templates))
-    return Problem("NK0704", f"there is no template {name[:60]}", hint=hint)
+    return Problem("NK0704", f"there is no template {quoted(name)}", hint=hint)
 
 
 def _is_template(folder: Path) -> bool:
