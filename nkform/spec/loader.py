@@ -25,6 +25,9 @@ MAX_PROBLEMS = 200
 MAX_MERGED = 4_000_000
 """Devices times the values in `defaults`: what the merged spec may grow to."""
 
+SAVED = "nkform-plan"
+"""What a saved plan says of its `format` (plan/saved.py)."""
+
 _FATAL = frozenset({"NK0103", "NK0104", "NK0108", "NK0109", "NK0111", "NK0112", "NK0131"})
 """Faults after which the rest of a file has not been read: what it seems to lack may stand there."""
 
@@ -152,6 +155,10 @@ class _Loading:
             hint = "for example version: 1"
             message = "a spec is a mapping of keys, and this is " + ("a list" if isinstance(data, list) else "text")
             self.problems.append(Problem("NK0112", message, position=source.position(1, 1), hint=hint))
+            fatal = True
+        elif isinstance(data, dict) and data.get("format") == SAVED:
+            hint = f"`nkform apply {source.name}` carries it out, without a spec beside it"
+            self.problems.append(Problem("NK0602", f"{source.name} is a saved plan, not a spec", hint=hint))
             fatal = True
         self.complete = self.complete and not fatal and all(fault.code not in _HOLES for fault in faults)
         return data if isinstance(data, dict) and not fatal else {}
