@@ -10,9 +10,9 @@ from nkform.bpf.judge import Judge
 from nkform.bpf.template import MANIFEST, Template, read
 from nkform.bpf.texts import BUILT_IN, LIBRARY
 from nkform.data import data_path
-from nkform.document.nearest import nearest
 from nkform.document.scalars import quoted
 from nkform.model import Explanation
+from nkform.nearest import nearest
 from nkform.problem import NkformError, Problem
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")

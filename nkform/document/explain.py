@@ -8,10 +8,10 @@ from typing import Any
 from nkform.attributes import BY_NAME, MAX_GSO
 from nkform.document import names, scalars
 from nkform.document.json_schema import Violation
-from nkform.document.nearest import meant, nearest
 from nkform.document.source import Source
 from nkform.document.yaml_events import Place
 from nkform.kinds import KINDS, ONLY_PAIRS
+from nkform.nearest import meant, nearest
 from nkform.problem import Path, Problem
 
 NOUNS = {

@@ -14,6 +14,7 @@ from nkform.listing import enumerated
 from nkform.macs import Macs, macs
 from nkform.model import Chain, Device, Endpoint, Hook, Namespace, Node, Value
 from nkform.namespace_key import ROOT
+from nkform.nearest import nearest
 from nkform.plan import chain_steps, chains, replacement
 from nkform.plan.actions import (
     Action,
@@ -174,7 +175,9 @@ def _indexes(desired: Node, live: Node) -> dict[str, int | None]:
 def _unknown_targets(targets: Collection[str], desired: Node, live: Node) -> Iterator[Problem]:
     for name in targets:
         if name not in desired.devices and name not in live.devices:
-            yield Problem("NK0407", f"--target {name}: neither the spec nor the node has such a device")
+            near = nearest(name, sorted({*desired.devices, *live.devices}))
+            hint = f"did you mean {near}?" if near else ""
+            yield Problem("NK0407", f"--target {name}: neither the spec nor the node has such a device", hint=hint)
 
 
 def _wanted_namespaces(desired: Node, devices: Mapping[str, Device], targeted: bool) -> dict[str, Namespace]:

@@ -25,6 +25,7 @@ from nkform.model import (
     ReserveFor,
     Value,
 )
+from nkform.nearest import nearest
 from nkform.plan.chains import completed, needs_programs
 from nkform.plan.contradictions import (
     BY_SECRET,
@@ -278,4 +279,13 @@ def _missing(device: Device, features: Collection[str]) -> Iterator[Problem]:
                     "NK0406",
                     f"this kernel has no writable sysctl net.{family}.conf.*.{name}",
                     path=("devices", device.name, *prefix, "sysctl", family, name),
+                    hint=_similar(key, features),
                 )
+
+
+def _similar(key: str, features: Collection[str]) -> str:
+    """What to say of a sysctl that there is not, if there is one of a similar name."""
+    family, _, name = key.partition(".")
+    known = [each.removeprefix(f"sysctl:{family}.") for each in features if each.startswith(f"sysctl:{family}.")]
+    near = nearest(name, sorted(known))
+    return f"did you mean `{near}`?" if near else ""

@@ -13,11 +13,11 @@ from nkform.attributes import BY_NAME, may_have
 from nkform.dataclass import dataclass, field
 from nkform.document import names
 from nkform.document.inet import Prefix
-from nkform.document.nearest import nearest
 from nkform.document.scalars import quoted
 from nkform.kinds import AUTO, ONLY_PAIRS, KindName, kind_of
 from nkform.model import IPV6_MIN_MTU, Device, Endpoint, Namespace, Node, ReserveFor, Route, Value
 from nkform.namespace_key import ROOT, OfPath, OfPid, key_of
+from nkform.nearest import nearest
 from nkform.problem import Path, Problem
 from nkform.spec.decode_end import decode_end
 from nkform.spec.decode_programs import Declared

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from nkform.document.nearest import nearest
 from nkform.document.scalars import quoted
 from nkform.kinds import KindName, kind_of
 from nkform.model import After, Before, Chain, First, Last, Position, Program
+from nkform.nearest import nearest
 from nkform.problem import Path
 
 Report = Callable[[str, str, Path, str], None]

@@ -10,8 +10,8 @@ from typing import Any
 from nkform.dataclass import replace
 from nkform.document import names, scalars, yaml_events
 from nkform.document.json_schema import Check, Found, Violation, compile_schema
-from nkform.document.nearest import meant, nearest
 from nkform.document.source import Source, read_all
+from nkform.nearest import meant, nearest
 from nkform.problem import NkformError, Path, Problem
 from nkform.spec.decode import decode
 from nkform.spec.loaded import Spec, find, locate

@@ -56,6 +56,7 @@ def test_target_changes_only_that_device(node: Node) -> None:
     assert node.changes(None, "--target", "to-a") == []
     assert {c["name"] for c in node.changes()} == {"b", "to-b"}
     assert "NK0407" in node.refused(veth(), "--target", "nowhere")
+    assert "did you mean to-a?" in node.refused(veth(), "--target", "to_a")
 
 
 def test_a_node_that_has_no_more_than_programs_is_known(node: Node) -> None:

@@ -23,17 +23,23 @@ ALLOWED: dict[str, set[str]] = {
     "attributes": {"model", "kinds"},
     "gateways": set(),
     "listing": set(),
+    "nearest": set(),
     "namespace_key": set(),
     "macs": {"model", "attributes"},
     "entries": {"model"},
     "kernel": {"model", "namespace_key", "kinds", "attributes", "features", "files"},
-    "document": {"model", "kinds", "attributes", "problem", "files"},
-    "bpf": {"model", "kinds", "entries", "macs", "problem", "data", "files", "kernel", "features", "document"},
+    "document": {"model", "kinds", "attributes", "problem", "files", "nearest"},
+    "bpf": {
+        "model", "kinds", "entries", "macs", "problem", "data", "files", "kernel", "features", "document", "nearest",
+    },
     "spec": {
         "model", "namespace_key", "kinds", "attributes", "features", "problem", "data", "files", "gateways", "document",
+        "nearest",
     },
     "observe": {"model", "namespace_key", "kinds", "attributes", "entries", "kernel", "serial", "gateways", "listing"},
-    "plan": {"model", "namespace_key", "kinds", "attributes", "macs", "features", "problem", "serial", "listing"},
+    "plan": {
+        "model", "namespace_key", "kinds", "attributes", "macs", "features", "problem", "serial", "listing", "nearest",
+    },
     "apply": {
         "model", "namespace_key", "entries", "macs", "problem", "serial", "kernel", "observe", "plan", "bpf", "listing",
     },
@@ -63,7 +69,8 @@ ALLOWED: dict[str, set[str]] = {
 }  # fmt: skip
 PURE = (
     "dataclass", "kinds", "model", "problem", "features", "attributes", "gateways", "entries", "serial", "document",
-    "spec", "macs", "plan", "results", "report", "listing", "namespace_key",
+    "spec", "macs", "plan", "results", "report", "listing", "nearest",
+    "namespace_key",
 )  # fmt: skip
 SYSTEM = {
     "_posixsubprocess", "asyncio", "builtins", "cffi", "concurrent", "ctypes", "datetime", "errno", "fcntl", "ftplib",
