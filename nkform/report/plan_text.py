@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from types import MappingProxyType
 
-from nkform.model import Device, Endpoint, Namespace, Value
+from nkform.model import Device, Endpoint, Namespace, Program, Value
+from nkform.plan.chains import DEFAULT
 from nkform.plan.changes import Change, Plan
 from nkform.plan.compare import FieldChange
 from nkform.plan.drift import Difference, Notes, told
@@ -98,7 +99,7 @@ def _change(change: Change, paint: Paint, drift: Notes) -> Iterator[str]:
         for key, text in rows:
             yield f"      {paint('+', 'green')} {key:<{width}} = {text}"
     elif change.operation == "create" and isinstance(change.after, Namespace):
-        yield f"      {paint('+', 'green')} create = yes"
+        yield f"      {paint('+', 'green')} create = true"
     for each in differing:
         if each.field is not None:
             yield f"      {_field(each.field, paint)}{_drift(each, drift, paint)}"
@@ -114,11 +115,26 @@ def _drift(difference: Difference, drift: Notes, paint: Paint) -> str:
 def _field(field: FieldChange, paint: Paint) -> str:
     key = ".".join(field.path)
     forced = paint("  # forces replacement", "red") if field.forces_replacement else ""
+    before, after = (_spelled(field, each) for each in (field.before, field.after))
     if field.before is None:
-        return f"{paint('+', 'green')} {key} = {value(field.after)}{forced}"
+        return f"{paint('+', 'green')} {key} = {after}{forced}"
     if field.after is None:
-        return f"{paint('-', 'red')} {key} = {value(field.before)}{forced}"
-    return f"{paint('~', 'yellow')} {key} = {value(field.before)} -> {value(field.after)}{forced}"
+        return f"{paint('-', 'red')} {key} = {before}{forced}"
+    return f"{paint('~', 'yellow')} {key} = {before} -> {after}{forced}"
+
+
+def _spelled(field: FieldChange, what: object) -> str:
+    """One side of a difference as a spec would have it."""
+    match field.path:
+        case ("programs", _, "default") if None in (field.before, field.after):
+            return "drop"
+        case (*_, "namespace"):
+            return _place(str(what))
+    return value(what)
+
+
+def _place(namespace: str) -> str:
+    return namespace or "(this one)"
 
 
 def _device(device: Device) -> Iterator[tuple[str, str]]:
@@ -127,19 +143,24 @@ def _device(device: Device) -> Iterator[tuple[str, str]]:
     yield from _end("", device.primary)
     if device.peer is not None:
         yield "peer.name", device.peer.name
-        yield "peer.namespace", device.peer.namespace or "(this one)"
+        yield "peer.namespace", _place(device.peer.namespace)
         shared = {key for key, one in device.peer.attrs.items() if device.primary.attrs.get(key) == one}
         yield from _end("peer.", device.peer, frozenset(shared - {"policy", "scrub", "up", "mac"}))
     for hook, chain in device.chains.items():
-        yield f"programs.{hook}", ", ".join(f"{program.name} ({program.digest})" for program in chain.programs)
+        yield f"programs.{hook}", ", ".join(map(_program, chain.programs))
+
+
+def _program(program: Program) -> str:
+    """A program of a new device; the one that ends a chain with `default: drop`, or stands in for a policy, as such."""
+    return "default: drop" if program.name == DEFAULT else f"{program.name} ({program.digest})"
 
 
 def _end(prefix: str, end: Endpoint, left_out: frozenset[str] = frozenset()) -> Iterator[tuple[str, str]]:
     yield from _values(prefix, {key: one for key, one in end.attrs.items() if key not in left_out})
-    if end.addresses:
-        yield f"{prefix}addresses", ", ".join(address.text for address in end.addresses)
+    for address in end.addresses:
+        yield f"{prefix}addresses", address.text
     for route in end.routes:
-        yield f"{prefix}route", route.text
+        yield f"{prefix}routes", route.text
     for key, text in end.sysctl.items():
         yield f"{prefix}sysctl.{key}", text
 
