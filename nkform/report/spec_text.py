@@ -65,7 +65,7 @@ def _unknown(device: str, hook: str, entry: Attached) -> Problem:
     return Problem(
         "NK0607",
         f"{entry.name} at {hook} of {device} is left out: there is no record of the template that it was made from",
-        hint="the explanations below /run/nkform are gone; apply its spec again to have them back",
+        hint="`nkform apply` of its spec puts it on record again",
         severity="warning",
     )
 

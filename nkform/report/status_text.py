@@ -18,7 +18,7 @@ def render(status: Status, paint: Paint) -> str:
     lines = [paint(on_trial(each), "yellow") for each in status.pending]
     lines += [f"node {node}: {len(devices)} devices", *(line for d in devices for line in _device(d, paint))]
     if applied is None:
-        lines.append("drift: not known, nothing is on record here; `nkform apply` puts it there")
+        lines.append("drift: unknown, there is no record of the last apply here; `nkform apply` makes one")
     else:
         for each, since in applied.elsewhere:
             lines.append(paint(f"  {each.kind} {each.name}: drift: {said(each, since)}", "yellow"))

@@ -55,12 +55,16 @@ def known(namespaces: Namespaces, name: str) -> str:
     from nkform.kernel import bpffs, rundir
     from nkform.observe.nodes import nodes
 
-    there: set[str] = set()
-    for some in (rundir.nodes, lambda: nodes(namespaces), bpffs.nodes):  # the cheapest first, which knows most
-        there.update(some())
-        if name in there:
+    recorded, marked = rundir.nodes(), set[str]()
+    if name in recorded:
+        return name
+    for some in (lambda: nodes(namespaces), bpffs.nodes):
+        marked.update(some())
+        if name in marked:
             return name
-    hint = f"there are: {', '.join(sorted(there))}" if there else "nothing here carries a mark of nkform"
+    hint = f"there are: {', '.join(sorted(marked))}" if marked else "nothing here carries a mark of nkform"
+    if left := sorted(set(recorded) - marked):
+        hint += f"; of {', '.join(left)} there are only records"
     raise fail("NK0605", f"there is no node {name} here", hint=hint)
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from nkform.kernel import rundir
+from tests.live.processes import until
 from tests.live.support import Node, ip, link, links
 from tests.live.test_pairs import veth
 from tests.sizes import SIZES
@@ -141,6 +143,14 @@ def test_a_node_that_is_not_there_is_an_error_that_names_those_that_are(
         assert "NK0605" in outcome.err
         assert "v, w" in outcome.err
     assert sorted(path.name for path in Path("/run/nkform").iterdir() if not path.name.startswith("@")) == ["v", "w"]
+
+
+def test_a_node_of_which_there_are_only_records_is_said_to_be_one(node: Node) -> None:
+    node.write(veth())
+    node.run("apply", "-y", str(node.path), "--confirm", "1s", "--detach")
+    until(lambda: links() == set() and rundir.stamp("w", "unconfirmed") is None)
+    hint = "hint: nothing here carries a mark of nkform; of w there are only records"
+    assert hint in node.run("status", "--node", "nobody").err
 
 
 @pytest.mark.parametrize("words", ON_A_NODE[:3], ids=" ".join)

@@ -312,9 +312,13 @@ def test_rollback_goes_to_before_the_last_apply_and_back_again(node: Node) -> No
     spec = changed(mtu=1400)
     del spec["devices"]["to-b"]
     node.apply(spec)
-    assert node.run("rollback", "-y").code == 0
+    back = node.run("rollback", "-y")
+    assert back.code == 0
+    assert "w is as it was before the apply of " in back.out
     assert differences(before, whole()) == []
-    assert node.run("rollback", "-y").code == 0
+    forward = node.run("rollback", "-y")
+    assert forward.code == 0
+    assert "w is as it was before the rollback of " in forward.out
     assert node.changes(spec) == []
     node.destroy()
     assert held() == []

@@ -173,13 +173,13 @@ def test_going_back_leaves_no_wrong_record(node: Node) -> None:
     node.apply(spec(mtu=1400))
     assert node.run("rollback", "-y").code == 0
     assert record.read("w") is None
-    assert drift(node) == ["not known, nothing is on record here; `nkform apply` puts it there"]
+    assert drift(node) == ["unknown, there is no record of the last apply here; `nkform apply` makes one"]
 
 
 def test_without_a_record_nothing_is_called_drift(node: Node) -> None:
     node.apply(spec())
     record.forget("w")
     ip("link", "set", "to-a", "mtu", "1400")
-    assert "nothing is on record here" in node.run("status").out
+    assert "no record of the last apply here" in node.run("status").out
     assert json.loads(node.run("status", "--json").out)["applied"] is None
     assert not any(noted(node).values())

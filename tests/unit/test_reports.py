@@ -58,7 +58,7 @@ def test_status_says_what_devices_and_programs_do() -> None:
 def test_status_says_so_where_nothing_is_on_record() -> None:
     text = status_text.render(Status("w", [], None), PLAIN)
     assert text == (
-        "node w: 0 devices\ndrift: not known, nothing is on record here; `nkform apply` puts it there\n"
+        "node w: 0 devices\ndrift: unknown, there is no record of the last apply here; `nkform apply` makes one\n"
     )  # fmt: skip
 
 
