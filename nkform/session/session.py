@@ -393,7 +393,23 @@ class Session:
                 refuse_pending(prepared.node)
             else:
                 nodes.warn_of_pending(self.listener)
-        return Planned(prepared, self._observe(prepared, begun), self._run_lock)
+        observation = self._observe(prepared, begun)
+        if let_go := self._let_go(prepared, observation.plan):
+            plan = replace(observation.plan, warnings=(*observation.plan.warnings, *let_go))
+            observation = replace(observation, plan=plan)
+        return Planned(prepared, observation, self._run_lock)
+
+    def _let_go(self, prepared: Prepared, plan: Plan) -> list[Problem]:
+        """What the spec does not say any more that it said when it was applied last."""
+        if prepared.destroys or prepared.saved is not None:
+            return []
+        from nkform.observe import record
+        from nkform.plan.let_go import let_go, managed
+
+        before = record.read_managed(plan.node)
+        if before in (None, managed(prepared.spec.node.devices)) or (known := record.read(plan.node)) is None:
+            return []
+        return let_go(known.node.devices, plan)
 
     def _observe(self, prepared: Prepared, begun: Begun | None = None) -> Observation:
         from nkform.plan.parts import NOTHING
