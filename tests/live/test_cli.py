@@ -107,6 +107,21 @@ def test_show_needs_a_name_where_there_are_several(node: Node) -> None:
     assert links() == {"x", "y"}
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("rollback", "ok.yaml"), "nkform rollback: error: unrecognized arguments: ok.yaml; name a node with --node"),
+        (("status", "--all"), "nkform status: error: unrecognized arguments: --all"),
+        (("apply", "-o", "x"), "nkform apply: error: unrecognized arguments: -o"),
+    ],
+)
+def test_a_word_too_many_is_told_with_the_usage_of_its_command(node: Node, words: tuple[str, ...], said: str) -> None:
+    outcome = node.run(*words)
+    assert outcome.code == 1
+    assert outcome.err.startswith(f"usage: nkform {words[0]} ")
+    assert outcome.err.splitlines()[-1] == said
+
+
 def test_destroy_says_what_goes_and_when_there_is_nothing(node: Node) -> None:
     node.apply(veth())
     out = node.destroy().out
