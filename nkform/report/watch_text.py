@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 from nkform.plan.drift import Difference
-from nkform.plan.watch import Drifted, Event, Failed, Healed, Recovered, Reread, Settled, Stopped, Watching
+from nkform.plan.watch import Drifted, Event, Failed, Healed, Recovered, Reread, Settled, Stopped, Unapplied, Watching
 from nkform.problem import Problem
 from nkform.report.drift_text import as_dict, iso, said, subject
 
@@ -27,6 +27,8 @@ def _told(event: Event) -> str:
             return f"watching {count} devices of {node}"
         case Drifted(difference):
             return f"{_name(difference)}: drift: {said(difference)}"
+        case Unapplied(difference):
+            return f"{_name(difference)}: not applied: {said(difference)}"
         case Settled(difference):
             return f"{_name(difference)}: {_settled(difference)}"
         case Healed(actions):
@@ -58,6 +60,8 @@ def _data(event: Event) -> dict[str, object]:
             return {"event": "watching", "node": node, "devices": count}
         case Drifted(difference):
             return {"event": "drift", **_plain(difference)}
+        case Unapplied(difference):
+            return {"event": "unapplied", **_plain(difference)}
         case Settled(difference):
             return {"event": "settled", **_plain(difference)}
         case Healed(actions):

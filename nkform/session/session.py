@@ -176,17 +176,9 @@ class Session:
         """Which of a plan is drift, as far as it is on record what was applied; and since when it was applied."""
         if planned.empty:
             return {}
-        from nkform.observe import record
-        from nkform.plan.drift import against, notes
+        from nkform.session.drift import drift_of
 
-        plan, live = planned.plan, planned.live
-        changed = {change.name for change in plan.changes if change.kind == "device"}
-        known = record.read(plan.node, only=changed)
-        if known is None:
-            return {}
-        live = live.with_devices({name: live.devices[name] for name in live.devices if name in changed})
-        back, _ = against(known.node, known.node.devices, live, known.features)
-        return notes(plan, back, known.since)
+        return drift_of(planned.plan, planned.live)
 
     def document(self, planned: Planned) -> dict[str, Any]:
         """A plan as data: what `nkform plan --json` prints (`nkform schema plan`)."""
