@@ -62,7 +62,7 @@ def _go(nkform: Session, going: GoingBack) -> int:
 
 def _nothing(nkform: Session, command: Command, node: str | None) -> int:
     if command == "recover":
-        print("Nothing to recover: no run was killed, none waits to be confirmed.")
+        print("Nothing to recover: no run was killed, or left anything half done.")
         return 0
     if away := nkform.applied_elsewhere(node):
         what = f"the last apply of {', '.join(away)} was in another network namespace"

@@ -215,6 +215,8 @@ def _inside(path: Path) -> str:
         return "at the top of a spec"
     if path[0] == "devices" and len(path) == 2:
         return "in a device"
+    if path[-2:-1] == ("programs",) and len(path) > 2:
+        return f"in the chain `programs.{path[-1]}`"
     if isinstance(path[-1], int):
         return f"in {name_of(path)}"
     return f"in `{path[-1]}`"

@@ -102,7 +102,7 @@ def _foreign(what: str, owner: str | None, path: Path, adopt: bool) -> Iterator[
             "NK0412",
             f"{what} exists already and is not nkform's",
             path=path,
-            hint="use another name, or take it over as it is with `nkform apply --adopt`",
+            hint="use another name, or take it over with `nkform apply --adopt`, which then makes it as the spec says",
         )
 
 
@@ -261,5 +261,7 @@ def _in_place(taken: Taken, end: Endpoint, path: Path) -> Problem:
         f"route {taken.route.text} of {where} cannot be added: a route that is not nkform's has its destination, table "
         f"and metric: {taken.holder}",
         path=(*path, "routes", end.routes.index(taken.route)),
-        hint=remedy if taken.gone else "give ours another `metric`, or remove the other one",
+        hint=remedy
+        if taken.gone
+        else "give ours another `metric`, or remove the other one, which --adopt does not take over",
     )

@@ -65,7 +65,7 @@ def said(difference: Difference, since: float | None = None) -> str:
 
 def summary(count: int) -> str:
     """How much of a plan is drift."""
-    return f"{count} of these {'is' if count == 1 else 'are'} drift: the node was changed, not the spec."
+    return f"{count} of these differences {'is' if count == 1 else 'are'} drift: the node was changed, not the spec."
 
 
 def as_dict(difference: Difference, since: float | None) -> dict[str, object]:

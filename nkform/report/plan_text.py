@@ -91,7 +91,7 @@ def _change(change: Change, paint: Paint, drift: Notes) -> Iterator[str]:
     because = f" (because {change.reason})" if change.reason else ""
     differing = list(told(change))
     whole = "".join(_drift(each, drift, paint) for each in differing if each.field is None)
-    yield f"  # {change.kind}.{change.name} {SAID[change.operation]}{because}{whole}"
+    yield f"  # {change.kind}.{change.name} {_said(change)}{because}{whole}"
     yield f"{paint(f'{SIGN[change.operation]:>3}', TONE[change.operation])} {change.kind} {change.name}"
     if change.operation == "create" and isinstance(change.after, Device):
         rows = list(_device(change.after))
@@ -103,6 +103,13 @@ def _change(change: Change, paint: Paint, drift: Notes) -> Iterator[str]:
     for each in differing:
         if each.field is not None:
             yield f"      {_field(each.field, paint)}{_drift(each, drift, paint)}"
+
+
+def _said(change: Change) -> str:
+    match change.fields:
+        case (FieldChange(("owner",), None, _), *more):
+            return "will be adopted, and updated in place" if more else "will be adopted"
+    return SAID[change.operation]
 
 
 def _drift(difference: Difference, drift: Notes, paint: Paint) -> str:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from math import ceil
 
 from nkform.dataclass import replace
+from nkform.listing import counted
 from nkform.report.colour import Paint
 from nkform.report.drift_text import as_dict, clock, iso, said
 from nkform.results import DeviceStatus, Pending, ProgramStatus, Status
@@ -16,7 +17,7 @@ from nkform.results import DeviceStatus, Pending, ProgramStatus, Status
 def render(status: Status, paint: Paint) -> str:
     node, devices, applied = status.node, status.devices, status.applied
     lines = [paint(on_trial(each), "yellow") for each in status.pending]
-    lines += [f"node {node}: {len(devices)} devices", *(line for d in devices for line in _device(d, paint))]
+    lines += [f"node {node}: {counted(len(devices), 'device')}", *(line for d in devices for line in _device(d, paint))]
     if applied is None:
         lines.append("drift: unknown, there is no record of the last apply here; `nkform apply` makes one")
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from nkform.listing import counted
 from nkform.plan.drift import Difference
 from nkform.plan.watch import Drifted, Event, Failed, Healed, Recovered, Reread, Settled, Stopped, Unapplied, Watching
 from nkform.problem import Problem
@@ -24,7 +25,7 @@ def line_json(event: Event, now: float) -> str:
 def _told(event: Event) -> str:
     match event:
         case Watching(node, count):
-            return f"watching {count} devices of {node}"
+            return f"watching {counted(count, 'device')} of {node}"
         case Drifted(difference):
             return f"{_name(difference)}: drift: {said(difference)}"
         case Unapplied(difference):
@@ -32,7 +33,7 @@ def _told(event: Event) -> str:
         case Settled(difference):
             return f"{_name(difference)}: {_settled(difference)}"
         case Healed(actions):
-            return f"mended by {actions} action{'' if actions == 1 else 's'}"
+            return f"mended by {counted(actions, 'action')}"
         case Failed(problems, pause):
             return f"{_joined(problems)}; next try in {pause:g} s"
         case Recovered():

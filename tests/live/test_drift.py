@@ -96,7 +96,7 @@ def test_a_changed_spec_is_not_called_drift(node: Node) -> None:
     assert noted(node) == {"txqlen": False, "peer.txqlen": False, "peer.mtu": False, "sysctl.ipv4.arp_notify": True}
     out = node.plan().out
     assert "~ sysctl.ipv4.arp_notify = 1 -> 0  # drift: 1 on the node, 0 in the spec since " in out
-    assert out.endswith("1 of these is drift: the node was changed, not the spec.\n")
+    assert out.endswith("1 of these differences is drift: the node was changed, not the spec.\n")
 
 
 @pytest.mark.parametrize("kind", [pytest.param("netkit", marks=needs("netkit"))])

@@ -365,7 +365,7 @@ def test_the_lines_for_people(node: Node) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
-            assert process.stdout.readline().endswith(" watching 1 devices of w\n")
+            assert process.stdout.readline().endswith(" watching 1 device of w\n")
             assert process.stdout.readline().endswith(" device to-a: drift: mtu 1400 on the node, 1500 in the spec\n")
         finally:
             process.terminate()

@@ -44,7 +44,7 @@ ALLOWED: dict[str, set[str]] = {
         "model", "namespace_key", "entries", "macs", "problem", "serial", "kernel", "observe", "plan", "bpf", "listing",
     },
     "results": {"plan"},
-    "report": {"model", "namespace_key", "attributes", "problem", "plan", "serial", "results"},
+    "report": {"model", "namespace_key", "attributes", "problem", "plan", "serial", "results", "listing"},
     "session": {
         "model",
         "namespace_key",
@@ -63,7 +63,7 @@ ALLOWED: dict[str, set[str]] = {
         "report",
         "results",
     },
-    "cli": {"model", "features", "problem", "data", "kernel", "plan", "spec", "report", "bpf", "session"},
+    "cli": {"model", "features", "problem", "data", "kernel", "plan", "spec", "report", "bpf", "session", "listing"},
     "__main__": {"cli"},
     "__init__": {"session", "spec", "problem"},
 }  # fmt: skip
