@@ -108,7 +108,7 @@ def _from_specs(command: Command) -> None:
     planning = (_part, _compiling, _prebuilt)
     command(
         "plan", "show how the node differs from the spec", "plan",
-        _specs("+"), *planning, _json, _short, _detailed, _keeping,
+        _specs("+"), *planning, _json, _short, _detailed, _keeping, _destroying,
     )  # fmt: skip
     command(
         "apply", "make the node as the spec says, or leave it as it was", "apply",
@@ -192,6 +192,10 @@ def _twice(sub: Parser) -> None:
 def _short(sub: Parser) -> None:
     sub.add_argument("--summary", action="store_true", help="only say how many objects change")
     sub.add_argument("-v", "--verbose", action="store_true", help="also say in which order programs are attached")
+
+
+def _destroying(sub: Parser) -> None:
+    sub.add_argument("--destroy", action="store_true", help="show what `nkform destroy` would remove")
 
 
 def _detailed(sub: Parser) -> None:

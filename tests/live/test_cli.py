@@ -130,6 +130,21 @@ def test_destroy_says_what_goes_and_when_there_is_nothing(node: Node) -> None:
     assert node.destroy().out == "Nothing to destroy: nothing here belongs to w.\n"
 
 
+def test_a_plan_of_what_destroy_removes(node: Node) -> None:
+    node.apply(veth())
+    planned = node.plan({"version": 1, "node": "w"}, "--destroy", "--detailed-exitcode")
+    assert planned.code == 2
+    changes = node.plan(None, "--destroy", "--json").json()["changes"]
+    assert {(change["operation"], change["name"]) for change in changes} == {
+        ("destroy", name) for name in ("to-a", "to-b", "a", "b")
+    }
+    assert links() == {"to-a", "to-b"}
+    assert planned.out == node.destroy().out.partition("\n\nDestroy complete")[0] + "\n"
+    assert node.plan(None, "--destroy", "--detailed-exitcode").code == 0
+    for words in (("-o", "x.plan"), ("--target", "to-a"), ("--adopt",)):
+        assert "NK0602" in node.plan(None, "--destroy", *words).err
+
+
 def test_going_back_says_that_things_were_not_there_before(node: Node) -> None:
     node.apply(veth())
     out = node.run("rollback", "-y").out
