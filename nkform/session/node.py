@@ -102,7 +102,7 @@ def look_after_guardians(listener: Listener, but: str = "") -> None:
 
 
 def pending() -> tuple[Pending, ...]:
-    """What waits to be confirmed on this machine, or goes back. Raises KernelError, NkformError."""
+    """What waits to be confirmed on this machine, or goes back. Raises KernelError."""
     from nkform.kernel import rundir
 
     if all(rundir.stamp(node, "unconfirmed") is None for node in rundir.nodes()):
@@ -113,7 +113,7 @@ def pending() -> tuple[Pending, ...]:
 
 
 def warn_of_pending(listener: Listener) -> None:
-    """Tells what waits to be confirmed: nothing else may change until then. Raises KernelError, NkformError."""
+    """Tells what waits to be confirmed: nothing else may change until then. Raises KernelError."""
     if waiting := pending():
         from nkform.report.status_text import on_trial
         from nkform.session.guardian import IN_THE_WAY, PENDING

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from nkform.apply import journal
@@ -127,9 +128,12 @@ def confirm(name: str | None, listener: Listener) -> str:
 
 
 def pending() -> Iterator[Pending]:
-    """What waits to be confirmed on this machine, or goes back. Raises KernelError, NkformError."""
+    """What waits to be confirmed on this machine, or goes back, as far as it can be read. Raises KernelError."""
     for node in rundir.nodes():
-        if (found := journal.find(node, journal.UNCONFIRMED)) is not None:
+        found = None
+        with suppress(NkformError):  # of another version: whoever wants to change something is told
+            found = journal.find(node, journal.UNCONFIRMED)
+        if found is not None:
             guarded, done = guarded_by_last(node), outcome(node, found.entry.token)
             until = guarded.until if guarded and guarded.token == found.entry.token else None
             left = 0.0 if until is None else max(0.0, until - now())
