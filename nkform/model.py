@@ -7,7 +7,7 @@ attribute means "not managed". This module touches nothing: no I/O, no clock, no
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 
 from nkform.dataclass import dataclass, field, replace
@@ -16,12 +16,6 @@ from nkform.namespace_key import ROOT
 
 IPV6_MIN_MTU = 1280
 """Below it the kernel has no IPv6 on a link (RFC 8200, 5; include/net/if_inet6.h). Bytes."""
-
-FORWARDING = "ipv6.forwarding"
-FORCE_FORWARDING = "ipv6.force_forwarding"
-STABLE_SECRET = "ipv6.stable_secret"
-ADDR_GEN_MODE = "ipv6.addr_gen_mode"
-"""Sysctls of one device: alone, the first lets it forward nothing (Documentation/networking/ip-sysctl.rst)."""
 
 MARK_PREFIX = "nkform:"
 
@@ -135,14 +129,6 @@ class Route:
         if self.message:
             parts.append("and more that nkform does not set")
         return " ".join(parts)
-
-
-def secret_first(sysctls: Mapping[str, str]) -> Iterable[tuple[str, str]]:
-    """Sysctls in an order in which they can be set: with a secret the kernel changes how addresses are made, and one of
-    the ways of making them needs a secret (net/ipv6/addrconf.c, addrconf_sysctl_stable_secret)."""
-    if STABLE_SECRET not in sysctls:
-        return sysctls.items()
-    return sorted(sysctls.items(), key=lambda item: item[0] != STABLE_SECRET)
 
 
 OURS = "a device of ours"
@@ -466,6 +452,7 @@ class Node:
     `astray`, how many of our pins hold links that lead to none of the devices; `occupied`, by the name of a declared
     namespace, the path of a file there that leads to no namespace; `home`, the keys by which the spec names the
     namespace that nkform runs in; `barred`, those of namespaces that it may not enter (""), or cannot read, and why;
+    `marked_only`, the names of namespaces that carry the node's mark and are not on record as anybody's;
     `explained`, what is on record of the programs, where going back may need it.
     """
 
@@ -479,6 +466,7 @@ class Node:
     occupied: Mapping[str, str] = field(default_factory=dict, compare=False)
     home: tuple[str, ...] = field(default=(), compare=False)
     barred: Mapping[str, str] = field(default_factory=dict, compare=False)
+    marked_only: tuple[str, ...] = field(default=(), compare=False)
     explained: tuple[Explanation, ...] = field(default=(), compare=False)
 
     def with_devices(self, devices: Mapping[str, Device]) -> Node:

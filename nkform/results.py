@@ -70,9 +70,24 @@ class LastApplied:
 
 
 @dataclass(frozen=True, slots=True)
+class Pending:
+    """An apply of a node that waits to be confirmed: when it was (seconds since 1970), and how many seconds are left.
+
+    `problems`: nobody confirmed it, and that is why not all of it could go back.
+    """
+
+    node: str
+    when: float
+    left: float
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
-    """A node's devices and programs at work; `applied` is None where nothing is on record here."""
+    """A node's devices and programs at work; `applied` is None where nothing is on record here. `pending`: what waits
+    to be confirmed on this machine, of any node."""
 
     node: str
     devices: Sequence[DeviceStatus]
     applied: LastApplied | None
+    pending: Sequence[Pending] = ()

@@ -12,11 +12,12 @@ from functools import partial
 from nkform.apply import foreign_state, sysctl_snapshot
 from nkform.apply.foreign_state import ForeignItem
 from nkform.dataclass import replace
+from nkform.device_sysctls import FORCE_FORWARDING, FORWARDING
 from nkform.kernel import devconf, sysctl
 from nkform.kernel.error import KernelError
 from nkform.kernel.netlink import U32, Socket, consistent_dump
 from nkform.kernel.netns import Namespaces
-from nkform.model import FORCE_FORWARDING, FORWARDING, Node
+from nkform.model import Node
 from nkform.namespace_key import is_unnamed
 from nkform.observe import explanations
 from nkform.plan.changes import Plan

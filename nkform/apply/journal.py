@@ -40,6 +40,9 @@ OUTCOME: Final = "reverted.json"
 Loan = tuple[str, str, str, str]
 """A sysctl that is to change for a moment only: namespace, interface, key, and the value that it has otherwise."""
 
+UP_TO_DATE: Final = "up-to-date"
+"""Where it was, if the last apply was to be confirmed and had nothing to do."""
+
 SPARE: Final = "spare"
 """Room for the journal of the way back, while a run waits to be confirmed: the file system may be full by then."""
 
@@ -276,7 +279,7 @@ def forget(node: str, *states: State) -> None:
 
 def forget_all(node: str) -> None:
     """No run of a node is on record any more. Raises KernelError."""
-    rundir.remove(node, *STATES, SPARE, OUTCOME, rundir.GUARDIAN)
+    rundir.remove(node, *STATES, SPARE, OUTCOME, UP_TO_DATE, rundir.GUARDIAN)
 
 
 def take_over(node: str, *, meant: bool) -> None:
@@ -310,6 +313,26 @@ def note_outcome(node: str, token: str, problems: Sequence[Problem], spec: str) 
     """Notes that what a run did has been taken back, and why some of it could not be. Raises KernelError."""
     told = {"token": token, "problems": [problem.message for problem in problems], "spec": spec}
     rundir.write(node, OUTCOME, json.dumps(told))
+
+
+def note_up_to_date(node: str) -> None:
+    """Notes that an apply was to be confirmed and had nothing to do. Raises KernelError."""
+    rundir.write(node, UP_TO_DATE, place())
+
+
+def up_to_date(name: str | None) -> str | None:
+    """The node that is named, or any, whose last apply was to be confirmed and had nothing to do; None where another
+    run followed, or where something went back since that nobody confirmed. Raises KernelError."""
+    nodes = rundir.nodes()
+    noted = {node: _written(node, UP_TO_DATE) for node in nodes if rundir.read(node, UP_TO_DATE) == place()}
+    node = name or max(noted, key=lambda node: noted[node], default="")
+    gone_back = max((_written(each, OUTCOME) for each in nodes if name in (None, each)), default=0)
+    return node if node in noted and noted[node] > gone_back else None
+
+
+def _written(node: str, file: str) -> int:
+    """When a file was last written, in ns; 0: there is none."""
+    return (rundir.stamp(node, file) or (0, 0))[1]
 
 
 def confirm(node: str) -> None:

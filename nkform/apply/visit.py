@@ -12,11 +12,12 @@ from typing import Protocol
 
 from nkform.apply import owned
 from nkform.dataclass import replace
+from nkform.device_sysctls import secret_first
 from nkform.kernel import clock, devconf, inet, inet_foreign, link_requests, links, neighbours, sysctl
 from nkform.kernel.error import KernelError
 from nkform.kernel.netlink import Request, Socket, consistent_dump
 from nkform.kernel.netns import Namespaces
-from nkform.model import Attrs, Master, Value, mark, secret_first
+from nkform.model import Attrs, Master, Value, mark
 from nkform.namespace_key import ROOT
 from nkform.plan.actions import (
     Action,

@@ -10,9 +10,10 @@ from nkform.bpf.judge import Judge
 from nkform.bpf.template import MANIFEST, Template, read
 from nkform.bpf.texts import BUILT_IN, LIBRARY
 from nkform.data import data_path
-from nkform.document.nearest import nearest
+from nkform.document.scalars import quoted
 from nkform.kernel import files
 from nkform.model import Explanation
+from nkform.nearest import nearest
 from nkform.problem import NkformError, Problem
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
@@ -58,7 +59,7 @@ def unknown(name: str, templates: Mapping[str, Template]) -> Problem:
     """The problem of a template that does not exist."""
     near = nearest(name, templates)
     hint = f"did you mean {near}?" if near else "known here: " + ", ".join(sorted(templates))
-    return Problem("NK0704", f"there is no template {name[:60]}", hint=hint)
+    return Problem("NK0704", f"there is no template {quoted(name)}", hint=hint)
 
 
 def _is_template(folder: Path) -> bool:

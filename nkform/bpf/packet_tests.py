@@ -14,8 +14,8 @@ from nkform.bpf.packets import build
 from nkform.bpf.parameters import Canonical
 from nkform.bpf.template import Numbers, Template, check, excluded
 from nkform.dataclass import dataclass, field, replace
-from nkform.document.nearest import nearest
 from nkform.kinds import NETKIT
+from nkform.nearest import nearest
 from nkform.problem import NkformError, Path, Problem
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import Any
 
 from nkform.bpf.parameters import KINDS, Kind, RefusedError
 from nkform.dataclass import dataclass
-from nkform.document.nearest import nearest
+from nkform.nearest import nearest
 from nkform.problem import Path, Problem
 
 MAX_PACKET = 3500

@@ -13,8 +13,8 @@ from typing import Any
 
 from nkform.dataclass import dataclass
 from nkform.document import inet
-from nkform.document.nearest import nearest
 from nkform.document.scalars import quoted
+from nkform.nearest import nearest
 from nkform.problem import Path, Problem
 
 Canonical = bool | int | str | tuple[Any, ...]

@@ -110,7 +110,7 @@ class Programs:
         for program, problem in self._judge.programs(self._templates, sound):
             problems.append(replace(problem, path=_place(program, problem.path or ())))
         self._judge.close()
-        return problems
+        return list(dict.fromkeys(problems))  # a program that many chains use is wrong once
 
     def _check_one(self, program: Program, hook: str) -> list[Problem]:
         template = self._templates.get(program.template)

@@ -33,6 +33,8 @@ def run(options: argparse.Namespace) -> int:
             applied = nkform.apply(planned, confirm=trial)
             if planned.empty and applied.problems:
                 raise NkformError(*applied.problems)
+            if planned.empty and trial:
+                print("Nothing was done, so nothing waits to be confirmed.")
             if not planned.empty:
                 said = "Apply complete, but for what is in the way." if applied.problems else "Apply complete!"
                 counts = f"{applied.added} added, {applied.updated} changed, {applied.destroyed} destroyed"

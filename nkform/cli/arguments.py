@@ -41,15 +41,23 @@ class Parser(argparse.ArgumentParser):
 
 
 class Command(Protocol):
-    """Adds a command: its name, what it does, the module of nkform.cli that does it and the function there."""
+    """Adds a command: its name, what it does, the module of nkform.cli that does it and the function there. `more`:
+    what its own help says beside."""
 
-    def __call__(self, name: str, help: str, module: str, *options: Option, function: str = "run") -> None: ...
+    def __call__(
+        self, name: str, help: str, module: str, *options: Option, function: str = "run", more: str = ""
+    ) -> None: ...
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Options, with `run` the command's function. Raises UsageError, and SystemExit(0) after --help."""
     named = arguments[0] if arguments and not arguments[0].startswith("-") else None
-    return _parser(named).parse_args(arguments)
+    options, rest = _parser(named).parse_known_args(arguments)
+    if rest:
+        of_nodes = hasattr(options, "node") and not hasattr(options, "spec")
+        hint = "; name a node with --node" if of_nodes and not rest[0].startswith("-") else ""
+        options.parser.error(f"unrecognized arguments: {' '.join(rest)}{hint}")
+    return options
 
 
 def _later(module: str, function: str = "run") -> Callable[[argparse.Namespace], int]:
@@ -74,11 +82,12 @@ def _parser(only: str | None = None) -> Parser:
     parser.set_defaults(json=False, no_color=False)
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
 
-    def command(name: str, help: str, module: str, *options: Option, function: str = "run") -> None:
+    def command(name: str, help: str, module: str, *options: Option, function: str = "run", more: str = "") -> None:
         if only not in (None, name):
             return
-        sub: Parser = commands.add_parser(name, help=help, description=help, formatter_class=_formatter)
-        sub.set_defaults(run=_later(module, function))
+        about = f"{help[0].upper()}{help[1:]}. {more}".rstrip()
+        sub: Parser = commands.add_parser(name, help=help, description=about, formatter_class=_formatter)
+        sub.set_defaults(run=_later(module, function), parser=sub)
         sub.add_argument("--no-color", action="store_true", help="no colours, also on a terminal")
         for option in options:
             option(sub)
@@ -96,22 +105,24 @@ def _from_specs(command: Command) -> None:
     command(
         "validate", "check a spec against schema and meaning, without a kernel", "validate", _specs("+"), _json, _twice
     )
-    planning = (_specs("+"), _part, _compiling, _prebuilt)
+    planning = (_part, _compiling, _prebuilt)
     command(
         "plan", "show how the node differs from the spec", "plan",
-        *planning, _json, _short, _detailed, _keeping,
+        _specs("+"), *planning, _json, _short, _detailed, _keeping, _destroying,
     )  # fmt: skip
     command(
         "apply", "make the node as the spec says, or leave it as it was", "apply",
-        *planning, _short, _locking, _unasked, _in_parts, _on_trial, _waiting,
+        _specs("+", "; or one file of `nkform plan -o`"), *planning,
+        _short, _locking, _unasked, _in_parts, _on_trial, _waiting,
     )  # fmt: skip
     command(
-        "watch", "say how the node drifts from the spec, as it does; and mend it", "watch",
+        "watch", "report drift from the spec as it happens; with --heal, repair it", "watch",
         _specs("+"), _compiling, _prebuilt, _json, _following, _waiting,
     )  # fmt: skip
     command(
-        "destroy", "remove all that carries the node's mark", "apply",
+        "destroy", "remove everything that nkform made for a node", "apply",
         _specs("*"), _node, _short, _locking, _unasked, _waiting, function="destroy",
+        more="Of SPEC only the node's name counts: what nkform made for that node goes, whether SPEC has it or not.",
     )  # fmt: skip
 
 
@@ -119,9 +130,18 @@ def _on_nodes(command: Command) -> None:
     """Commands about what was applied."""
     changing = (_node, _short, _locking, _unasked, _waiting)
     command("confirm", "keep what `apply --confirm` did", "confirm", _node, _locking)
-    command("rollback", "go back to what the node was before the last apply", "recover", *changing, function="rollback")
-    command("recover", "take back a run that was killed", "recover", *changing)
-    command("status", "tell what devices and programs are doing", "status", _node, _json)
+    command(
+        "rollback", "go back to what the node was before the last apply", "recover", *changing, function="rollback",
+        more="A second rollback goes forward again. For a run that was killed, see `nkform recover`.",
+    )  # fmt: skip
+    command(
+        "recover", "go back to what the node was before a run that was killed", "recover", *changing,
+        more="Or before one that could not undo everything, or that nobody confirmed and that could not all go back."
+        " For an apply that was carried out, see `nkform rollback`.",
+    )  # fmt: skip
+    command(
+        "status", "tell what devices and programs are doing, and what waits to be confirmed", "status", _node, _json
+    )
     command("show", "print the live state as a spec", "show", _node, _json)
 
 
@@ -143,11 +163,10 @@ def _of_programs(command: Command) -> None:
 # --- options ----------------------------------------------------------------------------
 
 
-def _specs(number: str) -> Option:
+def _specs(number: str, more: str = "") -> Option:
     def add(sub: Parser) -> None:
-        sub.add_argument(
-            "spec", nargs=number, type=Path, metavar="SPEC", help="spec files, or folders of them; - is standard input"
-        )
+        text = f"spec files, or folders of them; - is standard input{more}"
+        sub.add_argument("spec", nargs=number, type=Path, metavar="SPEC", help=text)
         sub.add_argument("--var", action="append", default=[], metavar="NAME=VALUE", help="set a variable of the spec")
         sub.add_argument(
             "--var-file",
@@ -166,15 +185,17 @@ def _json(sub: Parser) -> None:
 
 
 def _twice(sub: Parser) -> None:
-    text = (
-        "let a second judge, the package jsonschema, check the form of the spec too; where it differs, nkform is wrong"
-    )
+    text = "validate with the package jsonschema as well; where it differs, that is a bug in nkform"
     sub.add_argument("--strict", action="store_true", help=text)
 
 
 def _short(sub: Parser) -> None:
     sub.add_argument("--summary", action="store_true", help="only say how many objects change")
     sub.add_argument("-v", "--verbose", action="store_true", help="also say in which order programs are attached")
+
+
+def _destroying(sub: Parser) -> None:
+    sub.add_argument("--destroy", action="store_true", help="show what `nkform destroy` would remove")
 
 
 def _detailed(sub: Parser) -> None:
@@ -243,10 +264,9 @@ def _following(sub: Parser) -> None:
     sub.add_argument("--heal", action="store_true", help="make the node as the spec says, as `apply -y` does")
     sub.add_argument(
         "--interval",
-        type=float,
-        default=5.0,
-        metavar="SECONDS",
-        help="how often to look for what the kernel does not tell by itself (5)",
+        default="5s",
+        metavar="TIME",
+        help="how often to look for what the kernel does not tell by itself (default: 5s)",
     )
 
 
@@ -259,19 +279,20 @@ def _compiling(sub: Parser) -> None:
 
 
 def _prebuilt(sub: Parser) -> None:
-    sub.add_argument("--objects", type=Path, metavar="DIR", help="objects of programs that were built elsewhere")
+    sub.add_argument("--objects", type=Path, metavar="DIR", help="compiled programs, from `nkform build`")
 
 
 def _catalogue(sub: Parser) -> None:
-    sub.add_argument("name", nargs="?", metavar="NAME")
+    sub.add_argument("name", nargs="?", metavar="NAME", help="print the manual of this template")
     sub.add_argument(
         "--templates", action="append", default=[], type=Path, metavar="DIR", help="a folder of templates of your own"
     )
 
 
 def _place(sub: Parser) -> None:
-    sub.add_argument("device", metavar="DEVICE")
-    sub.add_argument("hook", metavar="HOOK", choices=("primary", "peer", "ingress", "egress"))
+    hooks = ("primary", "peer", "ingress", "egress")
+    sub.add_argument("device", metavar="DEVICE", help="a device of the spec")
+    sub.add_argument("hook", metavar="HOOK", choices=hooks, help=f"one of its hooks: {', '.join(hooks)}")
 
 
 def _into(sub: Parser) -> None:

@@ -38,6 +38,7 @@ class Terminal:
     def __init__(self, *, no_color: bool) -> None:
         self._no_color = no_color
         self._told = clock.monotonic()
+        self._is_slow = False
         self._times = os.environ.get("NKFORM_TIMINGS") == "1"
 
     def warn(self, problems: Sequence[Problem]) -> None:
@@ -51,10 +52,10 @@ class Terminal:
         print(text, file=sys.stderr, flush=True)
 
     def progress(self, done: int, total: int) -> None:
-        """At most once a second."""
+        """At most once a second, and once at the end of a run of which something was told."""
         now = clock.monotonic()
-        if now - self._told >= PROGRESS_SECONDS:
-            self._told = now
+        if now - self._told >= PROGRESS_SECONDS or (self._is_slow and done == total):
+            self._told, self._is_slow = now, done < total
             print(f"{done} of {total} actions done", file=sys.stderr)
 
     def phase(self, name: str, seconds: float) -> None:

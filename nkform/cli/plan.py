@@ -13,14 +13,24 @@ CHANGES = 2
 """Exit code of --detailed-exitcode when there is something to do."""
 
 
+def _check_destroy(options: argparse.Namespace) -> None:
+    """Raises NkformError for options that say nothing about what is removed."""
+    for name in ("output", "target", "adopt", "engine", "objects"):
+        if getattr(options, name):
+            told = f"--destroy and --{name}: everything of the node goes, by `nkform destroy`"
+            raise fail("NK0602", told, hint=f"leave out --{name}")
+
+
 def run(options: argparse.Namespace) -> int:
     aside = str(options.output) == "-"
     """Whether the plan for `apply` has the standard output, and what is to be read goes beside it."""
     if aside and options.json:
         raise fail("NK0602", "-o - and --json: both write to the standard output", hint="give -o a file")
+    if options.destroy:
+        _check_destroy(options)
     spec = read_spec(options)
     with session(options) as nkform:
-        planned = nkform.plan(spec, plan_options(options))
+        planned = nkform.plan_destroy(spec) if options.destroy else nkform.plan(spec, plan_options(options))
         nkform.listener.warn(planned.warnings)
         if aside:
             sys.stdout.write(nkform.saved_text(planned))

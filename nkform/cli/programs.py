@@ -57,6 +57,8 @@ def _said(default: object) -> str:
 
     if isinstance(default, FactDefault):
         return f"the device's {default.fact}"
+    if isinstance(default, bool):
+        return str(default).lower()
     return str(list(default) if isinstance(default, tuple) else default)
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from nkform.cli.common import agreed, session, show_plan
 from nkform.dataclass import replace
-from nkform.kernel import clock
 from nkform.problem import fail
+from nkform.report.drift_text import clock
 
 if TYPE_CHECKING:
     from nkform.session.going_back import Command, GoingBack
@@ -40,11 +40,15 @@ def _back(options: argparse.Namespace, command: Command) -> int:
         return _go(nkform, going)
 
 
+def _run(going: GoingBack) -> str:
+    """The run that is taken back, as messages call it."""
+    entry = going.found.entry
+    return f"the {entry.command} of {clock(entry.when)}"
+
+
 def _show(nkform: Session, going: GoingBack, options: argparse.Namespace) -> None:
     if not going.was_killed:
-        entry = going.found.entry
-        when = clock.local(entry.when)
-        print(f"Going back to before the {entry.command} of {when} on {going.node}.")
+        print(f"Going back to before {_run(going)} on {going.node}.")
     nkform.listener.warn([replace(problem, severity="warning") for problem in going.problems])
     if not (going.plan.empty and going.problems):
         show_plan(going.plan, options)
@@ -52,13 +56,13 @@ def _show(nkform: Session, going: GoingBack, options: argparse.Namespace) -> Non
 
 def _go(nkform: Session, going: GoingBack) -> int:
     nkform.go_back(going)
-    print(f"\n{going.node} is as it was before.")
+    print(f"\n{going.node} is as it was before {_run(going)}.")
     return 0
 
 
 def _nothing(nkform: Session, command: Command, node: str | None) -> int:
     if command == "recover":
-        print("Nothing to recover: no run was killed, none waits to be confirmed.")
+        print("Nothing to recover: no run was killed, or left anything half done.")
         return 0
     if away := nkform.applied_elsewhere(node):
         what = f"the last apply of {', '.join(away)} was in another network namespace"

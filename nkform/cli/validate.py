@@ -6,6 +6,7 @@ import argparse
 import json
 
 from nkform.cli.common import programs_of, read_spec
+from nkform.listing import counted
 
 
 def run(options: argparse.Namespace) -> int:
@@ -16,5 +17,6 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"valid": True, "node": spec.node.name, "devices": devices, "namespaces": namespaces}))
     else:
-        print(f"The spec of {spec.node.name} is valid: {devices} devices, {namespaces} namespaces.")
+        counts = f"{counted(devices, 'device')}, {counted(namespaces, 'namespace')}"
+        print(f"The spec of {spec.node.name} is valid: {counts}.")
     return 0

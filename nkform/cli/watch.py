@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from nkform.cli.common import plan_options, read_spec, session
+from nkform.cli.common import plan_options, read_spec, seconds, session
 from nkform.problem import fail
 
 if TYPE_CHECKING:
@@ -24,8 +24,9 @@ def run(options: argparse.Namespace) -> int:
     from nkform.kernel.probe import require_root
     from nkform.kernel.service import notify
 
-    if not SHORTEST_INTERVAL <= options.interval <= LONGEST_INTERVAL:
-        told = f"--interval {options.interval:g}: {SHORTEST_INTERVAL:g} to {LONGEST_INTERVAL:g} seconds"
+    interval = seconds(options.interval, "--interval")
+    if not SHORTEST_INTERVAL <= interval <= LONGEST_INTERVAL:
+        told = f"--interval {options.interval}: {SHORTEST_INTERVAL:g} to {LONGEST_INTERVAL:g} seconds"
         raise fail("NK0602", told)
     require_root()
     gc.enable()  # short runs do without (cli/main.py); this one lasts
@@ -35,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
             _teller(options),
             options=plan_options(options),
             heal=options.heal,
-            interval=options.interval,
+            interval=interval,
             ready=partial(notify, "READY=1"),
         )
     notify("STOPPING=1")

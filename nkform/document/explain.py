@@ -8,10 +8,10 @@ from typing import Any
 from nkform.attributes import BY_NAME, MAX_GSO
 from nkform.document import names, scalars
 from nkform.document.json_schema import Violation
-from nkform.document.nearest import nearest
 from nkform.document.source import Source
 from nkform.document.yaml_events import Place
 from nkform.kinds import KINDS, ONLY_PAIRS
+from nkform.nearest import meant, nearest
 from nkform.problem import Path, Problem
 
 NOUNS = {
@@ -101,6 +101,8 @@ def _type_hint(violation: Violation, wanted: str, path: Path, place: Place | Non
 
 
 def _shape_hint(violation: Violation, wanted: str, path: Path) -> str:
+    if wanted == "object" and isinstance(violation.value, str) and path[-2:-1] == ("routes",):
+        return _as_route(violation.value)
     if wanted == "object" and isinstance(violation.value, list):
         return "a mapping has lines of the form `key: value`, without dashes"
     if wanted == "array" and isinstance(violation.value, dict):
@@ -114,6 +116,15 @@ def _shape_hint(violation: Violation, wanted: str, path: Path) -> str:
     return ""
 
 
+def _as_route(text: str) -> str:
+    """What to write for a route that is given as `ip route` has it."""
+    to, *rest = text.split()[:9] or ["default"]
+    given = dict(zip(rest[::2], rest[1::2], strict=False))
+    keys: dict[str, str] = {"to": to}
+    keys |= {key: given[key] for key in ("via", "src", "metric", "table", "mtu") if key in given}
+    return f"write {_flow(keys)}"
+
+
 def _enum(violation: Violation, path: Path, _: Place | None) -> Sentence:
     if "const" in violation.schema:
         const = violation.schema["const"]
@@ -122,8 +133,28 @@ def _enum(violation: Violation, path: Path, _: Place | None) -> Sentence:
     allowed = violation.schema["enum"]
     choice = ", ".join(allowed[:-1]) + " or " + allowed[-1] if len(allowed) > 1 else allowed[0]
     message = f"{name_of(path)} must be {choice}, not {describe(violation.value)}"
-    near = nearest(violation.value, allowed) if isinstance(violation.value, str) else None
+    word = violation.value if isinstance(violation.value, str) else ""
+    if path[-1:] == ("kind",) and word in _KINDS_OF_OTHERS:
+        return (
+            "NK0205",
+            message,
+            f"nkform makes no {word} devices; it can attach programs to one of others: `kind: external`",
+        )
+    near = _WORDS_OF_OTHERS.get(word)
+    near = near if near in allowed else nearest(word, allowed)
     return "NK0205", message, f"did you mean {near}?" if near else ""
+
+
+_WORDS_OF_OTHERS = {
+    "drop": "blackhole",
+    "deny": "blackhole",
+    "pass": "forward",
+    "accept": "forward",
+    "allow": "forward",
+}
+"""What others call the two policies."""
+
+_KINDS_OF_OTHERS = {"vlan", "bridge", "bond", "vxlan", "macvlan", "ipvlan", "wireguard", "tun", "tap", "vrf", "gre"}
 
 
 def _exceeds(value: Any, high: int | None) -> bool:
@@ -173,7 +204,7 @@ def _unknown(violation: Violation, path: Path, _: Place | None) -> Sentence:
 
 
 def _near_hint(key: str, known: Mapping[str, Any]) -> str:
-    near = nearest(key, known)
+    near = meant(key, known)
     if near:
         return f"did you mean `{near}`?"
     return "known here: " + ", ".join(known)
@@ -184,6 +215,8 @@ def _inside(path: Path) -> str:
         return "at the top of a spec"
     if path[0] == "devices" and len(path) == 2:
         return "in a device"
+    if path[-2:-1] == ("programs",) and len(path) > 2:
+        return f"in the chain `programs.{path[-1]}`"
     if isinstance(path[-1], int):
         return f"in {name_of(path)}"
     return f"in `{path[-1]}`"
@@ -196,9 +229,15 @@ def _elsewhere(key: str, path: Path) -> str:
         return f"both ends share it: write `{key}` beside `peer:`, not in it"
     if not path and (row or key in {"addresses", "routes", "sysctl", "peer", "kind"}):
         return f"`{key}` belongs into a device, or into `defaults`"
+    if path[:1] in {("devices",), ("defaults",)} and key in _GATEWAYS and not isinstance(path[-1], int):
+        return f"a gateway is part of a route: routes: [{{to: default, via: {_GATEWAYS[key]}}}]"
     if path[:1] in {("devices",), ("defaults",)} and key in {"name", "namespace", "netns"} and "peer" not in path:
         return "the device's name is its key, and it stays where nkform runs; `peer:` has `name` and `namespace`"
     return ""
+
+
+_GATEWAYS = {"gateway": "192.0.2.1", "via": "192.0.2.1", "gateway4": "192.0.2.1", "gateway6": "fe80::1"}
+"""Keys that others have beside addresses, each with a gateway for an example."""
 
 
 def _required(violation: Violation, path: Path, _: Place | None) -> Sentence:

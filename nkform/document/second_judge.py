@@ -16,8 +16,8 @@ from typing import Any
 
 from nkform.dataclass import dataclass
 from nkform.document.json_schema import Link, Violation
-from nkform.document.nearest import nearest
 from nkform.document.sentences import named, sentence, shown
+from nkform.nearest import nearest
 from nkform.problem import Path
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"

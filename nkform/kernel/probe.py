@@ -27,7 +27,10 @@ _MAC = "02:00:00:00:00:01"
 
 def probe(namespaces: Namespaces, wanted: Collection[str]) -> frozenset[str]:
     """Which of the wanted features this kernel has: those of features.py, `sysctl:KEY`, one that can be set, and
-    `refuses:KEY=VALUE`, a value that it cannot be set to. Raises KernelError (EPERM: not root)."""
+    `refuses:KEY=VALUE`, a value that it cannot be set to. Where a wanted sysctl is not among them, all that are.
+
+    Raises KernelError (EPERM: not root).
+    """
     found = {name for name in wanted if name.startswith("sysctl:") and _has_sysctl(name.partition(":")[2])}
     if "tcx" in wanted:
         from nkform.kernel.bpf_links import AttachType, supported
@@ -44,7 +47,22 @@ def probe(namespaces: Namespaces, wanted: Collection[str]) -> frozenset[str]:
                 found |= _netkit(socket)
             others = [kind for kind in MADE if kind is not NETKIT and kind.feature in wanted]
             found |= {kind.feature for kind in others if _has_module(kind.name) or _makes(socket, kind)}
-    return frozenset(found & set(wanted))
+    found &= set(wanted)
+    missing = {name for name in wanted if name.startswith("sysctl:")} - found
+    return frozenset(found.union(*(_sysctls(family) for family in {_family(name) for name in missing})))
+
+
+def _family(feature: str) -> str:
+    return feature.removeprefix("sysctl:").partition(".")[0]
+
+
+def _sysctls(family: str) -> set[str]:
+    """All that can be set for an interface."""
+    try:
+        names = os.listdir(f"/proc/sys/net/{family}/conf/default")
+    except OSError:
+        return set()
+    return {f"sysctl:{family}.{name}" for name in names if _has_sysctl(f"{family}.{name}")}
 
 
 def _has_sysctl(key: str) -> bool:

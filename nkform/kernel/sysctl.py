@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import errno
 
+from nkform.device_sysctls import STABLE_SECRET
 from nkform.kernel.error import KernelError
-from nkform.model import STABLE_SECRET
 
 UNSET_IS_EIO = STABLE_SECRET
 """As long as nobody has set it, reading it fails (net/ipv6/addrconf.c, addrconf_sysctl_stable_secret)."""

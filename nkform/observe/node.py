@@ -6,34 +6,20 @@ Mirrors plan/ file by file: observe finds what is, plan says what should change.
 from __future__ import annotations
 
 import errno
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache, partial
 
 from nkform.attributes import ATTRIBUTES
 from nkform.dataclass import dataclass, replace
+from nkform.device_sysctls import ADDR_GEN_MODE, FORCE_FORWARDING, FORWARDING, STABLE_SECRET
 from nkform.kernel import bpffs, clock, devconf, hardware, links, rundir
 from nkform.kernel.error import KernelError
 from nkform.kernel.netlink import Socket
 from nkform.kernel.netns import Namespaces
 from nkform.kernel.qdiscs import FILTER_PREFIX, at_ingress, has_filter
 from nkform.kinds import EXTERNAL, kind_of
-from nkform.model import (
-    ADDR_GEN_MODE,
-    FORCE_FORWARDING,
-    FORWARDING,
-    STABLE_SECRET,
-    Attrs,
-    Device,
-    Endpoint,
-    Master,
-    Namespace,
-    Node,
-    RootDevice,
-    Taken,
-    mark,
-    owner_of,
-)
+from nkform.model import Attrs, Device, Endpoint, Master, Namespace, Node, RootDevice, Taken, mark, owner_of
 from nkform.namespace_key import ROOT, Unnamed, is_unnamed, key_of
 from nkform.observe import owned, sysctls
 from nkform.observe.leaning import Leaning, any_leans, note
@@ -165,6 +151,7 @@ def _look(namespaces: Namespaces, wish: _Wish) -> Node:
         occupied={key: namespaces.path(key) for key in namespaces.names() if key in lacking} if lacking else {},
         home=home,
         barred={key: world.barred[key] for key in sorted(_named(desired).intersection(world.barred))},
+        marked_only=tuple(sorted(_marked_only(world, node))),
     )
 
 
@@ -462,6 +449,13 @@ def _namespaces(world: _World, node: str, desired: Node | None, devices: Iterabl
             key, owner=owner, links=names, own=own, marked=marked, cookie=cookie, altnames=further, alias=alias
         )
     return found
+
+
+def _marked_only(world: _World, node: str) -> Iterator[str]:
+    """The namespaces that carry the node's mark and that nothing on record says to be anybody's."""
+    for key, contents in world.contents.items():
+        if key != ROOT and contents.cookie not in world.owners and owner_of(contents.alias) == node:
+            yield key
 
 
 def _owner(world: _World, key: str, node: str, *, agreed: bool) -> str | None:

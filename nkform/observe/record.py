@@ -16,6 +16,7 @@ from nkform.kernel.place import boot, place
 from nkform.model import Node
 
 FILE = "applied.json"
+MANAGED = "managed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,17 @@ def note(record: Record) -> None:
     rundir.write(record.node.name, FILE, serial.dumps(record))
 
 
+def read_managed(node: str) -> str | None:
+    """The digest of what the spec that was applied last managed (plan/let_go.py). Raises KernelError."""
+    return rundir.read(node, MANAGED)
+
+
+def note_managed(node: str, digest: str) -> None:
+    """Raises KernelError."""
+    if read_managed(node) != digest:
+        rundir.write(node, MANAGED, digest)
+
+
 def forget(node: str) -> None:
     """Nothing is applied any more. Raises KernelError."""
-    rundir.remove(node, FILE)
+    rundir.remove(node, FILE, MANAGED)

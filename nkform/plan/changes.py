@@ -13,6 +13,9 @@ from nkform.problem import Problem
 
 Operation = Literal["create", "update", "replace", "destroy"]
 
+Aim = Literal["spec", "before", "nothing"]
+"""What a plan leads to: what a spec says, what the node was before a run, or nothing of the node at all."""
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -31,7 +34,7 @@ class Change:
 class Plan:
     """Changes in the order of the spec, actions in the order in which they are carried out.
 
-    `devices` are those that the spec declares, as this node shall have them.
+    `devices` are those that the spec declares, as this node shall have them. `aim`: what it all leads to.
     """
 
     node: str
@@ -39,6 +42,7 @@ class Plan:
     actions: tuple[Action, ...] = ()
     warnings: tuple[Problem, ...] = ()
     devices: Mapping[str, Device] = field(default_factory=dict)
+    aim: Aim = "spec"
 
     @property
     def empty(self) -> bool:

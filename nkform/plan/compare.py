@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from nkform.attributes import ATTRIBUTES, Attribute
 from nkform.dataclass import dataclass, replace
-from nkform.model import ADDR_GEN_MODE, STABLE_SECRET, Address, Attrs, Device, Endpoint, Value, secret_first
+from nkform.device_sysctls import ADDR_GEN_MODE, STABLE_SECRET, secret_first
+from nkform.model import Address, Attrs, Device, Endpoint, Value
 from nkform.namespace_key import is_unnamed
 from nkform.plan.actions import (
     Action,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from nkform.dataclass import replace
-from nkform.model import ADDR_GEN_MODE, FORCE_FORWARDING, FORWARDING, STABLE_SECRET, Device, Endpoint, Route, RouteKey
+from nkform.device_sysctls import ADDR_GEN_MODE, FORCE_FORWARDING, FORWARDING, STABLE_SECRET
+from nkform.model import Device, Endpoint, Route, RouteKey
 from nkform.problem import Path, Problem
 
 MAIN = 254

@@ -14,6 +14,7 @@ from nkform.listing import enumerated
 from nkform.macs import Macs, macs
 from nkform.model import Chain, Device, Endpoint, Hook, Namespace, Node, Value
 from nkform.namespace_key import ROOT
+from nkform.nearest import nearest
 from nkform.plan import chain_steps, chains, replacement, sources
 from nkform.plan.actions import (
     Action,
@@ -38,7 +39,7 @@ from nkform.plan.actions import (
     end_of,
     namespace_of,
 )
-from nkform.plan.changes import Change, Plan
+from nkform.plan.changes import Aim, Change, Plan
 from nkform.plan.collisions import collisions
 from nkform.plan.compare import FieldChange, device_fields, end_actions, end_fields
 from nkform.plan.contradictions import IPV6_MTU
@@ -51,6 +52,9 @@ from nkform.plan.reach import out_of_reach
 from nkform.plan.resolve import resolve
 from nkform.plan.routes import hops_behind
 from nkform.problem import NkformError, Problem
+
+GONE: Mapping[Aim, str] = {"spec": "it is not in the spec", "before": "it was not there before", "nothing": ""}
+"""Why an object goes that is not desired, or a device of others loses its programs."""
 
 
 class ProgramResolver(Protocol):
@@ -77,15 +81,15 @@ def build(
     adopt: bool = False,
     targets: Collection[str] = (),
     resolved: Mapping[str, Device] | None = None,
-    retake: bool = False,
+    aim: Aim = "spec",
     readopt: Collection[Name] = (),
 ) -> Plan:
     """Compares and orders. Raises NkformError with all that cannot be.
 
     `programs` tells the digests of programs. `resolved` are the devices of an earlier plan of the same spec, where the
-    spec's meaning has been worked out already. `retake`: what others have put in the place of an address or a route of
-    ours is no obstacle to having it again. `readopt` are devices and namespaces that were ours and have lost their
-    mark.
+    spec's meaning has been worked out already. `aim`: what others have put in the place of an address or a route of
+    ours is no obstacle to having it again as it was before. `readopt` are devices and namespaces that were ours and
+    have lost their mark.
     """
     problems: list[Problem] = []
     desired = desired.at_home(live.home)
@@ -105,11 +109,11 @@ def build(
     warnings = [*notes, *(p for p in problems if p.severity != "error")]
     errors += _unknown_targets(targets, desired, live)
     wanted = _wanted_namespaces(desired, devices, bool(targets))
-    errors += preconditions(desired.name, wanted, devices, live, adopt, readopt, goes_back=retake)
+    errors += preconditions(desired.name, wanted, devices, live, adopt, readopt, goes_back=aim == "before")
     gone = [d for d in live.devices.values() if d.owner == desired.name and d.name not in desired.devices]
     gone = [d for d in gone if not targets or d.name in targets]
     errors += collisions(wanted, devices, live, gone)
-    if not retake:
+    if aim != "before":
         errors += in_place(devices, live, adopt, gone)
         errors += out_of_reach(devices, live)
     if errors:
@@ -118,20 +122,22 @@ def build(
     changes = [*_namespace_changes(desired.name, wanted, live, phases)]
     for device in gone:
         phases.delete.append(DeletePair(device))
-        changes.append(Change("destroy", "device", device.name, reason="it is not in the spec", before=device))
+        changes.append(Change("destroy", "device", device.name, reason=GONE[aim], before=device))
     changes += _device_changes(desired.name, devices, live, phases, features)
     if changes:
         phases.close += hops_behind(devices, live)
         anew = {change.name for change in changes if change.kind == "device" and change.operation == "replace"}
         sources.give_again(devices, live, anew, phases)
     warnings += losses(changes)
-    changes += _chains_left(desired, live, targets, phases)
+    changes += _chains_left(desired, live, targets, phases, GONE[aim])
     if not targets:
-        left, kept = _leftovers(desired, live)
+        left, kept = _leftovers(desired, live, GONE[aim])
         changes += left
         warnings += kept
         phases.leave += [DeleteNamespace(change.name, live.namespaces[change.name].cookie) for change in left]
-    return Plan(desired.name, tuple(changes), phases.ordered(), tuple(warnings), devices)
+    if aim == "nothing":
+        warnings += [_not_on_record(name, desired.name) for name in live.marked_only]
+    return Plan(desired.name, tuple(changes), phases.ordered(), tuple(warnings), devices, aim)
 
 
 def meaning(
@@ -173,7 +179,9 @@ def _indexes(desired: Node, live: Node) -> dict[str, int | None]:
 def _unknown_targets(targets: Collection[str], desired: Node, live: Node) -> Iterator[Problem]:
     for name in targets:
         if name not in desired.devices and name not in live.devices:
-            yield Problem("NK0407", f"--target {name}: neither the spec nor the node has such a device")
+            near = nearest(name, sorted({*desired.devices, *live.devices}))
+            hint = f"did you mean {near}?" if near else ""
+            yield Problem("NK0407", f"--target {name}: neither the spec nor the node has such a device", hint=hint)
 
 
 def _wanted_namespaces(desired: Node, devices: Mapping[str, Device], targeted: bool) -> dict[str, Namespace]:
@@ -209,7 +217,17 @@ def left_in_place(namespace: str, others: Sequence[str]) -> Problem:
     )
 
 
-def _leftovers(desired: Node, live: Node) -> tuple[list[Change], list[Problem]]:
+def _not_on_record(namespace: str, node: str) -> Problem:
+    """What to say of a namespace that destroying a node leaves, since its mark alone says that it is nkform's."""
+    return Problem(
+        "NK0418",
+        f"namespace {namespace} is left in place: it carries the mark of {node}, but is not on record as nkform's",
+        hint=f"whoever is root in it can write that mark; `ip netns delete {namespace}` if nobody needs it",
+        severity="warning",
+    )
+
+
+def _leftovers(desired: Node, live: Node, reason: str) -> tuple[list[Change], list[Problem]]:
     """Namespaces of ours that are not declared any more; one that holds devices of others is left, and said."""
     changes, warnings = [], []
     for name, found in live.namespaces.items():
@@ -219,7 +237,7 @@ def _leftovers(desired: Node, live: Node) -> tuple[list[Change], list[Problem]]:
         if others:
             warnings.append(left_in_place(name, others))
         else:
-            changes.append(Change("destroy", "namespace", name, reason="it is not in the spec", before=found))
+            changes.append(Change("destroy", "namespace", name, reason=reason, before=found))
     return changes, warnings
 
 
@@ -339,14 +357,14 @@ def _attach(
             )
 
 
-def _chains_left(desired: Node, live: Node, targets: Collection[str], phases: Phases) -> Iterator[Change]:
+def _chains_left(desired: Node, live: Node, targets: Collection[str], phases: Phases, reason: str) -> Iterator[Change]:
     """Programs of ours on devices of others that the spec does not name any more."""
     for name, found in live.devices.items():
         if found.traits.programs_only and name not in desired.devices and (not targets or name in targets):
             left = tuple(fields(found, found, legacy=found.hooks_legacy))
             if left:
                 _attach(found, found, phases, legacy=found.hooks_legacy)
-                yield Change("update", "device", name, left, "it is not in the spec", found, found)
+                yield Change("update", "device", name, left, reason, found, found)
 
 
 def fields(desired: Device, live: Device, *, legacy: bool) -> Iterator[FieldChange]:

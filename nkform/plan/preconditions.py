@@ -84,7 +84,7 @@ def _obstacles(
 def _barred(key: str, why: str, path: Path) -> Problem:
     if why:
         return Problem(
-            "NK0418",
+            "NK0419",
             f"what is in {described(key)} cannot be read: could not {why}",
             path=path,
             hint="remove that object there, or apply the rest with `--keep-going`",
@@ -110,7 +110,7 @@ def _foreign(what: str, owner: str | None, path: Path, adopt: bool) -> Iterator[
             "NK0412",
             f"{what} exists already and is not nkform's",
             path=path,
-            hint="use another name, or take it over as it is with `nkform apply --adopt`",
+            hint="use another name, or take it over with `nkform apply --adopt`, which then makes it as the spec says",
         )
 
 
@@ -277,5 +277,7 @@ def _in_place(taken: Taken, end: Endpoint, path: Path) -> Problem:
         f"route {taken.route.text} of {where} cannot be added: a route that is not nkform's has its destination, table "
         f"and metric: {taken.holder}",
         path=(*path, "routes", end.routes.index(taken.route)),
-        hint=remedy if taken.gone else "give ours another `metric`, or remove the other one",
+        hint=remedy
+        if taken.gone
+        else "give ours another `metric`, or remove the other one, which --adopt does not take over",
     )

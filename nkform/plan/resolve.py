@@ -10,21 +10,11 @@ from functools import cache, lru_cache
 
 from nkform.attributes import ATTRIBUTES, BY_NAME, Attribute
 from nkform.dataclass import dataclass, replace
+from nkform.device_sysctls import ADDR_GEN_MODE, FORCE_FORWARDING, FORWARDING, STABLE_SECRET
 from nkform.features import FEATURES
 from nkform.kinds import KindName, kind_of
-from nkform.model import (
-    ADDR_GEN_MODE,
-    FORCE_FORWARDING,
-    FORWARDING,
-    STABLE_SECRET,
-    Attrs,
-    ComputedFor,
-    Device,
-    Endpoint,
-    Node,
-    RootDevice,
-    Value,
-)
+from nkform.model import Attrs, ComputedFor, Device, Endpoint, Node, RootDevice, Value
+from nkform.nearest import nearest
 from nkform.plan.chains import completed, needs_programs
 from nkform.plan.computed import with_numbers
 from nkform.plan.contradictions import (
@@ -244,4 +234,13 @@ def _missing(device: Device, features: Collection[str]) -> Iterator[Problem]:
                     "NK0406",
                     f"this kernel has no writable sysctl net.{family}.conf.*.{name}",
                     path=("devices", device.name, *prefix, "sysctl", family, name),
+                    hint=_similar(key, features),
                 )
+
+
+def _similar(key: str, features: Collection[str]) -> str:
+    """What to say of a sysctl that there is not, if there is one of a similar name."""
+    family, _, name = key.partition(".")
+    known = [each.removeprefix(f"sysctl:{family}.") for each in features if each.startswith(f"sysctl:{family}.")]
+    near = nearest(name, sorted(known))
+    return f"did you mean `{near}`?" if near else ""

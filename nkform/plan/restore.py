@@ -67,7 +67,7 @@ def plan(before: Node, live: Node, features: Collection[str], without: Without =
     aside = [each for name in desired.devices if (each := _set_aside(before.devices[name], before, live))]
     live = _with_names_back(aside, live)
     readopt = [*_devices_unmarked(desired, before, live), *_namespaces_let_go(desired, before, live)]
-    found = build(desired, live, features=features, resolved=desired.devices, retake=True, readopt=readopt)
+    found = build(desired, live, features=features, resolved=desired.devices, aim="before", readopt=readopt)
     freed = [
         name
         for name, device in before.devices.items()

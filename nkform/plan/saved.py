@@ -104,29 +104,16 @@ def check_origin(basis: Basis, version: str, place: str) -> None:
 
 def check_live(basis: Basis, live: Node) -> None:
     """Raises NkformError, saying what changed, if the node is not as it was when the plan was made."""
-    found = list(differences(basis.live, relevant(live)))
-    if not found:
-        return
-    told = [
-        Problem("NK0620", f"stale plan: {'.'.join(path)} was {_said(before)} and is {_said(after)}", hint="plan again")
-        for path, before, after in found[:SHOWN]
-    ]
-    if len(found) > SHOWN:
-        told.append(Problem("NK0620", f"stale plan: {len(found) - SHOWN} more differences"))
-    raise NkformError(*told)
+    if found := _in_words(basis.live, live, "when the plan was made"):
+        *first, last = (Problem("NK0620", f"stale plan: {text}") for text in found)
+        raise NkformError(*first, replace(last, hint="plan again"))
 
 
 def check_agreed(before: Node, after: Node, shown: Plan, now: Plan) -> None:
     """Raises NkformError if a plan is not the one that was shown and agreed to, saying what changed meanwhile."""
     if shown.actions == now.actions:
         return
-    found = list(differences(relevant(before), relevant(after)))
-    told = [
-        Problem("NK0517", f"{'.'.join(path)} was {_said(old)} when the plan was shown, and is {_said(new)}")
-        for path, old, new in found[:SHOWN]
-    ]
-    if len(found) > SHOWN:
-        told.append(Problem("NK0517", f"{len(found) - SHOWN} more differences"))
+    told = [Problem("NK0517", text) for text in _in_words(before, after, "when the plan was shown")]
     refusal = "the node changed after its plan was shown: nothing was done"
     raise NkformError(Problem("NK0517", refusal, hint="run the same command again, and look at its plan"), *told)
 
@@ -170,6 +157,40 @@ def _parts(value: object) -> dict[str, object] | None:
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in fields(value) if field.compare}
     return None
+
+
+def _in_words(before: Node, after: Node, when: str) -> list[str]:
+    """In what a node is not what it was: some of it in a sentence each, and how much more there is."""
+    found = list(dict.fromkeys(_told(*each, when) for each in differences(relevant(before), relevant(after))))
+    more = len(found) - SHOWN
+    return [*found[:SHOWN], f"{more} more differences"] if more > 0 else found
+
+
+def _told(path: tuple[str, ...], before: object, after: object, when: str) -> str:
+    """One difference, by the names of a spec."""
+    kind = {"devices": "device", "namespaces": "namespace"}.get(path[0])
+    if kind is None or len(path) < 2:
+        return f"{'.'.join(path)} was {_said(before)} {when}, and is {_said(after)}"
+    what = f"{kind} {path[1]}" if path[1] else "the namespace that nkform runs in"
+    match path[2:]:
+        case ():
+            return (
+                f"{what} did not exist {when}, and exists now"
+                if before is None
+                else f"{what} existed {when}, and is gone"
+            )
+        case (*_, "index" | "cookie"):
+            return f"{what} is not the one that it was {when}: another one has its name"
+        case ("hooks", hook, "revision"):
+            return f"the programs at the hook {hook} of {what} are not those that they were {when}"
+        case rest:
+            names = [_OF_SPECS.get(step, step) for step in rest]
+            key = ".".join(name for name in names if name)
+            return f"{key} of {what} was {_said(before)} {when}, and is {_said(after)}"
+
+
+_OF_SPECS = {"primary": "", "attrs": "", "hooks": "programs", "linked": "", "filters": ""}
+"""What a spec calls parts of a device; nothing where it has their contents one level up."""
 
 
 def _said(value: object) -> str:

@@ -11,7 +11,8 @@ from collections.abc import Collection, Iterator
 
 from nkform.attributes import BY_NAME
 from nkform.dataclass import replace
-from nkform.model import STABLE_SECRET, Attached, Device, Endpoint, Hook, Namespace, Node, Route
+from nkform.device_sysctls import STABLE_SECRET
+from nkform.model import Attached, Device, Endpoint, Hook, Namespace, Node, Route
 from nkform.plan.addresses import by_subnet, of_others
 from nkform.plan.compare import is_raised
 from nkform.plan.saved import differences

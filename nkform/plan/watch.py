@@ -22,7 +22,14 @@ class Watching:
 
 @dataclass(frozen=True, slots=True)
 class Drifted:
-    """Something is not as the spec says."""
+    """Something is not any more as the spec says, and as it was applied."""
+
+    difference: Difference
+
+
+@dataclass(frozen=True, slots=True)
+class Unapplied:
+    """Something is not as the spec says, which nobody has applied so far."""
 
     difference: Difference
 
@@ -66,7 +73,7 @@ class Stopped:
     """Somebody asked the watch to end."""
 
 
-Event = Watching | Drifted | Settled | Healed | Failed | Recovered | Reread | Stopped
+Event = Watching | Drifted | Unapplied | Settled | Healed | Failed | Recovered | Reread | Stopped
 
 Place = tuple[str, str, str]
 

@@ -13,6 +13,11 @@ def moment(when: float) -> str:
     return datetime.fromtimestamp(when).astimezone().strftime("%Y-%m-%d %H:%M")
 
 
+def clock(when: float) -> str:
+    """A time of the local clock to the second."""
+    return datetime.fromtimestamp(when).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
 def iso(when: float) -> str:
     """A time as programs read it: ISO 8601, UTC, to the millisecond."""
     return datetime.fromtimestamp(when, UTC).isoformat(timespec="milliseconds")
@@ -60,7 +65,7 @@ def said(difference: Difference, since: float | None = None) -> str:
 
 def summary(count: int) -> str:
     """How much of a plan is drift."""
-    return f"{count} of these {'is' if count == 1 else 'are'} drift: the node was changed, not the spec."
+    return f"{count} of these differences {'is' if count == 1 else 'are'} drift: the node was changed, not the spec."
 
 
 def as_dict(difference: Difference, since: float | None) -> dict[str, object]:

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from types import MappingProxyType
 
 from nkform.attributes import BY_NAME, Attribute
-from nkform.model import Device, Endpoint, Namespace, Value
+from nkform.model import Device, Endpoint, Namespace, Program, Value
+from nkform.plan.chains import DEFAULT
 from nkform.plan.changes import Change, Plan
 from nkform.plan.compare import FieldChange
 from nkform.plan.drift import Difference, Notes, told
@@ -48,7 +49,7 @@ def lines(
     Line by line, each with its end: taken as they come, those of ten thousand devices take no memory.
     """
     if plan.empty:
-        yield f"No changes. The node matches the spec of {plan.node}.\n"
+        yield f"{_nothing(plan)}\n"
         return
     if not summary_only:
         used = [operation for operation in LEGEND if any(c.operation == operation for c in plan.changes)]
@@ -71,6 +72,17 @@ def lines(
         yield f"{drift_summary(drifted)}\n"
 
 
+def _nothing(plan: Plan) -> str:
+    """What to say of a plan without changes."""
+    match plan.aim:
+        case "spec":
+            return f"No changes. The node matches the spec of {plan.node}."
+        case "before":
+            return f"No changes. {plan.node} is as it was before."
+    rest = " but what is left in place" if plan.warnings else f": nothing here belongs to {plan.node}"
+    return f"Nothing to destroy{rest}."
+
+
 def summary(plan: Plan) -> str:
     added, changed, destroyed = plan.count()
     return f"Plan: {added} to add, {changed} to change, {destroyed} to destroy."
@@ -80,7 +92,7 @@ def _change(change: Change, paint: Paint, drift: Notes) -> Iterator[str]:
     because = f" (because {change.reason})" if change.reason else ""
     differing = list(told(change))
     whole = "".join(_drift(each, drift, paint) for each in differing if each.field is None)
-    yield f"  # {change.kind}.{change.name} {SAID[change.operation]}{because}{whole}"
+    yield f"  # {change.kind}.{change.name} {_said(change)}{because}{whole}"
     yield f"{paint(f'{SIGN[change.operation]:>3}', TONE[change.operation])} {change.kind} {change.name}"
     if change.operation == "create" and isinstance(change.after, Device):
         rows = list(_device(change.after))
@@ -88,10 +100,17 @@ def _change(change: Change, paint: Paint, drift: Notes) -> Iterator[str]:
         for key, text in rows:
             yield f"      {paint('+', 'green')} {key:<{width}} = {text}"
     elif change.operation == "create" and isinstance(change.after, Namespace):
-        yield f"      {paint('+', 'green')} create = yes"
+        yield f"      {paint('+', 'green')} create = true"
     for each in differing:
         if each.field is not None:
             yield f"      {_field(each.field, paint)}{_drift(each, drift, paint)}"
+
+
+def _said(change: Change) -> str:
+    match change.fields:
+        case (FieldChange(("owner",), None, _), *more):
+            return "will be adopted, and updated in place" if more else "will be adopted"
+    return SAID[change.operation]
 
 
 def _drift(difference: Difference, drift: Notes, paint: Paint) -> str:
@@ -104,11 +123,26 @@ def _drift(difference: Difference, drift: Notes, paint: Paint) -> str:
 def _field(field: FieldChange, paint: Paint) -> str:
     key = ".".join(field.path)
     forced = paint("  # forces replacement", "red") if field.forces_replacement else ""
+    before, after = (_spelled(field, each) for each in (field.before, field.after))
     if field.before is None:
-        return f"{paint('+', 'green')} {key} = {value(field.after)}{forced}"
+        return f"{paint('+', 'green')} {key} = {after}{forced}"
     if field.after is None:
-        return f"{paint('-', 'red')} {key} = {value(field.before)}{forced}"
-    return f"{paint('~', 'yellow')} {key} = {value(field.before)} -> {value(field.after)}{forced}"
+        return f"{paint('-', 'red')} {key} = {before}{forced}"
+    return f"{paint('~', 'yellow')} {key} = {before} -> {after}{forced}"
+
+
+def _spelled(field: FieldChange, what: object) -> str:
+    """One side of a difference as a spec would have it."""
+    match field.path:
+        case ("programs", _, "default") if None in (field.before, field.after):
+            return "drop"
+        case (*_, "namespace"):
+            return _place(str(what))
+    return value(what)
+
+
+def _place(namespace: str) -> str:
+    return namespace or "(this one)"
 
 
 def _device(device: Device) -> Iterator[tuple[str, str]]:
@@ -117,11 +151,16 @@ def _device(device: Device) -> Iterator[tuple[str, str]]:
     yield from _end("", device.primary)
     if device.peer is not None:
         yield "peer.name", device.peer.name
-        yield "peer.namespace", device.peer.namespace or "(this one)"
+        yield "peer.namespace", _place(device.peer.namespace)
         shared = {key for key, one in device.peer.attrs.items() if device.primary.attrs.get(key) == one}
         yield from _end("peer.", device.peer, frozenset(key for key in shared if _is_said_once(BY_NAME[key])))
     for hook, chain in device.chains.items():
-        yield f"programs.{hook}", ", ".join(f"{program.name} ({program.digest})" for program in chain.programs)
+        yield f"programs.{hook}", ", ".join(map(_program, chain.programs))
+
+
+def _program(program: Program) -> str:
+    """A program of a new device; the one that ends a chain with `default: drop`, or stands in for a policy, as such."""
+    return "default: drop" if program.name == DEFAULT else f"{program.name} ({program.digest})"
 
 
 def _is_said_once(row: Attribute) -> bool:
@@ -131,10 +170,10 @@ def _is_said_once(row: Attribute) -> bool:
 
 def _end(prefix: str, end: Endpoint, left_out: frozenset[str] = frozenset()) -> Iterator[tuple[str, str]]:
     yield from _values(prefix, {key: one for key, one in end.attrs.items() if key not in left_out})
-    if end.addresses:
-        yield f"{prefix}addresses", ", ".join(address.text for address in end.addresses)
+    for address in end.addresses:
+        yield f"{prefix}addresses", address.text
     for route in end.routes:
-        yield f"{prefix}route", route.text
+        yield f"{prefix}routes", route.text
     for key, text in end.sysctl.items():
         yield f"{prefix}sysctl.{key}", text
 

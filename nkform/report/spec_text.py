@@ -65,7 +65,7 @@ def _unknown(device: str, hook: str, entry: Attached) -> Problem:
     return Problem(
         "NK0607",
         f"{entry.name} at {hook} of {device} is left out: there is no record of the template that it was made from",
-        hint="the explanations below /run/nkform are gone; apply its spec again to have them back",
+        hint="`nkform apply` of its spec puts it on record again",
         severity="warning",
     )
 
@@ -150,9 +150,13 @@ class _Programs:
         self.folders: set[str] = set()
 
     def chains(self, device: Device) -> dict[str, Any]:
-        found = {name: self._chain(device.name, name, hook) for name, hook in device.hooks.items() if hook.ours}
+        found = {
+            name: self._chain(device.name, name, hook)
+            for name, hook in device.hooks.items()
+            if hook.ours and name not in _closed(device)
+        }
         legacy = {"attach": "tc"} if device.hooks_legacy else {}
-        return {**legacy, "programs": found} if found else {}
+        return {**legacy, **({"programs": found} if found else {})}
 
     def _chain(self, device: str, name: str, hook: Hook) -> Any:
         known = [entry for entry in hook.ours if not entry.strange]
@@ -191,8 +195,10 @@ def _device(device: Device) -> dict[str, Any]:
     if device.traits.programs_only:
         return {"kind": device.kind}
     peer = device.peer
+    closed = _closed(device)
     found = {
         "kind": device.kind,
+        **({"policy": "blackhole"} if "primary" in closed else {}),
         **_attrs(device.attrs, ("device",), device.kind),
         **_attrs(device.primary.attrs, ("pair", "end"), device.kind),
         **_rest(device.primary),
@@ -205,11 +211,19 @@ def _device(device: Device) -> dict[str, Any]:
         found["peer"] = {
             "name": _text(peer.name),
             **_namespace(peer.namespace),
+            **({"policy": "blackhole"} if "peer" in closed else {}),
             **_attrs(values, ("end",), device.kind),
             **_not_inherited(device.primary.attrs, peer.attrs, device.kind),
             **_rest(peer),
         }
     return found
+
+
+def _closed(device: Device) -> set[str]:
+    """The hooks at which a program of ours stands in for the policy of an end, with no other beside it."""
+    if device.traits.policy != "program":
+        return set()
+    return {name for name, hook in device.hooks.items() if [e.name for e in hook.ours if not e.strange] == [GENERATED]}
 
 
 def _namespace(key: str) -> dict[str, Any]:

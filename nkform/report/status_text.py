@@ -5,22 +5,35 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
+from math import ceil
 
 from nkform.dataclass import replace
+from nkform.listing import counted
 from nkform.report.colour import Paint
-from nkform.report.drift_text import as_dict, iso, said
-from nkform.results import DeviceStatus, ProgramStatus, Status
+from nkform.report.drift_text import as_dict, clock, iso, said
+from nkform.results import DeviceStatus, Pending, ProgramStatus, Status
 
 
 def render(status: Status, paint: Paint) -> str:
     node, devices, applied = status.node, status.devices, status.applied
-    lines = [f"node {node}: {len(devices)} devices", *(line for d in devices for line in _device(d, paint))]
+    lines = [paint(on_trial(each), "yellow") for each in status.pending]
+    lines += [f"node {node}: {counted(len(devices), 'device')}", *(line for d in devices for line in _device(d, paint))]
     if applied is None:
-        lines.append("drift: not known, nothing is on record here; `nkform apply` puts it there")
+        lines.append("drift: unknown, there is no record of the last apply here; `nkform apply` makes one")
     else:
         for each, since in applied.elsewhere:
             lines.append(paint(f"  {each.kind} {each.name}: drift: {said(each, since)}", "yellow"))
     return "\n".join(lines) + "\n"
+
+
+def on_trial(pending: Pending) -> str:
+    """What to say of an apply that waits to be confirmed."""
+    what = f"the apply of {clock(pending.when)} on {pending.node}"
+    if pending.problems:
+        return f"nobody confirmed {what}, and not all could go back: {'; '.join(pending.problems)}"
+    if not pending.left:
+        return f"nobody confirmed {what}: it goes back now"
+    return f"{what} waits to be confirmed: it goes back in {ceil(pending.left)} s"
 
 
 def _device(device: DeviceStatus, paint: Paint) -> Iterator[str]:
@@ -56,10 +69,16 @@ def render_json(status: Status) -> str:
     document = {
         "node": status.node,
         "applied": iso(applied.when) if applied else None,
+        "pending": [_waiting(each) for each in status.pending],
         "devices": [{**_plain(device), "drift": [as_dict(*each) for each in device.drift]} for device in devices],
         "drift": [as_dict(*each) for each in applied.elsewhere] if applied else [],
     }
     return json.dumps(document, indent=2) + "\n"
+
+
+def _waiting(pending: Pending) -> dict[str, object]:
+    left, problems = round(pending.left, 1), list(pending.problems)
+    return {"node": pending.node, "applied": iso(pending.when), "seconds_left": left, "problems": problems}
 
 
 def _plain(device: DeviceStatus) -> dict[str, object]:

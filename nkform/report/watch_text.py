@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from nkform.listing import counted
 from nkform.plan.drift import Difference
-from nkform.plan.watch import Drifted, Event, Failed, Healed, Recovered, Reread, Settled, Stopped, Watching
+from nkform.plan.watch import Drifted, Event, Failed, Healed, Recovered, Reread, Settled, Stopped, Unapplied, Watching
 from nkform.problem import Problem
 from nkform.report.drift_text import as_dict, iso, said, subject
 
@@ -24,13 +25,15 @@ def line_json(event: Event, now: float) -> str:
 def _told(event: Event) -> str:
     match event:
         case Watching(node, count):
-            return f"watching {count} devices of {node}"
+            return f"watching {counted(count, 'device')} of {node}"
         case Drifted(difference):
             return f"{_name(difference)}: drift: {said(difference)}"
+        case Unapplied(difference):
+            return f"{_name(difference)}: not applied: {said(difference)}"
         case Settled(difference):
             return f"{_name(difference)}: {_settled(difference)}"
         case Healed(actions):
-            return f"mended by {actions} action{'' if actions == 1 else 's'}"
+            return f"mended by {counted(actions, 'action')}"
         case Failed(problems, pause):
             return f"{_joined(problems)}; next try in {pause:g} s"
         case Recovered():
@@ -58,6 +61,8 @@ def _data(event: Event) -> dict[str, object]:
             return {"event": "watching", "node": node, "devices": count}
         case Drifted(difference):
             return {"event": "drift", **_plain(difference)}
+        case Unapplied(difference):
+            return {"event": "unapplied", **_plain(difference)}
         case Settled(difference):
             return {"event": "settled", **_plain(difference)}
         case Healed(actions):

@@ -17,6 +17,8 @@ from nkform.session.recovery import WayBack, revert, way_back
 from nkform.session.run_lock import refuse_all_elsewhere, refuse_pending, stopped
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from nkform.plan.changes import Plan
     from nkform.session.listener import Listener
     from nkform.session.run_lock import RunLock
@@ -78,18 +80,27 @@ def choose(command: Command, name: str | None, listener: Listener) -> GoingBack 
     nodes = _nodes(command)
     if not nodes or (name and name not in nodes):
         refuse_all_elsewhere(name)
+        if command == "rollback":
+            _recover_first([each for each in rundir.nodes() if name in (None, each)])
     if not nodes:
         return None
     node = chosen(nodes, name)
     refuse_pending(node, goes_back=True)
-    if command == "rollback" and (left := journal.find(node, journal.JOURNAL)):
-        raise fail("NK0514", f"a run on {node} {left.ended}: it comes first", hint="`nkform recover` takes it back")
+    if command == "rollback":
+        _recover_first([node])
     state, found = next((state, found) for state in STATES[command] if (found := journal.find(node, state)))
     with Namespaces() as namespaces:
         if state == journal.JOURNAL:
-            listener.warn([killed_run(found, "it is taken back")])
+            listener.warn([killed_run(found, "the way back leads to before it")])
             tidy(found, namespaces)
         return GoingBack(node, command, state, found, way_back(found.entry.before, namespaces))
+
+
+def _recover_first(nodes: Iterable[str]) -> None:
+    """Raises NkformError (NK0514) where a run on one of these nodes did not come to its end."""
+    for node in nodes:
+        if left := journal.find(node, journal.JOURNAL):
+            raise fail("NK0514", f"a run on {node} {left.ended}: it comes first", hint="`nkform recover` takes it back")
 
 
 def take(going: GoingBack, run_lock: RunLock, listener: Listener, *, expedite: bool) -> None:
@@ -109,6 +120,7 @@ def take(going: GoingBack, run_lock: RunLock, listener: Listener, *, expedite: b
         raise stopped(node) from error
     finally:
         listener.warn(list(dict.fromkeys(warnings)))
+    rundir.remove(node, journal.UP_TO_DATE)
     if found.entry.command == "rollback":  # going back from a rollback is going forward again
         rundir.remove(node, journal.OUTCOME)
     elif found.entry.spec or state == journal.PREVIOUS:

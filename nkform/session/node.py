@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from nkform.apply.journal import Found
     from nkform.kernel.netns import Namespaces
     from nkform.observe.node import Begun
+    from nkform.results import Pending
     from nkform.session.listener import Listener
 
 
@@ -53,12 +54,16 @@ def known(namespaces: Namespaces, name: str) -> str:
     from nkform.kernel import bpffs, rundir
     from nkform.observe.nodes import nodes
 
-    there: set[str] = set()
-    for some in (rundir.nodes, lambda: nodes(namespaces), bpffs.nodes):  # the cheapest first, which knows most
-        there.update(some())
-        if name in there:
+    recorded, marked = rundir.nodes(), set[str]()
+    if name in recorded:
+        return name
+    for some in (lambda: nodes(namespaces), bpffs.nodes):
+        marked.update(some())
+        if name in marked:
             return name
-    hint = f"there are: {', '.join(sorted(there))}" if there else "nothing here carries a mark of nkform"
+    hint = f"there are: {', '.join(sorted(marked))}" if marked else "nothing here carries a mark of nkform"
+    if left := sorted(set(recorded) - marked):
+        hint += f"; of {', '.join(left)} there are only records"
     raise fail("NK0605", f"there is no node {name} here", hint=hint)
 
 
@@ -94,6 +99,31 @@ def look_after_guardians(listener: Listener, but: str = "") -> None:
 
             problems = guardian.look_after(node, listener.say)
             listener.warn([replace(problem, severity="warning") for problem in problems])
+
+
+def pending() -> tuple[Pending, ...]:
+    """What waits to be confirmed on this machine, or goes back. Raises KernelError."""
+    from nkform.kernel import rundir
+
+    if all(rundir.stamp(node, "unconfirmed") is None for node in rundir.nodes()):
+        return ()  # as nearly always: what reads one need not be loaded
+    from nkform.session import trial
+
+    return tuple(trial.pending())
+
+
+def warn_of_pending(listener: Listener) -> None:
+    """Tells what waits to be confirmed: nothing else may change until then. Raises KernelError."""
+    if waiting := pending():
+        from nkform.report.status_text import on_trial
+        from nkform.session.guardian import IN_THE_WAY, PENDING
+
+        listener.warn(
+            [
+                Problem("NK0611", on_trial(each), hint=IN_THE_WAY if each.problems else PENDING, severity="warning")
+                for each in waiting
+            ]
+        )
 
 
 def warn_of_killed_run(node: str, listener: Listener) -> Begun | None:

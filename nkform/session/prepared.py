@@ -158,7 +158,8 @@ def _observe(
     def plan(left: Without) -> Plan:
         shall, there = left.trim(desired, live)
         return build(
-            shall, there, features=features, programs=programs, adopt=options.adopt, targets=options.targets
+            shall, there, features=features, programs=programs, adopt=options.adopt, targets=options.targets,
+            aim="nothing" if prepared.destroys else "spec",
         )  # fmt: skip
 
     with timed(listener, "plan"):

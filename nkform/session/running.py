@@ -75,9 +75,13 @@ def carry_out(order: Order, observation: Observation) -> Applied:
 
     The plan was made under the order's lock.
     """
+    from nkform.apply import journal
+    from nkform.kernel import rundir
     from nkform.session.trial import Trial
 
     prepared = order.prepared
+    if order.settles is not None:
+        rundir.remove(order.node, journal.UP_TO_DATE)
     if observation.plan.empty:
         _nothing_to_do(order, observation)
         return Applied(order.node, problems=tuple(prepared.place(observation.problems)))
@@ -247,6 +251,9 @@ def _nothing_to_do(order: Order, observation: Observation) -> None:
             journal.take_over(live.name, meant=order.settles is not None)
             release(live.name, live)
     _remember(order, observation, live)
+    if order.trial and not observation.problems:
+        with afterwards(order.listener):
+            journal.note_up_to_date(live.name)
 
 
 def _converged(observation: Observation) -> Observation:
@@ -262,6 +269,8 @@ def _remember(order: Order, observation: Observation, live: Node) -> None:
     """Puts on record what was applied, and what the programs were made of."""
     from nkform.apply import owned, record
     from nkform.observe import explanations
+    from nkform.observe import record as known
+    from nkform.plan.let_go import managed
 
     prepared, plan = order.prepared, observation.plan
     with timed(order.listener, "record"), afterwards(order.listener):
@@ -276,6 +285,7 @@ def _remember(order: Order, observation: Observation, live: Node) -> None:
             if not targets:
                 return  # nothing is as the spec says, so what was applied before is still what is on record
         record.note(plan, prepared.spec.node, features=observation.features, files=files, targets=targets)
+        known.note_managed(live.name, managed(prepared.spec.node.devices) if not targets else "")
 
 
 def _forget(live: Node, listener: Listener) -> None:

@@ -176,17 +176,9 @@ class Session:
         """Which of a plan is drift, as far as it is on record what was applied; and since when it was applied."""
         if planned.empty:
             return {}
-        from nkform.observe import record
-        from nkform.plan.drift import against, notes
+        from nkform.session.drift import drift_of
 
-        plan, live = planned.plan, planned.live
-        changed = {change.name for change in plan.changes if change.kind == "device"}
-        known = record.read(plan.node, only=changed)
-        if known is None:
-            return {}
-        live = live.with_devices({name: live.devices[name] for name in live.devices if name in changed})
-        back, _ = against(known.node, known.node.devices, live, known.features)
-        return notes(plan, back, known.since)
+        return drift_of(planned.plan, planned.live)
 
     def document(self, planned: Planned) -> dict[str, Any]:
         """A plan as data: what `nkform plan --json` prints (`nkform schema plan`)."""
@@ -305,12 +297,13 @@ class Session:
         follow(self, read, tell, options or PlanOptions(), heal=heal, interval=interval, ready=ready)
 
     def confirm(self, node: str | None = None) -> str:
-        """Keeps what an apply on trial did to a node, or to the only one that waits; returns the node's name."""
+        """Keeps what an apply on trial did to a node, or to the only one that waits; returns the node's name. An apply
+        that had nothing to do is as good as confirmed."""
         from nkform.session.trial import confirm
 
         nodes.check_name(node)
         with self.lock("confirm"):
-            return confirm(node)
+            return confirm(node, self.listener)
 
     def way_back(self, command: Command = "rollback", node: str | None = None) -> GoingBack | None:
         """The way back: for `rollback` from the last apply, or the one that waits to be confirmed; for `recover` from a
@@ -358,6 +351,7 @@ class Session:
         require_root()
         live = nodes.observed(self.namespaces, node)
         nodes.warn_of_killed_run(live.name, self.listener)
+        nodes.warn_of_pending(self.listener)
         return observed(self.namespaces, live)
 
     def status(self, node: str | None = None) -> Status:
@@ -389,7 +383,25 @@ class Session:
             begun = nodes.warn_of_killed_run(prepared.node, self.listener)
             if to_apply:
                 refuse_pending(prepared.node)
-        return Planned(prepared, self._observe(prepared, begun), self._run_lock)
+            else:
+                nodes.warn_of_pending(self.listener)
+        observation = self._observe(prepared, begun)
+        if let_go := self._let_go(prepared, observation.plan):
+            plan = replace(observation.plan, warnings=(*observation.plan.warnings, *let_go))
+            observation = replace(observation, plan=plan)
+        return Planned(prepared, observation, self._run_lock)
+
+    def _let_go(self, prepared: Prepared, plan: Plan) -> list[Problem]:
+        """What the spec does not say any more that it said when it was applied last."""
+        if prepared.destroys or prepared.saved is not None:
+            return []
+        from nkform.observe import record
+        from nkform.plan.let_go import let_go, managed
+
+        before = record.read_managed(plan.node)
+        if before in (None, managed(prepared.spec.node.devices)) or (known := record.read(plan.node)) is None:
+            return []
+        return let_go(known.node.devices, plan)
 
     def _observe(self, prepared: Prepared, begun: Begun | None = None) -> Observation:
         from nkform.plan.parts import NOTHING

@@ -18,6 +18,7 @@ def status(namespaces: Namespaces, node: str) -> Status:
     """Raises KernelError."""
     from nkform.observe import explanations, record
     from nkform.observe.node import observe
+    from nkform.session.node import pending
 
     applied = record.read(node)
     live = observe(namespaces, node, applied.node if applied else None)
@@ -25,7 +26,7 @@ def status(namespaces: Namespaces, node: str) -> Status:
     drift = _drift(applied, live) if applied else {}
     devices = [_device(device, known, drift.pop(("device", device.name), ())) for device in live.devices.values()]
     last = LastApplied(applied.when, [each for some in drift.values() for each in some]) if applied else None
-    return Status(node, devices, last)
+    return Status(node, devices, last, pending())
 
 
 def _drift(applied: Record, live: Node) -> dict[tuple[str, str], Sequence[Drifted]]:

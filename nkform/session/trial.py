@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from nkform.apply import journal
 from nkform.kernel import clock, rundir
 from nkform.problem import NkformError, Problem, fail
-from nkform.session.guardian import IN_THE_WAY, go_back, has_tried, is_alive, is_overdue, outcome, start
+from nkform.results import Pending
+from nkform.session.guardian import (
+    IN_THE_WAY,
+    go_back,
+    guarded_by_last,
+    has_tried,
+    is_alive,
+    is_overdue,
+    outcome,
+    start,
+)
 from nkform.session.node import chosen
 from nkform.session.run_lock import refuse_all_elsewhere
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
     from nkform.session.guardian import Guardian, Outcome
@@ -91,14 +102,18 @@ class Trial:
         return again
 
 
-def confirm(name: str | None) -> str:
+def confirm(name: str | None, listener: Listener) -> str:
     """Confirms what waits on a node, or the only one that waits; returns the node's name. The lock is held.
 
-    Raises NkformError, KernelError.
+    Where nothing waits because the last apply had nothing to do, that is said, and no error: a script that applies and
+    confirms need not know. Raises NkformError, KernelError.
     """
     waiting = [node for node in rundir.nodes() if journal.find(node, journal.UNCONFIRMED)]
     if not waiting or (name and name not in waiting):
         refuse_all_elsewhere(name)
+        if node := journal.up_to_date(name):
+            listener.say(f"nothing waits to be confirmed: the last apply of {node} had nothing to do")
+            return node
     if not waiting:
         raise fail("NK0612", "nothing waits to be confirmed", hint="it may have gone back already: `nkform plan`")
     in_time = [node for node in waiting if not has_tried(node)]
@@ -109,6 +124,19 @@ def confirm(name: str | None) -> str:
         raise fail("NK0514", what, hint="`nkform recover` takes the node back to what it was before")
     journal.confirm(node)
     return node
+
+
+def pending() -> Iterator[Pending]:
+    """What waits to be confirmed on this machine, or goes back, as far as it can be read. Raises KernelError."""
+    for node in rundir.nodes():
+        found = None
+        with suppress(NkformError):  # of another version: whoever wants to change something is told
+            found = journal.find(node, journal.UNCONFIRMED)
+        if found is not None:
+            guarded, done = guarded_by_last(node), outcome(node, found.entry.token)
+            until = guarded.until if guarded and guarded.token == found.entry.token else None
+            left = 0.0 if until is None else max(0.0, until - clock.since_boot())
+            yield Pending(node, found.entry.when, left, done.problems if done else ())
 
 
 def refuse_late(node: str) -> None:

@@ -24,6 +24,7 @@ from nkform.macs import live_macs
 from nkform.model import Device, Node
 from nkform.observe.fingerprint import Fingerprint, Scope, matters, scope, take
 from nkform.observe.node import observe
+from nkform.plan.changes import Plan
 from nkform.plan.computed import read_from
 from nkform.plan.drift import WHOLE, Difference, against, differences
 from nkform.plan.parts import Without, concerned
@@ -39,9 +40,11 @@ from nkform.plan.watch import (
     RetryBackoff,
     Settled,
     Stopped,
+    Unapplied,
     Watching,
 )
 from nkform.problem import NkformError, Problem
+from nkform.session.drift import drift_of, was_applied
 from nkform.session.prepared import placed
 from nkform.session.running import Applied
 
@@ -94,6 +97,8 @@ class Watch:
         self._stop = self._again = False
         self._scope = NOWHERE
         self._pulse = Fingerprint(b"", frozenset())
+        self._seen = Plan(""), Node("")
+        """What came of the last look: the plan that leads to the spec, and the node."""
         self._found: tuple[Difference, ...] = ()
         self._told: tuple[Difference, ...] = ()
         self._trouble = RetryBackoff()
@@ -144,6 +149,7 @@ class Watch:
             if self._scope == before:
                 break
         plan, problems = against(desired, desired.devices, live, subject.features)
+        self._seen = plan, live
         self._found = tuple(differences(plan, (*wrong, *problems)))
         return self._found
 
@@ -175,9 +181,12 @@ class Watch:
 
         What differs in another way than before is not over; of an object that went nothing else is told.
         """
-        for each in self._found:
-            if each not in self._told:
-                self._tell(Drifted(each))
+        if news := [each for each in self._found if each not in self._told]:
+            plan, live = self._seen
+            drift = drift_of(plan, live)
+            for each in news:
+                lost = was_applied(plan.node, each) if each.problem else each in drift
+                self._tell(Drifted(each) if lost else Unapplied(each))
         still = {each.place for each in self._found}
         for each in self._told:
             if each.place not in still and (each.kind, each.name, WHOLE) not in still:

@@ -13,11 +13,11 @@ from nkform.attributes import BY_NAME, may_have
 from nkform.dataclass import dataclass, field
 from nkform.document import names
 from nkform.document.inet import Prefix
-from nkform.document.nearest import nearest
 from nkform.document.scalars import quoted
 from nkform.kinds import AUTO, ONLY_PAIRS, KindName, kind_of
 from nkform.model import IPV6_MIN_MTU, ComputedFor, Device, Endpoint, Namespace, Node, Route, Value
 from nkform.namespace_key import ROOT, OfPath, OfPid, key_of
+from nkform.nearest import nearest
 from nkform.problem import Path, Problem
 from nkform.spec.decode_end import decode_end
 from nkform.spec.decode_programs import Declared
@@ -42,6 +42,8 @@ class Context:
     complete: bool
     count: Callable[[], int]
     """How many problems were found so far."""
+    strangers: Collection[Path] = ()
+    """The mappings with keys that nkform does not know: these may mean what seems to be missing."""
     routes: dict[tuple[tuple[str, Any], ...], tuple[Route, Prefix, Prefix | None]] = field(default_factory=dict)
     """Routes in which nothing is wrong, with destination and gateway, by what was given."""
 
@@ -50,8 +52,10 @@ class Context:
         return self.count() < _MANY
 
 
-def decode(data: Data, broken: Collection[Path], where: Where, *, complete: bool) -> tuple[Node, list[Problem]]:
-    """The node, and all that is wrong with it (errors and warnings)."""
+def decode(
+    data: Data, broken: Collection[Path], where: Where, *, complete: bool, strangers: Collection[Path] = ()
+) -> tuple[Node, list[Problem]]:
+    """The node, and all that is wrong with it (errors and warnings). `strangers`: see `Context`."""
     problems: list[Problem] = []
 
     def report(code: str, message: str, path: Path, hint: str) -> None:
@@ -62,7 +66,9 @@ def decode(data: Data, broken: Collection[Path], where: Where, *, complete: bool
 
     declared = data.get("namespaces", {})
     programs = Declared(data.get("programs", {}), report, broken, complete=complete and ("programs",) not in broken)
-    context = Context(report, warn, Seen(report, where), broken, declared, programs, complete, lambda: len(problems))
+    context = Context(
+        report, warn, Seen(report, where), broken, declared, programs, complete, lambda: len(problems), strangers
+    )  # fmt: skip
     for key, example in (("version", "version: 1"), ("node", "node: worker-1")):
         if key not in data and (key,) not in broken and complete:
             report("NK0202", f"the spec needs `{key}`", (), f"add a line: {example}")
@@ -149,6 +155,7 @@ def _peer(data: Data, attrs: dict[str, Value], path: Path, context: Context) -> 
     where = (*path, "peer")
     given = data.get("peer")
     silent = where in context.broken or (*where, "name") in context.broken or not context.complete
+    silent = silent or path in context.strangers or where in context.strangers
     if given is None:
         if not silent:
             message = f"the device {quoted(str(path[1]))} needs a `peer`"
@@ -158,11 +165,20 @@ def _peer(data: Data, attrs: dict[str, Value], path: Path, context: Context) -> 
     if name is None and not silent:
         context.report("NK0202", "`peer` needs a `name`", where, "for example name: eth0")
     namespace = _namespace_key(given.get("namespace", ROOT), where, context)
+    if _is_anywhere(where, context):
+        namespace = f"?{path[1]}"  # what else is there cannot be in its way
     if name is not None:
         if fault := names.ifname_fault(name):
             context.report("NK0301", f"the device's name {quoted(name)} {fault}", (*where, "name"), names.IFNAME_RULE)
         context.seen.end(namespace, name, (*where, "name"))
     return decode_end(name or "", namespace, attrs=attrs, data=given, path=where, context=context)
+
+
+def _is_anywhere(peer: Path, context: Context) -> bool:
+    """Whether the namespace of a peer is not known: what says so is wrong, or may be under a key that is."""
+    places = [(*end, "namespace") for end in (peer, ("defaults", "peer"))]
+    unclear = any(place in context.broken or place in context.strangers for place in places)
+    return unclear or any(place[:-1] in context.strangers for place in places)
 
 
 def _namespace_key(value: Any, peer: Path, context: Context) -> str:

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from nkform.document.nearest import nearest
 from nkform.document.scalars import quoted
 from nkform.kinds import KindName, kind_of
 from nkform.model import After, Before, Chain, First, Last, Position, Program
+from nkform.nearest import nearest
 from nkform.problem import Path
 
 Report = Callable[[str, str, Path, str], None]
@@ -85,7 +85,7 @@ class Declared:
         if used is None:
             return None
         if used not in self._programs:
-            if self._complete:
+            if self._complete and ("programs", used) not in self._broken:
                 near = nearest(used, self._programs)
                 hint = f"did you mean {near}? Otherwise " if near else ""
                 hint += f"declare it:\nprograms:\n  {used}: {{template: …}}"

@@ -10,8 +10,8 @@ from typing import Any
 from nkform.dataclass import replace
 from nkform.document import names, scalars, yaml_events
 from nkform.document.json_schema import Check, Found, Violation, compile_schema
-from nkform.document.nearest import nearest
 from nkform.document.source import Source, read_all
+from nkform.nearest import meant, nearest
 from nkform.problem import NkformError, Path, Problem
 from nkform.spec.decode import decode
 from nkform.spec.loaded import Spec, find, locate
@@ -24,6 +24,9 @@ MAX_PROBLEMS = 200
 
 MAX_MERGED = 4_000_000
 """Devices times the values in `defaults`: what the merged spec may grow to."""
+
+SAVED = "nkform-plan"
+"""What a saved plan says of its `format` (plan/saved.py)."""
 
 _FATAL = frozenset({"NK0103", "NK0104", "NK0108", "NK0109", "NK0111", "NK0112", "NK0131"})
 """Faults after which the rest of a file has not been read: what it seems to lack may stand there."""
@@ -49,7 +52,7 @@ def load_sources(
     """A Spec from texts. `unread` are problems with files that could not be read. Raises NkformError."""
     loading = _Loading(sources, list(unread), _both if twice else _own)
     merged, broken = loading.merge(variables, var_sources)
-    node, found = decode(merged, broken, loading.where, complete=loading.complete)
+    node, found = decode(merged, broken, loading.where, complete=loading.complete, strangers=loading.strangers)
     loading.problems += found[: MAX_PROBLEMS * 2]
     placed = [loading.placed(p) for p in loading.problems]
     errors = _in_order([p for p in placed if p.severity == "error"], [*sources, *var_sources])
@@ -86,6 +89,8 @@ class _Loading:
         self.judge = judge
         self.problems = unread
         self.complete = not unread
+        self.strangers: set[Path] = set()
+        """The mappings with keys that nobody knows, and of which it is not clear what they mean."""
         self.values: dict[str, object] = {}
         """Variables, as declared."""
         self.declared: dict[str, int] = {}
@@ -150,6 +155,10 @@ class _Loading:
             hint = "for example version: 1"
             message = "a spec is a mapping of keys, and this is " + ("a list" if isinstance(data, list) else "text")
             self.problems.append(Problem("NK0112", message, position=source.position(1, 1), hint=hint))
+            fatal = True
+        elif isinstance(data, dict) and data.get("format") == SAVED:
+            hint = f"`nkform apply {source.name}` carries it out, without a spec beside it"
+            self.problems.append(Problem("NK0602", f"{source.name} is a saved plan, not a spec", hint=hint))
             fatal = True
         self.complete = self.complete and not fatal and all(fault.code not in _HOLES for fault in faults)
         return data if isinstance(data, dict) and not fatal else {}
@@ -222,6 +231,7 @@ class _Loading:
         strangers = {(*v.path, v.key): v for v in reversed(found) if v.keyword == "additionalProperties"}
         found = [v for v in found if strangers.get((*v.path, v.key), v) is v or v.keyword != "additionalProperties"]
         unknown = strangers.keys()
+        self.strangers |= {v.path for v in strangers.values() if _meant(v) is None}
         told = [
             v
             for v in found
@@ -297,7 +307,7 @@ def _meant(violation: Violation) -> str | None:
     """The key that an unknown one was probably meant to be: it is then not missing."""
     if violation.keyword != "additionalProperties":
         return None
-    return nearest(violation.key, violation.schema.get("properties", {}))
+    return meant(violation.key, violation.schema.get("properties", {}))
 
 
 def _explained(violation: Violation, source: Source) -> Problem:

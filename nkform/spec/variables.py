@@ -13,9 +13,9 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from nkform.document.names import variable_fault
-from nkform.document.nearest import nearest
 from nkform.document.scalars import quoted
 from nkform.document.yaml_events import MAX_DEPTH, MAX_NODES
+from nkform.nearest import nearest
 from nkform.problem import Path
 
 MAX_TEXT = 65536

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from nkform.kernel import rundir
+from tests.live.processes import until
 from tests.live.support import Node, ip, link, links
 from tests.live.test_pairs import veth
 from tests.sizes import SIZES
@@ -56,6 +58,7 @@ def test_target_changes_only_that_device(node: Node) -> None:
     assert node.changes(None, "--target", "to-a") == []
     assert {c["name"] for c in node.changes()} == {"b", "to-b"}
     assert "NK0407" in node.refused(veth(), "--target", "nowhere")
+    assert "did you mean to-a?" in node.refused(veth(), "--target", "to_a")
 
 
 def test_a_node_that_has_no_more_than_programs_is_known(node: Node) -> None:
@@ -104,6 +107,51 @@ def test_show_needs_a_name_where_there_are_several(node: Node) -> None:
     assert links() == {"x", "y"}
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("rollback", "ok.yaml"), "nkform rollback: error: unrecognized arguments: ok.yaml; name a node with --node"),
+        (("status", "--all"), "nkform status: error: unrecognized arguments: --all"),
+        (("apply", "-o", "x"), "nkform apply: error: unrecognized arguments: -o"),
+    ],
+)
+def test_a_word_too_many_is_told_with_the_usage_of_its_command(node: Node, words: tuple[str, ...], said: str) -> None:
+    outcome = node.run(*words)
+    assert outcome.code == 1
+    assert outcome.err.startswith(f"usage: nkform {words[0]} ")
+    assert outcome.err.splitlines()[-1] == said
+
+
+def test_destroy_says_what_goes_and_when_there_is_nothing(node: Node) -> None:
+    node.apply(veth())
+    out = node.destroy().out
+    assert "will be destroyed\n" in out
+    assert "because" not in out
+    assert node.destroy().out == "Nothing to destroy: nothing here belongs to w.\n"
+
+
+def test_a_plan_of_what_destroy_removes(node: Node) -> None:
+    node.apply(veth())
+    planned = node.plan({"version": 1, "node": "w"}, "--destroy", "--detailed-exitcode")
+    assert planned.code == 2
+    changes = node.plan(None, "--destroy", "--json").json()["changes"]
+    assert {(change["operation"], change["name"]) for change in changes} == {
+        ("destroy", name) for name in ("to-a", "to-b", "a", "b")
+    }
+    assert links() == {"to-a", "to-b"}
+    assert planned.out == node.destroy().out.partition("\n\nDestroy complete")[0] + "\n"
+    assert node.plan(None, "--destroy", "--detailed-exitcode").code == 0
+    for words in (("-o", "x.plan"), ("--target", "to-a"), ("--adopt",)):
+        assert "NK0602" in node.plan(None, "--destroy", *words).err
+
+
+def test_going_back_says_that_things_were_not_there_before(node: Node) -> None:
+    node.apply(veth())
+    out = node.run("rollback", "-y").out
+    for what in ("device.to-a", "namespace.a"):
+        assert f"# {what} will be destroyed (because it was not there before)" in out
+
+
 ON_A_NODE = (("show",), ("status",), ("destroy", "-y"), ("destroy",))
 """The commands that look at a node by its name, or change it."""
 
@@ -125,6 +173,14 @@ def test_a_node_that_is_not_there_is_an_error_that_names_those_that_are(
         assert "NK0605" in outcome.err
         assert "v, w" in outcome.err
     assert sorted(path.name for path in Path("/run/nkform").iterdir() if not path.name.startswith("@")) == ["v", "w"]
+
+
+def test_a_node_of_which_there_are_only_records_is_said_to_be_one(node: Node) -> None:
+    node.write(veth())
+    node.run("apply", "-y", str(node.path), "--confirm", "1s", "--detach")
+    until(lambda: links() == set() and rundir.stamp("w", "unconfirmed") is None)
+    hint = "hint: nothing here carries a mark of nkform; of w there are only records"
+    assert hint in node.run("status", "--node", "nobody").err
 
 
 @pytest.mark.parametrize("words", ON_A_NODE[:3], ids=" ".join)

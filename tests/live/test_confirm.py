@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pty
+import re
 import resource
 import select
 import signal
@@ -117,6 +118,69 @@ def test_confirm_elsewhere_confirms(node: Node) -> None:
     assert run.ended() == 0
     assert link("to-a")["mtu"] == 1400
     assert "NK0612" in node.run("confirm").err
+
+
+def test_what_had_nothing_to_do_need_not_be_confirmed_and_may_be(node: Node) -> None:
+    """So that a script can apply and confirm, again and again."""
+    node.apply(veth())
+    for _ in range(2):
+        applied = node.run("apply", "-y", "--confirm", "600s", "--detach", str(node.path))
+        assert applied.code == 0, applied.err
+        assert "nothing waits to be confirmed" in applied.out
+        for words in ((), ("--node", "w")):
+            confirmed = node.run("confirm", *words)
+            assert confirmed.code == 0, confirmed.err
+            assert "the last apply of w had nothing to do" in confirmed.err
+    assert "NK0612" in node.run("confirm", "--node", "v").err
+
+
+@pytest.mark.parametrize("then", ["trial", "apply", "rollback", "destroy"])
+def test_nothing_to_confirm_is_an_error_again_after_another_run(node: Node, then: str) -> None:
+    node.apply(veth())
+    node.run("apply", "-y", "--confirm", "600s", "--detach", str(node.path))
+    if then == "trial":
+        node.write(changed(mtu=1400))
+        assert node.run("apply", "-y", "--confirm", "1s", "--detach", str(node.path)).code == 0
+        until(lambda: link("to-a")["mtu"] == 1500 and not guardians())
+    elif then == "apply":
+        node.apply(changed(mtu=1400))
+    else:
+        assert node.run(then, "-y", "--node", "w").code == 0
+    outcome = node.run("confirm")
+    assert outcome.code == 1
+    assert "NK0612" in outcome.err
+
+
+def test_a_node_that_went_back_is_not_taken_for_another_that_had_nothing_to_do(node: Node) -> None:
+    alone = {"version": 1, "node": "v", "namespaces": {"alone": {"create": True}}}
+    node.apply(alone)
+    assert node.run("apply", "-y", "--confirm", "600s", "--detach", str(node.path)).code == 0
+    node.apply(veth())
+    node.write(changed(mtu=1400))
+    assert node.run("apply", "-y", "--confirm", "1s", "--detach", str(node.path)).code == 0
+    until(lambda: link("to-a")["mtu"] == 1500 and not guardians())
+    assert "NK0612" in node.run("confirm").err
+    assert node.run("confirm", "--node", "w").code == 1
+    assert node.run("confirm", "--node", "v").code == 0
+
+
+def test_who_looks_is_told_what_waits_and_for_how_long(node: Node) -> None:
+    node.apply(veth())
+    node.write(changed(mtu=1400))
+    assert node.run("apply", "-y", "--confirm", "600s", "--detach", str(node.path)).code == 0
+    waits = r"the apply of \d{4}-\d\d-\d\d \d\d:\d\d:\d\d on w waits to be confirmed: it goes back in (\d+) s"
+    status = node.run("status").out
+    assert (found := re.match(waits, status)), status
+    assert 300 < int(found[1]) <= 600
+    assert 300 < node.run("status", "--json").json()["pending"][0]["seconds_left"] <= 600
+    for words in (("plan", str(node.path)), ("show",)):
+        outcome = node.run(*words)
+        assert outcome.code == 0
+        assert re.search(rf"warning\[NK0611\]: {waits}\n +hint: `nkform confirm` keeps it", outcome.err), outcome.err
+    assert node.run("confirm").code == 0
+    assert node.run("status").out.startswith("node w:")
+    assert node.run("status", "--json").json()["pending"] == []
+    assert "NK0611" not in node.run("plan", str(node.path)).err
 
 
 def test_without_a_word_the_node_goes_back(node: Node) -> None:
@@ -249,9 +313,13 @@ def test_rollback_goes_to_before_the_last_apply_and_back_again(node: Node) -> No
     spec = changed(mtu=1400)
     del spec["devices"]["to-b"]
     node.apply(spec)
-    assert node.run("rollback", "-y").code == 0
+    back = node.run("rollback", "-y")
+    assert back.code == 0
+    assert "w is as it was before the apply of " in back.out
     assert differences(before, whole()) == []
-    assert node.run("rollback", "-y").code == 0
+    forward = node.run("rollback", "-y")
+    assert forward.code == 0
+    assert "w is as it was before the rollback of " in forward.out
     assert node.changes(spec) == []
     node.destroy()
     assert held() == []

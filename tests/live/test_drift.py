@@ -11,7 +11,7 @@ import pytest
 from nkform.kernel import bpffs
 from nkform.observe import record
 from tests.live.chain_sites import CLSACT_INGRESS, NETKIT_PEER, TCX_INGRESS, Others, Site, lab_sites, sites
-from tests.live.support import Node, ip, kinds, links, needs, sh
+from tests.live.support import Node, ip, kinds, link, links, needs, sh
 from tests.sizes import LAB
 
 pytestmark = pytest.mark.usefixtures("made_once")
@@ -96,7 +96,7 @@ def test_a_changed_spec_is_not_called_drift(node: Node) -> None:
     assert noted(node) == {"txqlen": False, "peer.txqlen": False, "peer.mtu": False, "sysctl.ipv4.arp_notify": True}
     out = node.plan().out
     assert "~ sysctl.ipv4.arp_notify = 1 -> 0  # drift: 1 on the node, 0 in the spec since " in out
-    assert out.endswith("1 of these is drift: the node was changed, not the spec.\n")
+    assert out.endswith("1 of these differences is drift: the node was changed, not the spec.\n")
 
 
 @pytest.mark.parametrize("kind", [pytest.param("netkit", marks=needs("netkit"))])
@@ -173,13 +173,41 @@ def test_going_back_leaves_no_wrong_record(node: Node) -> None:
     node.apply(spec(mtu=1400))
     assert node.run("rollback", "-y").code == 0
     assert record.read("w") is None
-    assert drift(node) == ["not known, nothing is on record here; `nkform apply` puts it there"]
+    assert drift(node) == ["unknown, there is no record of the last apply here; `nkform apply` makes one"]
+
+
+def test_a_key_that_the_spec_has_no_more_is_told_once(node: Node) -> None:
+    more = spec()
+    more["devices"]["to-a"] |= {"mtu": 1400, "txqlen": 1000, "sysctl": {"ipv4": {"rp_filter": 2}}}
+    more["devices"]["to-a"]["peer"] |= {"txqlen": 7, "sysctl": {"ipv6": {"accept_ra": 0}}}
+    node.apply(more)
+    less = spec()
+    less["devices"]["to-a"] = {key: value for key, value in more["devices"]["to-a"].items() if key != "mtu"}
+    for key in ("txqlen", "sysctl"):
+        del less["devices"]["to-a"][key]
+        less["devices"]["to-a"]["peer"] = {k: v for k, v in less["devices"]["to-a"]["peer"].items() if k != key}
+    planned = node.plan(less)
+    assert "No changes" in planned.out
+    assert planned.err.count("NK0431") == 4
+    for key, value in (
+        ("mtu", 1400),
+        ("sysctl.ipv4.rp_filter", 2),
+        ("peer.txqlen", 7),
+        ("peer.sysctl.ipv6.accept_ra", 0),
+    ):
+        assert f"{key} is no longer in the spec: it stays as nkform set it ({value}) on to-a" in planned.err
+    codes = [warning["code"] for warning in node.plan(None, "--json").json()["warnings"]]
+    assert codes == ["NK0431"] * 4
+    assert "NK0431" in node.apply(less).err
+    assert link("to-a")["mtu"] == 1400
+    assert "NK0431" not in node.plan().err
+    assert "NK0431" not in node.plan(more).err
 
 
 def test_without_a_record_nothing_is_called_drift(node: Node) -> None:
     node.apply(spec())
     record.forget("w")
     ip("link", "set", "to-a", "mtu", "1400")
-    assert "nothing is on record here" in node.run("status").out
+    assert "no record of the last apply here" in node.run("status").out
     assert json.loads(node.run("status", "--json").out)["applied"] is None
     assert not any(noted(node).values())

@@ -89,8 +89,12 @@ def test_auto_keeps_a_policy_whatever_it_becomes(node: Node) -> None:
 
 def test_a_sysctl_that_does_not_exist_is_refused(node: Node) -> None:
     spec = veth()
-    spec["devices"]["to-a"]["sysctl"] = {"ipv4": {"no_such_key": 1}}
-    assert "NK0406" in node.refused(spec)
+    spec["devices"]["to-a"]["sysctl"] = {"ipv4": {"no_such_key": 1, "rp_fliter": 1}, "ipv6": {"proxy_npd": 1}}
+    error = node.refused(spec)
+    assert error.count("NK0406") == 3
+    assert error.count("did you mean") == 2
+    assert "did you mean `rp_filter`?" in error
+    assert "did you mean `proxy_ndp`?" in error
 
 
 @pytest.mark.smoke

@@ -118,8 +118,13 @@ def test_ours_are_known_where_the_record_was_lost_and_never_deleted_for_their_ma
     Path("/run/nkform/w", owned.FILE).unlink()
     assert node.changes() == []  # pairs of ours lead there, and the spec says that they are ours
     Path("/run/nkform/w", owned.FILE).unlink(missing_ok=True)
-    node.destroy()
+    outcome = node.destroy()
     assert names() == {"a", "b"}
+    assert "NK0418" in outcome.err
+    assert "namespace b is left in place" in outcome.err
+    again = node.destroy()
+    assert "NK0418" in again.err
+    assert again.out == "Nothing to destroy but what is left in place.\n"
 
 
 def test_the_record_comes_back_with_the_next_apply(node: Node) -> None:

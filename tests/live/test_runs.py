@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -126,6 +127,19 @@ def test_a_second_signal_stops_at_once_and_recover_takes_it_back(node: Node) -> 
     assert outcome.code == 0, outcome.err
     assert "was stopped at once after about" in outcome.err
     assert differences(before, whole()) == []
+
+
+@pytest.mark.parametrize("words", [(), ("--node", "w")], ids=" ".join)
+def test_rollback_after_a_first_apply_that_was_killed_names_recover(node: Node, words: tuple[str, ...]) -> None:
+    node.write(veth())
+    killed_after(node, 4)
+    outcome = node.run("rollback", "-y", *words)
+    assert outcome.code == 1
+    assert "NK0514" in outcome.err
+    assert "`nkform recover` takes it back" in outcome.err
+    recovered = node.run("recover", "-y")
+    assert recovered.code == 0
+    assert re.search(r"w is as it was before the apply of \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.", recovered.out)
 
 
 def test_a_run_that_could_not_undo_everything_says_so_afterwards(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:

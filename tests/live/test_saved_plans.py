@@ -78,7 +78,7 @@ def test_it_is_readable_by_its_owner_alone_and_matches_its_schema(plan: Path, no
     [
         (lambda: ip("link", "set", "to-a", "mtu", "1300"), ("mtu", "1400", "1300")),
         (lambda: ip("addr", "add", "192.0.2.9/32", "dev", "to-a"), ("addresses", "192.0.2.9/32")),
-        (lambda: ip("link", "delete", "to-a"), ("to-a", "not there")),
+        (lambda: ip("link", "delete", "to-a"), ("to-a", "is gone")),
         (lambda: (ip("netns", "delete", "a"), until(lambda: "to-a" not in links())), ("a",)),
         (lambda: ip("link", "set", "to-a", "alias", "other"), ("owner", "w")),
     ],
@@ -108,7 +108,8 @@ def test_a_chain_that_somebody_changed_makes_it_stale(node: Node, tmp_path: Path
         others.attach(TCX_INGRESS, "theirs", 20000)
         error = node.run("apply", str(path)).err
         assert "NK0620" in error
-        assert "revision" in error
+        assert "the programs at the hook peer of device x are not those that they were" in error
+        assert "[count, theirs" in error
     finally:
         others.close()
 

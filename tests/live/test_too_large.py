@@ -46,7 +46,7 @@ def test_the_rest_is_applied(node: Node, large: str) -> None:
     outcome = node.run("plan", str(node.path))
     if large:
         assert outcome.code == 1
-        assert "NK0418" in outcome.err
+        assert "NK0419" in outcome.err
         assert "too large" in outcome.err
     outcome = node.run("apply", "-y", str(node.path), "--keep-going")
     assert mtu_of("v1") == "1400"

@@ -77,6 +77,9 @@ class Process:
     def drift(self, path: str, name: str = "to-a") -> Line:
         return self._about("drift", path, name)
 
+    def unapplied(self, path: str, name: str = "to-a") -> Line:
+        return self._about("unapplied", path, name)
+
     def settled(self, path: str, name: str = "to-a") -> Line:
         return self._about("settled", path, name)
 
@@ -298,7 +301,7 @@ def test_the_spec_is_read_again_on_sighup_only(node: Node, watch: Start) -> None
     process.settled("mtu")
     process.process.send_signal(signal.SIGHUP)
     process.until(lambda line: line["event"] == "reread")
-    assert process.drift("mtu")["spec"] == 1400
+    assert process.unapplied("mtu")["spec"] == 1400
     process.settled("mtu")
     node.write("version: [")
     process.process.send_signal(signal.SIGHUP)
@@ -307,6 +310,20 @@ def test_the_spec_is_read_again_on_sighup_only(node: Node, watch: Start) -> None
     ip("link", "set", "to-a", "mtu", "1300")
     assert process.drift("mtu")["spec"] == 1400
     assert process.stop() == 0
+
+
+def test_a_spec_that_nobody_applied_is_no_drift(node: Node, watch: Start) -> None:
+    node.apply(spec())
+    more = spec(mtu=1400)
+    more["devices"]["to-b"] = {"kind": "veth", "mtu": 1400, "peer": {"name": "b"}}
+    node.write(more)
+    process = watch()
+    process.unapplied("mtu")
+    process.unapplied("", "to-b")
+    ip("link", "set", "to-a", "txqueuelen", "77")
+    ip("link", "set", "to-a", "down")
+    process.drift("up")
+    assert {line["event"] for line in process.lines()} == {"watching", "unapplied", "drift"}
 
 
 def test_namespaces_that_come_and_go(node: Node, watch: Start) -> None:
@@ -367,7 +384,7 @@ def test_the_lines_for_people(node: Node) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
-            assert process.stdout.readline().endswith(" watching 1 devices of w\n")
+            assert process.stdout.readline().endswith(" watching 1 device of w\n")
             assert process.stdout.readline().endswith(" device to-a: drift: mtu 1400 on the node, 1500 in the spec\n")
         finally:
             process.terminate()

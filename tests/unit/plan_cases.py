@@ -13,6 +13,7 @@ from nkform import model as m
 from nkform.attributes import ATTRIBUTES
 from nkform.bpf.programs import Programs
 from nkform.dataclass import fields, replace
+from nkform.device_sysctls import STABLE_SECRET
 from nkform.features import FEATURES
 from nkform.plan import actions as act
 from nkform.plan import chains
@@ -87,7 +88,7 @@ class Kernel:
         more = self.of("ends", _text(end))
         others = more.pop("others", ())
         more |= {"master": m.Master(**more["master"])} if "master" in more else {}
-        unsaid = {*wanted.sysctl} - {*end.sysctl, m.STABLE_SECRET} if wanted.name == end.name else ()
+        unsaid = {*wanted.sysctl} - {*end.sysctl, STABLE_SECRET} if wanted.name == end.name else ()
         assert not unsaid, f"live.yaml has to say what {unsaid} of {end.name} are"
         addresses = tuple(Listed(replace(address, ours=address.text not in others) for address in end.addresses))
         taken = tuple(taken_by(others, wanted))

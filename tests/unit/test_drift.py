@@ -112,7 +112,7 @@ def test_each_field_is_judged_by_itself() -> None:
     text = render(plan, Paint(False), drift=found)
     assert "~ mtu = 1400 -> 1500  # drift: 1400 on the node, 1500 in the spec since 1970-01-01" in text
     assert "+ addresses = 10.0.0.7/32\n" in text
-    assert text.endswith("1 of these is drift: the node was changed, not the spec.\n")
+    assert text.endswith("1 of these differences is drift: the node was changed, not the spec.\n")
 
 
 def test_what_both_changed_is_the_specs() -> None:

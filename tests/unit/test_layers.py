@@ -22,24 +22,31 @@ ALLOWED: dict[str, set[str]] = {
     "attributes": {"model", "kinds"},
     "gateways": set(),
     "listing": set(),
+    "device_sysctls": set(),
+    "nearest": set(),
     "namespace_key": set(),
     "macs": {"model", "attributes"},
     "entries": {"model"},
-    "kernel": {"model", "namespace_key", "kinds", "attributes", "features"},
-    "document": {"model", "kinds", "attributes", "problem"},
-    "bpf": {"model", "kinds", "entries", "macs", "problem", "data", "kernel", "features", "document"},
+    "kernel": {"model", "namespace_key", "kinds", "attributes", "features", "device_sysctls"},
+    "document": {"model", "kinds", "attributes", "problem", "nearest"},
+    "bpf": {"model", "kinds", "entries", "macs", "problem", "data", "kernel", "features", "document", "nearest"},
     "spec": {
-        "model", "namespace_key", "kinds", "attributes", "features", "problem", "gateways", "document",
+        "model", "namespace_key", "kinds", "attributes", "features", "problem", "gateways", "document", "nearest",
     },
-    "observe": {"model", "namespace_key", "kinds", "attributes", "entries", "kernel", "serial", "gateways", "listing"},
+    "observe": {
+        "model", "namespace_key", "kinds", "attributes", "entries", "kernel", "serial", "gateways", "listing",
+        "device_sysctls",
+    },
     "plan": {
         "model", "namespace_key", "kinds", "attributes", "macs", "features", "problem", "serial", "gateways", "listing",
+        "nearest", "device_sysctls",
     },
     "apply": {
         "model", "namespace_key", "entries", "macs", "problem", "serial", "kernel", "observe", "plan", "bpf", "listing",
+        "device_sysctls",
     },
     "results": {"plan"},
-    "report": {"model", "namespace_key", "attributes", "problem", "plan", "serial", "results"},
+    "report": {"model", "namespace_key", "attributes", "problem", "plan", "serial", "results", "listing"},
     "session": {
         "model",
         "namespace_key",
@@ -57,7 +64,7 @@ ALLOWED: dict[str, set[str]] = {
         "report",
         "results",
     },
-    "cli": {"model", "features", "problem", "data", "kernel", "plan", "spec", "report", "bpf", "session"},
+    "cli": {"model", "features", "problem", "data", "kernel", "plan", "spec", "report", "bpf", "session", "listing"},
     "__main__": {"cli"},
     "__init__": {"session", "spec", "problem"},
 }  # fmt: skip
@@ -72,8 +79,8 @@ DOORS = {
 
 NO_SYSTEM = {
     "__future__", "argparse", "collections", "contextlib", "dataclasses", "difflib", "errno", "functools", "gc",
-    "hashlib", "inspect", "ipaddress", "itertools", "json", "operator", "re", "struct", "traceback", "types", "typing",
-    "unicodedata", "zlib",
+    "hashlib", "inspect", "ipaddress", "itertools", "json", "math", "operator", "re", "struct", "traceback", "types",
+    "typing", "unicodedata", "zlib",
 }  # fmt: skip
 """Modules of the standard library that neither reach the system, nor the clock, nor chance. All others do."""
 

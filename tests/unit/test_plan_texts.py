@@ -105,7 +105,7 @@ def test_drift_is_remarked_at_each_line_that_is_drift(name: str, programs: Progr
     everything: list[Difference] = [each for change in plan.changes for each in told(change)]
     text = render(plan, Paint(False), drift=dict.fromkeys(everything, 0.0))
     assert text.count("# drift: ") == len(everything)
-    number = "1 of these is" if len(everything) == 1 else f"{len(everything)} of these are"
+    number = "1 of these differences is" if len(everything) == 1 else f"{len(everything)} of these differences are"
     assert (f"{number} drift: the node was changed, not the spec.\n" in text) == bool(everything)
     data = json.loads(plan_json.render(plan, dict.fromkeys(everything, 0.0)))
     JUDGE.validate(data)

@@ -12,8 +12,8 @@ from nkform.plan.compare import FieldChange
 from nkform.plan.drift import Difference, by_object
 from nkform.report import state_text, status_text
 from nkform.report.colour import Paint, wanted
-from nkform.report.drift_text import as_dict, moment, said
-from nkform.results import DeviceStatus, Finding, LastApplied, ProgramStatus, Status
+from nkform.report.drift_text import as_dict, clock, moment, said
+from nkform.results import DeviceStatus, Finding, LastApplied, Pending, ProgramStatus, Status
 
 PLAIN, COLOURED = Paint(False), Paint(True)
 WHEN = 1_700_000_000.0
@@ -58,8 +58,23 @@ def test_status_says_what_devices_and_programs_do() -> None:
 def test_status_says_so_where_nothing_is_on_record() -> None:
     text = status_text.render(Status("w", [], None), PLAIN)
     assert text == (
-        "node w: 0 devices\ndrift: not known, nothing is on record here; `nkform apply` puts it there\n"
+        "node w: 0 devices\ndrift: unknown, there is no record of the last apply here; `nkform apply` makes one\n"
     )  # fmt: skip
+
+
+def test_status_begins_with_what_waits_to_be_confirmed() -> None:
+    at = f"the apply of {clock(WHEN)} on w"
+    told = {
+        Pending("w", WHEN, 16.4): f"{at} waits to be confirmed: it goes back in 17 s",
+        Pending("w", WHEN, 0): f"nobody confirmed {at}: it goes back now",
+        Pending("w", WHEN, 0, ("no", "never")): f"nobody confirmed {at}, and not all could go back: no; never",
+    }
+    text = status_text.render(Status("w", [], None, tuple(told)), PLAIN)
+    assert text.splitlines()[:3] == list(told.values())
+    data = json.loads(status_text.render_json(Status("w", [], None, tuple(told))))
+    waits = {"node": "w", "applied": "2023-11-14T22:13:20.000+00:00", "seconds_left": 16.4, "problems": []}
+    assert data["pending"][0] == waits
+    assert data["pending"][2]["problems"] == ["no", "never"]
 
 
 def test_colour_adds_to_the_text_and_takes_nothing_from_it() -> None:
@@ -86,7 +101,7 @@ def test_status_as_data() -> None:
     assert eth0["drift"] == []
     assert [each["name"] for each in data["drift"]] == ["lxc-db"]
     data = json.loads(status_text.render_json(Status("w", [], None)))
-    assert data == {"node": "w", "applied": None, "devices": [], "drift": []}
+    assert data == {"node": "w", "applied": None, "pending": [], "devices": [], "drift": []}
 
 
 @pytest.mark.parametrize(

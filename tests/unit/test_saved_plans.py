@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from nkform.plan.changes import Plan
 from nkform.plan.saved import Basis
 from nkform.problem import NkformError, Problem
 from nkform.report.plan_json import document
+from nkform.spec import load
 from tests.unit.test_plan_cases import Case, cases
 
 
@@ -133,6 +135,17 @@ def test_a_plan_is_told_from_a_spec(text: str, expected: bool) -> None:
     assert saved.is_plan(text) is expected
 
 
+def test_a_plan_in_the_place_of_a_spec_is_one_error(tmp_path: Path) -> None:
+    path = tmp_path / "a.plan"
+    path.write_text(TEXT)
+    spec = tmp_path / "spec.yaml"
+    spec.write_text("version: 1\nnode: w\n")
+    for files in ([path], [path, spec]):
+        (problem,) = problems_of(lambda files=files: load(files))  # type: ignore[misc]
+        assert (problem.code, problem.message) == ("NK0602", f"{path} is a saved plan, not a spec")
+        assert problem.hint == f"`nkform apply {path}` carries it out, without a spec beside it"
+
+
 def test_a_plan_of_another_version_or_place_is_refused() -> None:
     origin = basis(LIVE, Node("w"))
     saved.check_origin(origin, "1.2", "here")
@@ -156,20 +169,20 @@ def changed(**more: Any) -> Node:
 
 RUNS = Attached(7, 7, "count", "d", ours=True)
 CHANGES: dict[str, tuple[Node, str]] = {
-    "mtu": (changed(attrs={"mtu": 1400}), "devices.v0.primary.attrs.mtu was 1500 and is 1400"),
-    "gone": (LIVE.with_devices({}), "devices.v0 was v0 and is not there"),
+    "mtu": (changed(attrs={"mtu": 1400}), "stale plan: mtu of device v0 was 1500 when the plan was made, and is 1400"),
+    "gone": (LIVE.with_devices({}), "device v0 existed when the plan was made, and is gone"),
     "addresses": (
         changed(addresses=(Address("10.0.0.1/32"), Address("10.0.0.2/32"))),
-        "devices.v0.primary.addresses was [] and is [10.0.0.1/32, 10.0.0.2/32]",
+        "addresses of device v0 was [] when the plan was made, and is [10.0.0.1/32, 10.0.0.2/32]",
     ),
     "route": (
-        changed(routes=(Route("10.0.0.0/8", "10.0.0.1"),)), "devices.v0.primary.routes was [] and is [10.0.0.0/8 via",
+        changed(routes=(Route("10.0.0.0/8", "10.0.0.1"),)), "made, and is [10.0.0.0/8 via",
     ),
-    "owner": (LIVE.with_devices({"v0": replace(LIVE.devices["v0"], owner=None)}), "owner was w and is not there"),
-    "namespace": (replace(LIVE, namespaces={"": Namespace("")}), "namespaces.a was a and is not there"),
+    "owner": (LIVE.with_devices({"v0": replace(LIVE.devices["v0"], owner=None)}), "and is not there"),
+    "namespace": (replace(LIVE, namespaces={"": Namespace("")}), "namespace a existed when the plan was made"),
     "chain": (
         LIVE.with_devices({"v0": replace(LIVE.devices["v0"], hooks={"peer": Hook((RUNS,), (), 4)})}),
-        "devices.v0.hooks.peer was not there and is",
+        "programs.peer of device v0 was not there when the plan was made, and is",
     ),
 }  # fmt: skip
 
@@ -180,6 +193,18 @@ def test_a_stale_plan_says_what_changed(name: str) -> None:
     found = problems_of(lambda: saved.check_live(basis(LIVE, Node("w")), now))
     assert any(said in problem.message for problem in found), found
     assert {problem.code for problem in found} == {"NK0620"}
+    assert [problem.hint for problem in found if problem.hint] == ["plan again"]
+
+
+def test_what_has_the_name_of_another_is_said_to_be_another() -> None:
+    device = replace(LIVE.devices["v0"], index=9, primary=end("v0", namespace="", altnames=()))
+    spaces = {**LIVE.namespaces, "a": replace(LIVE.namespaces["a"], cookie=8), "b": Namespace("b")}
+    now = replace(LIVE, namespaces=spaces, devices={"v0": device})
+    assert [problem.message for problem in problems_of(lambda: saved.check_live(basis(LIVE, Node("w")), now))] == [
+        "stale plan: namespace a is not the one that it was when the plan was made: another one has its name",
+        "stale plan: namespace b did not exist when the plan was made, and exists now",
+        "stale plan: device v0 is not the one that it was when the plan was made: another one has its name",
+    ]
 
 
 def test_what_no_plan_depends_on_makes_none_stale() -> None:
@@ -194,7 +219,7 @@ def test_of_many_changes_some_are_told() -> None:
     assert last.message == "stale plan: 12 more differences"
     first, *some, last = problems_of(lambda: saved.check_agreed(LIVE, now, plan_with_one(), NOTHING))
     assert first.message == "the node changed after its plan was shown: nothing was done"
-    assert some[0].message.endswith(".ipv4.key0 was not there when the plan was shown, and is 1")
+    assert some[0].message == "sysctl.ipv4.key0 of device v0 was not there when the plan was shown, and is 1"
     assert last.message == "12 more differences"
     saved.check_agreed(LIVE, now, NOTHING, NOTHING)
 

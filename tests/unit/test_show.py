@@ -47,6 +47,18 @@ def test_what_show_prints_plans_empty(name: str, programs: Programs) -> None:
     assert (again.changes, again.actions) == ((), ()), text
 
 
+@pytest.mark.parametrize("attach", ["auto", "tc"])
+def test_a_program_that_stands_in_for_a_policy_is_shown_as_the_policy(programs: Programs, attach: str) -> None:
+    case = Case("policy-closed-on-veth", programs)
+    web = replace(case.desired.devices["lxc-web"], attach=attach)
+    case.desired = case.desired.with_devices({"lxc-web": web})
+    live = case.kernel.applied(case.plan(case.live), case.live)
+    (shown,) = as_spec(live, nothing)["devices"].values()
+    assert shown["peer"] == {"name": "eth0", "namespace": "web", "policy": "blackhole"}
+    assert "programs" not in shown
+    assert shown.get("attach", "auto") == attach
+
+
 @given(specs("netkit", frozenset(FEATURES)))
 @settings(max_examples=60, deadline=None)
 def test_what_show_prints_of_any_node_plans_empty(given_spec: dict[str, Any]) -> None:

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from nkform.bpf import Facts, Renderer, catalogue, check
 from nkform.bpf.parameters import KINDS, Kind, RefusedError
+from nkform.bpf.programs import Programs, Source
 from nkform.bpf.render import ENGINES
+from nkform.spec import loads
 
 TEMPLATES = catalogue()
 GUARD, ARP, VERDICT = TEMPLATES["source_guard"], TEMPLATES["arp_responder"], TEMPLATES["verdict"]
@@ -28,6 +30,20 @@ def test_addresses_come_out_in_their_canonical_form() -> None:
     checked = check(GUARD, given)
     assert not checked.problems
     assert checked.params == {"prefixes": ("fd00::2/128", "10.0.0.0/8"), "macs": ("02:ab:00:00:00:01",)}
+
+
+def test_what_is_wrong_with_a_program_is_told_once_for_all_its_chains() -> None:
+    spec = """
+version: 1
+node: w
+programs: {a: {template: counter}, b: {template: counters, params: {x: 1}}}
+devices:
+  v0: {kind: veth, peer: {name: v1}, programs: {primary: [a, b], peer: [a, b]}}
+"""
+    with Programs(Source()) as programs:
+        unknown, parameter = programs.check(loads(spec).node.devices)
+    assert (unknown.message, unknown.hint) == ('there is no template "counter"', "did you mean counters?")
+    assert parameter.code == "NK0710"
 
 
 def test_an_unknown_parameter_is_told_with_the_one_that_was_meant() -> None:

@@ -24,6 +24,7 @@ from nkform.plan.watch import (
     RetryBackoff,
     Settled,
     Stopped,
+    Unapplied,
     Watching,
 )
 from nkform.problem import Position, Problem
@@ -125,6 +126,7 @@ PROBLEM = Problem("NK0412", "it is not nkform's", position=Position("a.yaml", 3,
 LINES: list[tuple[Event, str]] = [
     (Watching("w", 2), "watching 2 devices of w"),
     (Drifted(MTU), "device to-a: drift: mtu 1400 on the node, 1500 in the spec"),
+    (Unapplied(MTU), "device to-a: not applied: mtu 1400 on the node, 1500 in the spec"),
     (Settled(MTU), "device to-a: mtu as in the spec again"),
     (Drifted(GONE), "device bee: drift: not on the node, in the spec"),
     (Settled(GONE), "device bee: there again"),
