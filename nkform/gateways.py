@@ -29,7 +29,12 @@ def may_be_ruled_out(via: str | None, onlink: bool) -> bool:
     """Whether other links matter at all: to IPv4 only with `onlink`, to IPv6 but for link-local addresses."""
     if via is None:
         return False
-    return int(via.partition(":")[0] or "0", 16) >> 6 != LINK_LOCAL if ":" in via else onlink
+    return not is_link_local(via) if ":" in via else onlink
+
+
+def is_link_local(text: str) -> bool:
+    """Whether an address is of IPv6 and reaches no further than its link: such a gateway is always taken."""
+    return ":" in text and int(text.partition(":")[0] or "0", 16) >> 6 == LINK_LOCAL
 
 
 class Around:

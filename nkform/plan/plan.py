@@ -47,6 +47,7 @@ from nkform.plan.moves import blocked_moves, in_order
 from nkform.plan.parts import Name, absent
 from nkform.plan.phases import Phases
 from nkform.plan.preconditions import in_place, preconditions
+from nkform.plan.reach import out_of_reach
 from nkform.plan.resolve import resolve
 from nkform.plan.routes import hops_behind
 from nkform.problem import NkformError, Problem
@@ -110,6 +111,7 @@ def build(
     errors += collisions(wanted, devices, live, gone)
     if not retake:
         errors += in_place(devices, live, adopt, gone)
+        errors += out_of_reach(devices, live)
     if errors:
         raise NkformError(*errors)
     phases = Phases()

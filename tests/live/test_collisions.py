@@ -360,6 +360,40 @@ def test_a_source_that_nobody_has_is_told(node: Node, namespace: dict[str, bool]
         node.destroy()
 
 
+@pytest.mark.parametrize("peer", [False, True], ids=["primary", "peer"])
+@pytest.mark.parametrize(
+    ("via", "rest"),
+    [
+        ("10.9.0.1", {"addresses": ["10.7.0.1/24", "fd07::1/64"]}),
+        ("fd09::1", {"addresses": ["10.7.0.1/24", "fd07::1/64"]}),
+        ("fd09::1", {"addresses": ["10.7.0.1/24"], "routes": [{"to": "10.9.0.0/16"}]}),
+        ("10.9.0.1", {"routes": [{"to": "10.9.0.0/16", "via": "10.7.0.2", "onlink": True}]}),
+    ],
+)
+def test_a_gateway_out_of_the_reach_of_a_device_to_come_is_told(
+    node: Node, via: str, rest: dict[str, Any], peer: bool
+) -> None:
+    """On one that is there others may have what leads to it."""
+    other: dict[str, Any] = {"name": "eth0", "namespace": "web"}
+    device: dict[str, Any] = {"kind": "veth", "peer": other}
+    (other if peer else device).update({"addresses": [], **rest})
+    made = {"version": 1, "node": "w", "namespaces": {"web": {"create": True}}, "devices": {"v0": device}}
+    node.apply(made)
+    (other if peer else device).update(routes=[*rest.get("routes", []), {"to": "default", "via": via}])
+    assert "NK0313" in node.plan(made).err
+    assert node.run("apply", "-y", str(node.path)).code == 1
+    network, line = ("fd09::/64", "-6 route add") if ":" in via else ("10.9.0.0/24", "route add")
+    ip(*line.split(), network, "dev", "eth0" if peer else "v0", namespace="web" if peer else "")
+    node.apply(made)
+    node.destroy()
+    for command in "plan", "apply":
+        error = node.refused(made, command=command)
+        assert "NK0462" in error
+        assert f"leads to the gateway {via}" in error
+        assert "spec.yaml:" in error
+    assert "web" not in ip("netns")
+
+
 @pytest.mark.parametrize("routed", [False, True], ids=["to come", "there"])
 @pytest.mark.parametrize("family", ["IPv4", "IPv6"])
 @pytest.mark.parametrize("whose", ["own", "other", "going"])
