@@ -14,7 +14,7 @@ from nkform.listing import enumerated
 from nkform.macs import Macs, macs
 from nkform.model import Chain, Device, Endpoint, Hook, Namespace, Node, Value
 from nkform.namespace_key import ROOT
-from nkform.plan import chain_steps, chains, replacement
+from nkform.plan import chain_steps, chains, replacement, sources
 from nkform.plan.actions import (
     Action,
     AddRoute,
@@ -122,6 +122,8 @@ def build(
     changes += _device_changes(desired.name, devices, live, phases, features)
     if changes:
         phases.close += hops_behind(devices, live)
+        anew = {change.name for change in changes if change.kind == "device" and change.operation == "replace"}
+        sources.give_again(devices, live, anew, phases)
     warnings += losses(changes)
     changes += _chains_left(desired, live, targets, phases)
     if not targets:

@@ -183,6 +183,59 @@ def test_an_order_that_is_undone_is_the_one_before(node: Node, addresses: tuple[
         node.destroy()
 
 
+HOLDERS: dict[str, tuple[dict[str, list[str]], dict[str, list[str]]]] = {
+    "to a later device": ({"v1": ["10.5.0.1/32"], "v2": []}, {"v1": [], "v2": ["10.5.0.1/32"]}),
+    "to an earlier device": ({"v1": [], "v2": ["10.5.0.1/32"]}, {"v1": ["10.5.0.1/32"], "v2": []}),
+    "from a device that goes": ({"v1": ["10.5.0.1/32"]}, {"v2": ["10.5.0.1/32"]}),
+    "behind another": ({"v1": ["10.5.0.1/32"]}, {"v1": ["10.6.0.1/24", "10.5.0.1/32"]}),
+    "with another prefix": ({"v1": ["10.5.0.1/32"]}, {"v1": ["10.5.0.1/24"]}),
+    "to the device itself": ({"v0": ["10.7.0.2/24"], "v1": ["10.5.0.1/32"]}, {"v0": ["10.7.0.2/24", "10.5.0.1/32"]}),
+    "from the device itself": ({"v0": ["10.7.0.2/24", "10.5.0.1/32"]}, {"v0": ["10.7.0.2/24"], "v1": ["10.5.0.1/32"]}),
+}
+
+
+@pytest.mark.parametrize("peers", [False, True], ids=["primary", "peer"])
+@pytest.mark.parametrize("family", ["IPv4", "IPv6"])
+@pytest.mark.parametrize("case", HOLDERS)
+def test_a_route_outlives_that_its_source_goes_to_another_place(
+    node: Node, case: str, family: str, peers: bool
+) -> None:
+    """With the last address of a source the kernel takes the routes that name it, through whichever device."""
+
+    def text(address: str) -> str:
+        if family == "IPv4":
+            return address
+        value, _, length = address.partition("/")
+        return f"fd00:{value.split('.')[1]}::{value[-1]}/{128 if length == '32' else 64}"
+
+    def made(holders: dict[str, list[str]]) -> Spec:
+        routes = [{"to": "10.99.0.0/16", "src": "10.5.0.1"}]
+        if family == "IPv6":
+            routes = [{"to": "fd99::/64", "src": text("10.5.0.1/32").partition("/")[0]}]
+        devices: Spec = {}
+        for name, addresses in {"v0": [], **holders}.items():
+            end: Spec = {
+                "addresses": [text(each) for each in addresses],
+                **({"routes": routes} if name == "v0" else {}),
+            }
+            peer = {"name": f"{name}p", "namespace": "web", **(end if peers else {})}
+            devices[name] = {"kind": "veth", "peer": peer, **({} if peers else end)}
+        return {"version": 1, "node": "w", "namespaces": {"web": {"create": True}}, "devices": devices}
+
+    first, second = map(made, HOLDERS[case])
+    node.apply(first)
+    before = whole()
+    node.write(second)
+    with strikes("rename journal") as strike:
+        outcome = node.run("apply", "-y", str(node.path))
+    assert strike.struck
+    assert "NK0504" not in outcome.err
+    assert differences(before, whole()) == []
+    node.apply(second)
+    assert node.run("rollback", "-y").code == 0
+    assert node.changes(first) == []
+
+
 def test_the_kernel_lists_addresses_as_the_plan_expects() -> None:
     chance = random.Random(SEED)
     ip("link", "add", "v0", "type", "veth", "peer", "name", "v1")
