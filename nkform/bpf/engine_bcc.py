@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 from nkform.bpf.diagnose import compiler_error, verifier_error
-from nkform.bpf.loader import MapDefinition, Prototype, in_child, places_of
+from nkform.bpf.loader import MapDefinition, Prototype, in_child, no_program, places_of
 from nkform.bpf.overlay import INCLUDES, NO_CLOCK, Overlay, virtual_files
 from nkform.bpf.render import Rendered
 from nkform.bpf.texts import library, library_texts
@@ -192,9 +192,7 @@ def _verify(bcc: Any, program: Any, rendered: Rendered) -> None:
     lib, name = bcc.lib, rendered.function.encode()
     start, size = lib.bpf_function_start(program.module, name), lib.bpf_function_size(program.module, name)
     if not start:
-        raise NkformError(
-            Problem("NK0741", f"the template {rendered.template.name} has no program: it needs program()")
-        )
+        raise no_program(rendered)
     log = ctypes.create_string_buffer(LOG_BYTES)
 
     def attempt(level: int) -> int:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from nkform.bpf import assembly
 from nkform.bpf.diagnose import compiler_error, verifier_error
-from nkform.bpf.loader import MapDefinition, Prototype, in_child, places_of
+from nkform.bpf.loader import MapDefinition, Prototype, in_child, no_program, places_of
 from nkform.bpf.overlay import INCLUDES, NO_CLOCK, Overlay, fd_path, virtual_files
 from nkform.bpf.render import ABI, Rendered
 from nkform.bpf.store import MAX_OBJECT, Store
@@ -76,6 +76,9 @@ class ClangObject:
 
     def _loaded(self, library: Library, rendered: Rendered) -> Prototype:
         with library.open(self.data, f"load program {rendered.name}") as opened:
+            if not opened.has(rendered.function):
+                raise no_program(rendered)
+            _unpinned(rendered, opened.pinned())
             if rendered.layout.fields:
                 opened.set_initial_value(MAP_NAME, rendered.packed())
             try:
@@ -100,6 +103,18 @@ def unloadable(rendered: Rendered, error: ChildError) -> Problem:
     message = f"the object of {rendered.template.name} cannot be opened: what looks at it {error}"
     hint = "it is damaged, or was made to do this: compile it anew from a template that you trust"
     return Problem("NK0764", message, hint=hint)
+
+
+def _unpinned(rendered: Rendered, paths: Sequence[str]) -> None:
+    """A map that pins itself would be there for ever, or be the one that somebody else has pinned: refuse it."""
+    if paths:
+        raise NkformError(
+            Problem(
+                "NK0741",
+                f"the template {rendered.template.name} has a map that would be pinned at {', '.join(paths)}",
+                hint="take `pinning` out of it, or declare it with map(): nkform keeps a program's maps itself",
+            )
+        )
 
 
 def _only_values(rendered: Rendered, sections: Sequence[str]) -> None:

@@ -316,6 +316,11 @@ def references(insns: bytes) -> Iterator[tuple[int, int]]:
         place += 8
 
 
+def no_program(rendered: Rendered) -> NkformError:
+    """A template whose C has no program of its own."""
+    return NkformError(Problem("NK0741", f"the template {rendered.template.name} has no program: it needs program()"))
+
+
 def places_of(insns: bytes, names: Mapping[int, str]) -> dict[str, tuple[int, ...]]:
     """By name of a map the places that refer to it. `names` are the maps by file descriptor."""
     places: dict[str, tuple[int, ...]] = {}

@@ -73,6 +73,7 @@ _FUNCTIONS: Mapping[str, tuple[object, Sequence[object]]] = {
     "bpf_map__map_flags": (_U, (_P,)),
     "bpf_map__btf_key_type_id": (_U, (_P,)),
     "bpf_map__btf_value_type_id": (_U, (_P,)),
+    "bpf_map__pin_path": (_S, (_P,)),
     "bpf_map__is_internal": (ctypes.c_bool, (_P,)),
     "bpf_map__set_initial_value": (_I, (_P, _P, _Z)),
 }
@@ -151,6 +152,19 @@ class Object:
             found.append(self._map(handle))
             handle = self._next(handle)
         return tuple(found)
+
+    def pinned(self) -> tuple[str, ...]:
+        """The paths at which libbpf would pin its maps when it is loaded, or take maps that are pinned there."""
+        found, handle = [], self._next(None)
+        while handle:
+            if path := self._c["bpf_map__pin_path"](handle):
+                found.append(path.decode(errors="replace"))
+            handle = self._next(handle)
+        return tuple(found)
+
+    def has(self, function: str) -> bool:
+        """Whether it has a program of that name."""
+        return bool(self._c["bpf_object__find_program_by_name"](self._handle, function.encode()))
 
     def set_initial_value(self, name: str, data: bytes) -> None:
         """Fills a data section before loading. Raises BpfError (EINVAL: its size is another)."""

@@ -233,6 +233,37 @@ def test_global_data_is_refused_rather_than_lost(workshop: Workshop, tmp_path: P
         workshop.load(mine)
 
 
+PINNED = """\
+struct {
+	int (*type)[2];
+	int (*max_entries)[1];
+	__u32 *key;
+	__u64 *value;
+	int (*pinning)[1];
+} others __attribute__((section(".maps"), used));
+"""
+
+
+def test_no_map_pins_itself(workshop: Workshop, tmp_path: Path) -> None:
+    if isinstance(workshop.engine, BccEngine):
+        pytest.skip("bcc has a way of its own to pin maps, which docs/templates.md tells of")
+    before = sorted(Path("/sys/fs/bpf").rglob("*"))
+    mine = template(tmp_path, program=body("\tint x = 1;", PINNED))
+    with pytest.raises(NkformError) as caught:
+        workshop.load(mine)
+    assert caught.value.problems[0].code == "NK0741"
+    assert "/sys/fs/bpf/others" in caught.value.problems[0].message
+    assert sorted(Path("/sys/fs/bpf").rglob("*")) == before
+
+
+def test_a_template_without_a_program_is_told(workshop: Workshop, tmp_path: Path) -> None:
+    mine = template(tmp_path, program='#include "packet.h"\n\nint other(void)\n{\n\treturn 1;\n}\n')
+    with pytest.raises(NkformError) as caught:
+        workshop.load(mine)
+    assert caught.value.problems[0].code == "NK0741"
+    assert "program()" in caught.value.problems[0].message
+
+
 def test_nothing_of_it_goes_to_the_terminal(
     workshop: Workshop, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
