@@ -22,6 +22,7 @@ from jinja2 import (
     TemplateError,
     TemplateNotFound,
     TemplateSyntaxError,
+    nodes,
 )
 from jinja2.bccache import Bucket
 from jinja2.exceptions import SecurityError
@@ -44,6 +45,10 @@ MAX_OUTPUT = 1 << 20
 
 MAX_STEPS = 20_000
 """Steps that all range() of a template may make together."""
+
+_FORMATTING = ("format", "format_map")
+JOINED = "joined"
+"""The filter that `~` brings its operands through."""
 
 _HARMLESS_FILTERS = ("first", "last", "length", "list", "max", "min", "reverse", "sort", "sum", "unique")
 _FILE = re.compile(r"(lib/)?[a-z0-9_]+(\.[a-z0-9_]+)*\.j2")
@@ -82,13 +87,37 @@ def expression(form: Form, of: Callable[[str], str], noun: str) -> C | Parts:
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
-    intercepted_binops = frozenset({"*", "**"})
+    """Its templates get no text of what is no text: that of a function, say, has an address in memory, which is
+    another one in each run, and nothing that a program is made of may be."""
+
+    intercepted_binops = frozenset({"*", "**", "%"})
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:  # noqa: ARG002
-        """Numbers only, and small powers: text times a million would fill the memory."""
+        """Numbers only, and no powers: text times a million would fill the memory."""
         if operator == "**" or not (type(left) is int and type(right) is int):
             raise SecurityError(f"{operator} is only for whole numbers, and ** for none")
-        return left * right
+        return left % right if operator == "%" else left * right
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        """Beside what is unsafe anyway, the methods that make text of anything."""
+        return not (isinstance(obj, str) and attr in _FORMATTING) and super().is_safe_attribute(obj, attr, value)
+
+    def wrap_str_format(self, value: Any) -> None:
+        """Newer Jinja's way to let them be."""
+
+    def _generate(self, source: nodes.Template, *rest: Any, **more: Any) -> str:
+        """Code of a template, in which `~` joins texts and numbers only."""
+        for joined in source.find_all(nodes.Concat):
+            joined.nodes = [nodes.Filter(each, JOINED, [], [], None, None, lineno=each.lineno) for each in joined.nodes]
+        return super()._generate(source, *rest, **more)
+
+
+def _joined(value: Any) -> Any:
+    if isinstance(value, str | int):
+        return value
+    if isinstance(value, Undefined | Parts):
+        str(value)  # both say what is wrong
+    raise SecurityError(f"~ is only for texts and numbers, and not for a {type(value).__name__}")
 
 
 class _Lines(Extension):
@@ -179,7 +208,7 @@ def environment(template: Template) -> Environment:
         cache_size=16,
         bytecode_cache=_COMPILED,
     )
-    made.filters = {name: made.filters[name] for name in _HARMLESS_FILTERS} | _typed_filters()
+    made.filters = {name: made.filters[name] for name in _HARMLESS_FILTERS} | _typed_filters() | {JOINED: _joined}
     made.globals = {"namespace": made.globals["namespace"]}
     return made
 

@@ -192,6 +192,15 @@ def test_text_is_printed_through_a_filter_that_knows_what_it_may_be(tmp_path: Pa
         '{{ "evil"|safe }}',
         '{{ "x" * 100000000 }}',
         "{{ 9 ** 999999999 }}",
+        *(
+            f"{{% set s = {text} %}}{{% if s[-6] in '01234567' %}}int x;{{% endif %}}"
+            for text in (
+                "'%s' % program", "'%s' % [program]", "'' ~ program", "program ~ ''", "'' ~ [program]",
+                "1 ~ (2 ~ program)",
+                "'{}'.format(program)", "'{x}'.format(x=program)", "'{x}'.format_map({'x': program})",
+                "[program] | joined", "namespace() ~ ''", "'%s' % namespace()", "program | joined",
+            )
+        ),
         "{% for i in range(10000000) %}{% endfor %}",
         "{% for i in range(1000) %}{% for j in range(1000) %}{% endfor %}{% endfor %}",
         "{{ ().__class__.__bases__ }}",
@@ -205,6 +214,11 @@ def test_text_is_printed_through_a_filter_that_knows_what_it_may_be(tmp_path: Pa
 def test_what_a_template_must_not_do_is_refused_with_its_line(tmp_path: Path, statement: str) -> None:
     line, _ = failure(tmp_path, statement, VALUE)
     assert line == 5
+
+
+def test_texts_and_numbers_can_be_joined_and_divided(tmp_path: Path) -> None:
+    joined = '\tint {{ ("x" ~ 7 % 4 ~ ("y" ~ [1] | length)) | identifier }} = 1;'
+    assert "int x3y1 = 1;" in rendered(template(tmp_path, program=body(joined))).source
 
 
 def test_output_without_end_is_cut_off(tmp_path: Path) -> None:
