@@ -21,7 +21,7 @@ from nkform.plan.actions import (
     end_of,
 )
 from nkform.plan.addresses import Listed, is_ipv6, misplaced, misplaced_ipv6
-from nkform.plan.routes import additions, removals, route_changes
+from nkform.plan.routes import additions, mtus_again, removals, route_changes
 
 TWINS = {"gso_max_size": "gso_ipv4_max_size", "gro_max_size": "gro_ipv4_max_size"}
 """The kernel overwrites the second when the first is set to at most 65536 (net/core/dev.c, netif_set_gso_max_size)."""
@@ -220,6 +220,7 @@ def end_actions(device: str, desired: Endpoint, live: Endpoint) -> Iterator[Acti
     if up and not was_up:
         yield SetUp(end, True)
     yield from additions(end, routes, live)
+    yield from mtus_again(end, desired, live, values.get("mtu"))
     # Routes that name a moved address as their source went with it.
     hosts = {address.text.partition("/")[0] for address in moved}
     yield from (AddRoute(end, route, beside=True, again=True) for route in desired.routes if route.src in hosts)

@@ -127,6 +127,17 @@ def additions(end: End, changes: Sequence[RouteChange], live: Endpoint) -> Itera
         yield from (DeleteRoute(end, hop, beside=True) for hop in hops)
 
 
+def mtus_again(end: End, desired: Endpoint, live: Endpoint, mtu: object) -> Iterator[Action]:
+    """With a new MTU of its device an IPv6 route takes that for its own, where its own is larger or was the device's
+    (net/ipv6/route.c, rt6_mtu_change_route): gives those that stay theirs again."""
+    if not isinstance(mtu, int):
+        return
+    before = {str(live.attrs.get("mtu")), live.sysctl.get("ipv6.mtu")}
+    for route in desired.routes:
+        if ":" in route.to and route.mtu and (route.mtu > mtu or str(route.mtu) in before) and route in live.routes:
+            yield from _exchange(end, replace(route, mtu=mtu), route, (), first=False)
+
+
 def _exchange(end: End, before: Route, after: Route, behind: Sequence[Route], *, first: bool) -> Iterator[Action]:
     """`first`: ours was before those of others; IPv6 knows no first. `behind`: next hops that are told of behind one of
     ours. What of them is ours goes with it, the last one first: undoing gives the first one again first."""
