@@ -73,7 +73,7 @@ class Store:
         text = self._folder.read(f"{_checked(key)}.json", 1 << 16)
         try:
             about = json.loads(text) if text is not None else None
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
         return about if isinstance(about, dict) else None
 

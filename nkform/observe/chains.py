@@ -7,6 +7,7 @@ a device has a clsact qdisc.
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from nkform.dataclass import replace
@@ -28,6 +29,9 @@ DIRECTIONS: Mapping[AttachType, Direction] = {
     AttachType.TCX_INGRESS: Direction.INGRESS,
     AttachType.TCX_EGRESS: Direction.EGRESS,
 }
+
+LAST_ID = 0xFFFFFFFF
+"""The kernel's ids of programs and links have 32 bits."""
 
 Pinned = Mapping[int, tuple[str, str, int]]
 """Name, digest and id of the programs that we put at a hook, by link id."""
@@ -61,14 +65,21 @@ def filter_name(node: str, name: str, digest: str, program_id: int) -> str:
     return f"{node}@{name}@{digest}@{program_id}"
 
 
+def _id(text: str) -> int | None:
+    """The id of a program or link that a name has in it; None where it has something else there."""
+    number = int(text) if re.fullmatch("[0-9]{1,10}", text) else None
+    return number if number is not None and number <= LAST_ID else None
+
+
 def read_pins(pins: Iterable[bpffs.Pin]) -> Pins:
     """What pins say by their names. Those of earlier versions, without the program's id, are taken at their word."""
     found: dict[tuple[str, str], dict[int, tuple[str, str, int]]] = {}
     for pin in pins:
         name, *parts = pin.entry.split("@")  # which no program's name has in it
-        if len(parts) in (2, 3) and all(part.isdigit() for part in parts[1:]):
-            loaded = int(parts[2]) if len(parts) == 3 else 0
-            found.setdefault((pin.device, pin.hook), {})[int(parts[1])] = (name, parts[0], loaded)
+        ids = [_id(part) for part in parts[1:]]
+        if len(parts) in (2, 3) and None not in ids:
+            link_id, loaded = ids[0] or 0, (ids[1] or 0) if len(ids) > 1 else 0
+            found.setdefault((pin.device, pin.hook), {})[link_id] = (name, parts[0], loaded)
     return found
 
 
@@ -177,7 +188,7 @@ def read_filters(index: int, direction: Direction, node: str) -> tuple[Attached,
 def _attached(each: Filter, node: str) -> Attached:
     parts = each.name.removeprefix(PREFIX).split("@")
     if each.ours and len(parts) in (3, 4) and parts[0] == node:
-        loaded = int(parts[3]) if len(parts) == 4 and parts[3].isdigit() else 0
+        loaded = (_id(parts[3]) or 0) if len(parts) == 4 else 0
         return Attached(each.prog_id, each.priority, parts[1], parts[2], True, loaded=loaded)
     # Another node's filter has a name that changes with what it runs: the program's is as that of a link.
     name = _name(each.prog_id) if each.ours and each.prog_id else each.name

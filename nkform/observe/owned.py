@@ -6,6 +6,8 @@ number that the kernel gives each namespace once a boot (its cookie), so that an
 
 from __future__ import annotations
 
+import re
+
 from nkform.kernel import rundir
 from nkform.kernel.place import boot
 
@@ -23,6 +25,6 @@ def read(node: str) -> dict[str, int]:
     for line in lines:
         when, _, rest = line.rstrip("\n").partition(" ")
         cookie, _, name = rest.partition(" ")
-        if when == now and cookie.isdigit() and name:
+        if when == now and re.fullmatch("[0-9]{1,20}", cookie) and name:
             found[name] = int(cookie)
     return {name: cookie for name, cookie in found.items() if cookie}

@@ -230,7 +230,8 @@ def _later(change: Replacement) -> Iterator[AddAddress | AddRoute]:
         end = end_of(change.new.name, new)
         yield from (AddAddress(end, a) for a in [a for a in new.addresses if ":" not in a.text][1:])
         if new.attrs.get("up"):
-            routes = (AddRoute(end, route) for route in new.routes)
+            # Those to a gateway come after those that may lead to it, as with any other end.
+            routes = (AddRoute(end, route) for route in sorted(new.routes, key=lambda route: route.via is not None))
             yield from (replace(route, beside=_key(route) in there) for route in routes)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -277,7 +278,7 @@ def _sysctls(values: Mapping[str, str]) -> dict[str, dict[str, int | str]]:
     found: dict[str, dict[str, int | str]] = {}
     for key, value in values.items():
         family, _, name = key.partition(".")
-        found.setdefault(family, {})[name] = int(value) if value.lstrip("-").isdigit() else value
+        found.setdefault(family, {})[name] = int(value) if re.fullmatch("-?[0-9]{1,20}", value) else value
     return found
 
 

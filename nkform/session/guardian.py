@@ -153,7 +153,7 @@ def guarded_by_last(node: str) -> Guarded | None:
     try:
         said = json.loads(text) if text else None
         return Guarded(str(said["token"]), said["until"]) if said else None
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         return Guarded("", None)
 
 

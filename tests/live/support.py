@@ -25,6 +25,10 @@ from tests.live.witness import GET_ONE, IP, version
 KNOWS_NETKIT = (6, 8)
 """The iproute2 that was the first to show what a netkit device is like."""
 
+REFUSED = [{"to": "203.0.113.0/24", "table": 101}, {"to": "192.0.2.0/24", "via": "203.0.113.1"}]
+"""Routes of which the kernel refuses the second: without a rule it looks for no gateway in that table. That is for
+apply to find out, since others could have such a rule."""
+
 
 @dataclass(frozen=True)
 class Outcome:

@@ -26,7 +26,7 @@ from nkform.plan.actions import Action
 from tests.live import isolation
 from tests.live.attack import in_child
 from tests.live.chain_sites import DEVICE, TCX_INGRESS, TEMPLATES, Others
-from tests.live.support import Node, ip, link, links, needs, sh
+from tests.live.support import REFUSED, Node, ip, link, links, needs, sh
 from tests.live.test_pairs import veth
 from tests.live.whole import differences, held, whole
 from tests.sizes import EMULATED, LAB, SIZES
@@ -246,7 +246,7 @@ def test_a_busy_node(node: Node) -> None:
     """The kernel interrupts each list of links that another link comes into meanwhile."""
     nothing = {"version": 1, "node": "w", "devices": {}}
     many = {f"d{number}": {"kind": "veth", "peer": {"name": f"d{number}-p"}} for number in range(SIZES.busy_pairs)}
-    failing = {**nothing, "devices": {**many, "d0": {**many["d0"], "routes": [{"to": "default", "via": "192.0.2.1"}]}}}
+    failing = {**nothing, "devices": {**many, "d0": {**many["d0"], "routes": REFUSED}}}
     with pods():
         for _ in range(SIZES.busy_rounds):
             node.apply({**nothing, "devices": many})

@@ -15,7 +15,7 @@ import pytest
 from nkform.apply import transaction
 from tests.live.attack import in_child
 from tests.live.processes import Process, end_all, until
-from tests.live.support import Node, ip, link, links, needs
+from tests.live.support import REFUSED, Node, ip, link, links, needs
 from tests.live.whole import differences, whole
 
 pytestmark = pytest.mark.usefixtures("made_once")
@@ -41,9 +41,7 @@ ABSENT = {
     "a namespace": {"x": pair("x", "gone")},
     "a device": {"absent0": {"kind": "external", "programs": {"ingress": []}}},
     "a process": {"x": {**pair("x"), "peer": {"name": "p-x", "namespace": {"pid": 4194303}}}},
-    "a route's gateway": {
-        "x": pair("x", "b", addresses=["10.0.0.1/32"], routes=[{"to": "192.0.2.0/24", "via": "203.0.113.1"}])
-    },
+    "a route's gateway": {"x": pair("x", "b", addresses=["10.0.0.1/32"], routes=REFUSED)},
     "room for a device": {"x": {**pair("x", "b"), "kind": "netkit", "headroom": {"for": ["absent0"]}}},
 }
 

@@ -10,7 +10,7 @@ import pytest
 from nkform.apply import transaction
 from nkform.apply.executor import Executor
 from tests.live.attack import killed_after
-from tests.live.support import Node, batch, ip, kinds, links
+from tests.live.support import REFUSED, Node, batch, ip, kinds, links
 from tests.live.test_moved_peers import pair
 from tests.live.whole import differences, whole
 
@@ -87,7 +87,7 @@ def test_what_is_undone_says_what_is_in_the_way(node: Node, monkeypatch: pytest.
     """A namespace that a failed run has made, and where others have a device by then."""
     node.apply({**GONE, "namespaces": {"web2": {"create": True}}})
     spec = pair("web")
-    spec["devices"]["v0"]["peer"]["routes"] = [{"to": "default", "via": "203.0.113.1"}]
+    spec["devices"]["v0"]["peer"]["routes"] = REFUSED
     node.write(spec)
     run = Executor.run
 

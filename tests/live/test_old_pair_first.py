@@ -87,6 +87,21 @@ CASES: dict[str, tuple[Ends, Ends, str]] = {
         },
         "",
     ),
+    "not: routes in any order": (
+        {"v0": {"addresses": ["10.0.0.5/24"]}},
+        {
+            "v0": {
+                "addresses": ["10.0.0.5/24"],
+                "routes": [
+                    {"to": "default", "via": "169.254.1.1"},
+                    {"to": "169.254.1.1/32"},
+                    {"to": "::/0", "via": "fd01::1"},
+                    {"to": "fd01::1/128"},
+                ],
+            }
+        },
+        "",
+    ),
     "not: a route that is there": (
         {"v0": {}, "v1": {"addresses": ["10.0.1.1/24"], "routes": [{"to": FAR4, "via": "10.0.0.1", "onlink": True}]}},
         {"v0": {}, "v1": {"addresses": ["10.0.1.1/24"], "routes": [{"to": FAR4, "via": "10.0.0.1", "onlink": True}]}},

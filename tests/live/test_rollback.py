@@ -97,6 +97,7 @@ def test_a_name_that_is_taken_between_plan_and_apply(node: Node, monkeypatch: py
 
 def test_a_route_that_the_kernel_refuses(node: Node) -> None:
     spec = veth()
+    node.apply(spec)  # nobody else has a route through a device to come: plan would refuse it (NK0462)
     spec["devices"]["to-a"]["peer"]["routes"] = [{"to": "default", "via": "203.0.113.1"}]
     before = whole()
     error = node.refused(spec, command="apply")

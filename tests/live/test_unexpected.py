@@ -122,3 +122,50 @@ def test_a_map_that_is_not_per_cpu(node: Node) -> None:
     assert outcome.code == 0, outcome.err
     expected(node.run("status"))
     assert node.run("status").code == 0
+
+
+NO_IDS = ("%C2%B2", "99999999999999999999", "4294967296", "9" * 200, "%D9%A3")
+"""What Python takes for digits, or more than an id has room for; as pins have it in their names."""
+
+
+@needs("tcx")
+@pytest.mark.parametrize("place", [2, 3], ids=["link", "program"])
+@pytest.mark.parametrize("number", NO_IDS, ids=["square", "long", "33 bits", "longer", "arabic"])
+def test_a_pin_with_a_number_that_is_no_id(node: Node, number: str, place: int) -> None:
+    from nkform.kernel import bpffs
+    from tests.live.chain_sites import TCX_INGRESS
+
+    node.apply(TCX_INGRESS.spec(["count"]))
+    (pin,) = [path for path in Path(bpffs.BASE).rglob("*@*") if not path.is_dir()]
+    parts = pin.name.split("@")
+    parts[place] = number
+    pin.rename(pin.with_name("@".join(parts)))
+    for command in ("status", "show"):
+        expected(node.run(command))
+    expected(node.run("plan", str(node.path)))
+    expected(node.run("apply", "-y", str(node.path)))
+    expected(node.run("destroy", "-y", str(node.path)))
+
+
+@pytest.mark.parametrize("cookie", ["\u00b2", "9" * 5000, "-1"], ids=["square", "long", "negative"])
+def test_a_record_of_namespaces_with_a_number_that_is_none(node: Node, cookie: str) -> None:
+    node.apply(veth())
+    (record,) = Path("/run/nkform").rglob("namespaces")
+    lines = [line.split() for line in record.read_text().splitlines()]
+    record.write_text("".join(f"{when} {cookie} {name}\n" for when, _, name in lines))
+    for command in ("status", "show"):
+        expected(node.run(command))
+    expected(node.run("plan", str(node.path)))
+    expected(node.run("destroy", "-y", str(node.path)))
+
+
+def test_a_note_of_a_guardian_that_nests_deep(node: Node) -> None:
+    node.apply(veth())
+    (record,) = Path("/run/nkform").rglob("namespaces")
+    note = record.with_name("guardian")
+    note.write_text(DEEP)
+    note.chmod(0o600)
+    for command in ("status", "show", "confirm", "recover"):
+        expected(node.run(command))
+    expected(node.run("plan", str(node.path)))
+    expected(node.run("apply", "-y", str(node.path)))
