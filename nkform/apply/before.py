@@ -32,11 +32,14 @@ def noted(plan: Plan, live: Node, namespaces: Namespaces) -> tuple[Node, tuple[F
     going = sysctl_snapshot.going(plan, live)
     shaken = foreign_state.shaken(plan.actions, live)
     lowered = foreign_state.lowered(plan.actions, live)
+    fallen = foreign_state.fallen(plan.actions, live)
     values: dict[str, sysctl_snapshot.Interfaces] = {}
     others: list[ForeignItem] = []
     shared = devconf.Shared()
     with namespaces.away() as enter:
-        for key in sorted(key for key in going.keys() | shaken.keys() | lowered.keys() if not is_unnamed(key)):
+        for key in sorted(
+            key for key in going.keys() | shaken.keys() | lowered.keys() | fallen.keys() if not is_unnamed(key)
+        ):
             with namespaces.open(key) as fd:
                 enter(fd, key)
             with Socket() as socket:
@@ -47,7 +50,8 @@ def noted(plan: Plan, live: Node, namespaces: Namespaces) -> tuple[Node, tuple[F
                 upon = foreign_state.upon(socket, ends) if ends else {}
                 others += (ForeignItem(key, name, "mtu", U32.pack(mtu).hex()) for name, mtu in upon.items())
                 small = [index for index, mtu in ends.items() if foreign_state.is_small(mtu)]
-                robbed = foreign_state.upon(socket, small) if small else {}  # of IPv6, not of an MTU alone
+                small += fallen.get(key, ())
+                robbed = foreign_state.upon(socket, small) if small else {}  # of more than an MTU
                 if names := {*shaken.get(key, ()), *robbed}:
                     known = {index: name for index, name, _ in interfaces}
                     others += foreign_state.read(socket, key, names, known)

@@ -149,6 +149,18 @@ def lowered(actions: Iterable[Action], live: Node) -> dict[str, dict[int, int]]:
     return ends
 
 
+def fallen(actions: Iterable[Action], live: Node) -> dict[str, set[int]]:
+    """By namespace, the ifindexes of the ends that go down, and stay where they are. The kernel takes down the VLANs
+    upon them too (net/8021q/vlan.c, vlan_device_event)."""
+    present = {(end.namespace, end.name): end.index for device in live.devices.values() for end in device.ends}
+    ends: dict[str, set[int]] = {}
+    for action in actions:
+        if isinstance(action, SetUp) and not action.up:
+            key = action.end.namespace
+            ends.setdefault(key, set()).add(action.end.index or present.get((key, action.end.name), 0))
+    return ends
+
+
 def upon(socket: Socket, ends: Collection[int]) -> dict[str, int]:
     """The MTUs (bytes) of the links of the socket's namespace that stand upon some ends, whose ifindexes are given, by
     their names: VLANs and the like, bridges and other masters; what is below before what is above.

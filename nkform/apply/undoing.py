@@ -29,6 +29,7 @@ from nkform.kernel.netns import Namespaces
 from nkform.kernel.probe import probe
 from nkform.listing import MANY, enumerated
 from nkform.model import Node
+from nkform.namespace_key import ROOT, is_unnamed
 from nkform.observe.node import observe
 from nkform.plan import restore
 from nkform.plan.actions import Action, CreatePair
@@ -155,7 +156,9 @@ class Undoing:
         namespaces, before = self.context.namespaces, self.before
         lost = give_again(self.others, namespaces, beside=True)
         try:
-            return lost + state_diff(before, observe(namespaces, before.name, self.desired), newcomers=doubtful)
+            also = {device.peer.namespace for device in before.devices.values() if device.peer} - {ROOT}
+            live = observe(namespaces, before.name, self.desired, also={key for key in also if not is_unnamed(key)})
+            return lost + state_diff(before, live, newcomers=doubtful)
         except KernelError as error:
             return [f"what cannot be seen, could not {error}"]
 
