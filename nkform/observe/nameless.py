@@ -1,6 +1,5 @@
-"""Peers in namespaces without a name, by a process that is in there: by it a spec can say where they are.
-
-Looks through /proc, which nothing but `show` needs. Reads, changes nothing.
+"""Peers in namespaces without a name, and the keys that lead there all the same: those by which they were applied, and
+for `show`, which looks through /proc, those of processes. Reads, changes nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +9,8 @@ from collections.abc import Mapping
 from nkform.dataclass import replace
 from nkform.kernel.netns import Namespaces, processes
 from nkform.model import Device, Node
-from nkform.namespace_key import Unnamed, is_unnamed, key_of
+from nkform.namespace_key import OfPath, OfPid, Unnamed, is_unnamed, key_of, meant_by
+from nkform.observe import record
 from nkform.observe.namespaces import identify
 from nkform.observe.node import observe
 
@@ -30,6 +30,23 @@ def by_processes(namespaces: Namespaces, live: Node) -> Node:
     if not found:
         return live
     return observe(namespaces, live.name, live.with_devices({**live.devices, **found}), all_sysctls=True)
+
+
+def on_record(namespaces: Namespaces, live: Node) -> set[str]:
+    """The keys (of a process, a path) by which the last apply reached peers that the spec does not name any more, those
+    that still lead there: going back needs them. Raises KernelError."""
+    peers = {name: device.peer for name, device in live.devices.items() if is_nameless(device)}
+    lost = {name: peer.namespace for name, peer in peers.items() if peer}
+    known = record.read(live.name, only=lost) if lost else None
+    keys = {
+        name: device.peer.namespace
+        for name, device in (known.node.devices if known else {}).items()
+        if device.peer and isinstance(meant_by(device.peer.namespace), OfPid | OfPath)
+    }
+    ids = identify(namespaces, set(keys.values())) if keys else {}
+    return {
+        key for name, key in keys.items() if (nsid := ids.get(key)) is not None and key_of(Unnamed(nsid)) == lost[name]
+    }
 
 
 def is_nameless(device: Device) -> bool:

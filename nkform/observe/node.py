@@ -20,7 +20,7 @@ from nkform.kernel.netns import Namespaces
 from nkform.kernel.qdiscs import FILTER_PREFIX, at_ingress, has_filter
 from nkform.kinds import EXTERNAL, kind_of
 from nkform.model import Attrs, Device, Endpoint, Master, Namespace, Node, RootDevice, Taken, mark, owner_of
-from nkform.namespace_key import ROOT, Unnamed, is_unnamed, key_of
+from nkform.namespace_key import ROOT, OfPath, OfPid, Unnamed, is_unnamed, key_of, meant_by
 from nkform.observe import owned, sysctls
 from nkform.observe.leaning import Leaning, any_leans, note
 from nkform.observe.namespaces import Contents, read, visit
@@ -61,13 +61,14 @@ class Begun:
 @dataclass(frozen=True, slots=True)
 class _Wish:
     """What is to be looked at. `owners` gets all whose mark is on a device or a namespace here. `all_sysctls`: also
-    those that no spec names."""
+    those that no spec names. `also`: keys of namespaces that the spec does not name."""
 
     node: str
     desired: Node | None = None
     begun: Begun | None = None
     owners: set[str | None] | None = None
     all_sysctls: bool = False
+    also: Collection[str] = ()
 
 
 def observe(
@@ -77,12 +78,14 @@ def observe(
     begun: Begun | None = None,
     *,
     all_sysctls: bool = False,
+    also: Collection[str] = (),
 ) -> Node:
     """The live state of a node, as far as it is ours, `begun` or declared. Raises KernelError.
 
-    `all_sysctls`: also those sysctls of its ends that no spec names, where they are not at their default.
+    `all_sysctls`: also those sysctls of its ends that no spec names, where they are not at their default. `also`: keys
+    by which peers may be reached that are in no namespace with a name, and that the spec does not name any more.
     """
-    return _observe(namespaces, _Wish(node, desired, begun, None, all_sysctls))
+    return _observe(namespaces, _Wish(node, desired, begun, None, all_sysctls, also))
 
 
 def observe_only(namespaces: Namespaces, likely: str, *, all_sysctls: bool = False) -> Node | None:
@@ -236,7 +239,7 @@ def _read(namespaces: Namespaces, wish: _Wish) -> tuple[_World, dict[tuple[str, 
     """Reads every namespace that matters, and the sysctls that are asked for there. Each is entered once."""
     node, desired = wish.node, wish.desired
     decoder = links.Decoder()
-    named = _named(desired)
+    named = _named(desired) | set(wish.also)
     declared = desired.devices if desired else {}
     wanted = _sysctls(declared.values())
     changed: dict[tuple[str, str], Mapping[str, str]] = {}
@@ -437,7 +440,8 @@ def _namespaces(world: _World, node: str, desired: Node | None, devices: Iterabl
     found = {}
     for key, contents in world.contents.items():
         owner = None if key == ROOT else _owner(world, key, node, agreed=bool(ours.get(key)) and key in made)
-        if owner != node and key not in named and key != ROOT:
+        reached = key in ours and isinstance(meant_by(key), OfPid | OfPath)  # by what is on record alone
+        if owner != node and key not in named and key != ROOT and not reached:
             continue
         names = {link.name: link.name in ours.get(key, ()) for link in contents.links.values() if link.index != 1}
         marked = owner_of(contents.alias) == owner

@@ -24,7 +24,7 @@ from nkform.model import (
     Node,
     Position,
 )
-from nkform.namespace_key import ROOT
+from nkform.namespace_key import ROOT, OfPath, OfPid, meant_by
 from nkform.plan.actions import (
     Action,
     AddRoute,
@@ -63,6 +63,7 @@ def declared(before: Node, live: Node) -> Node:
 
 def plan(before: Node, live: Node, features: Collection[str], without: Without = NOTHING) -> Plan:
     """What leads back, but for what is to be left alone. Raises NkformError where something of others is in the way."""
+    live = _without_others(before, live)
     desired, live = without.trim(declared(before, live), live)
     aside = [each for name in desired.devices if (each := _set_aside(before.devices[name], before, live))]
     live = _with_names_back(aside, live)
@@ -78,6 +79,13 @@ def plan(before: Node, live: Node, features: Collection[str], without: Without =
     found = replace(found, changes=changes, actions=(*found.actions, *marks))
     found = _among_others(found, before, live, desired)
     return _taking_over(found, aside, Names(desired.devices, live)) if aside else found
+
+
+def _without_others(before: Node, live: Node) -> Node:
+    """The node as it is, without namespaces that a key leads to by now: another process may have that number."""
+    known = {key: space.cookie for key, space in before.namespaces.items() if isinstance(meant_by(key), OfPid | OfPath)}
+    spaces = {k: space for k, space in live.namespaces.items() if not known.get(k) or space.cookie in (0, known[k])}
+    return replace(live, namespaces=spaces)
 
 
 def _among_others(plan: Plan, before: Node, live: Node, desired: Node) -> Plan:

@@ -137,6 +137,7 @@ def _observe(
     from nkform.apply.tidy import require_here
     from nkform.dataclass import replace
     from nkform.kernel.probe import probe, require_root
+    from nkform.observe.nameless import is_nameless, on_record
     from nkform.observe.node import observe
     from nkform.plan.losses import leaving, replaced, with_losses, without_ipv6
     from nkform.plan.plan import build
@@ -150,6 +151,8 @@ def _observe(
         features = probe(namespaces, needed_features(desired) | (programs.needs(desired) if programs else set()))
     with timed(listener, "observe"):
         live = observe(namespaces, desired.name, desired, begun)
+        if any(map(is_nameless, live.devices.values())) and (also := on_record(namespaces, live)):
+            live = observe(namespaces, desired.name, desired, begun, also=also)
     check(live)
     if prepared.destroys and live.astray:
         require_here(live.name)
