@@ -36,6 +36,7 @@ from nkform.dataclass import dataclass
 from nkform.kernel import rundir
 from nkform.kernel.rundir import GUARDIAN, Lock
 from nkform.problem import NkformError, Problem, fail, unexpected
+from nkform.session import preload
 from nkform.session.recovery import revert
 
 PAUSE = 0.2
@@ -164,6 +165,7 @@ def start(node: str, token: str, seconds: float, leave: Callable[[], None], unti
 
     `until`: the run is done, and is to be confirmed until then. Raises OSError, KernelError.
     """
+    preload.load()  # before the run changes anything, which may be what the code is reached by
     held = rundir.hold(node, GUARDIAN, _written(Guarded(token, until)))
     if not isinstance(held, Lock):
         raise fail("NK0611", f"an apply of {node} is guarded already, and may be going back", hint=PENDING)
