@@ -6,7 +6,7 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nkform.apply.journal import STATES, Entry, Found, find
+from nkform.apply.journal import STATES, Entry, Found, look
 from nkform.apply.visit import give_back
 from nkform.kernel import bpffs, link_requests, links
 from nkform.kernel.netlink import Socket, consistent_dump
@@ -96,6 +96,8 @@ def release(node: str, live: Node | None = None, *, away: bool = False) -> list[
         if astray:
             detached = chains.sweep(live, away=away)
         if held:
-            ways = [found.entry.before for state in STATES if (found := find(node, state))]
-            chains.release([device for before in ways for device in before.devices.values()])
+            ways = [look(node, state) for state in STATES]
+            if all(way is None or isinstance(way, Found) for way in ways):  # nobody knows what another one needs
+                befores = [way.entry.before for way in ways if isinstance(way, Found)]
+                chains.release([device for before in befores for device in before.devices.values()])
     return [f"{pin.entry.partition('@')[0]} ({pin.device} {pin.hook})" for pin in detached]

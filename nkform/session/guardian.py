@@ -28,6 +28,7 @@ from nkform.apply.journal import (
     State,
     find,
     is_elsewhere,
+    look,
     note_outcome,
     read_outcome,
 )
@@ -144,8 +145,8 @@ def is_alive(node: str) -> bool:
 
 def has_tried(node: str) -> bool:
     """Whether what nobody confirmed has gone back as far as it could, which was not all. Raises KernelError."""
-    found, guarded = find(node, UNCONFIRMED), guarded_by_last(node)
-    token = found.entry.token if found else guarded.token if guarded else ""
+    found, guarded = look(node, UNCONFIRMED), guarded_by_last(node)
+    token = found.entry.token if isinstance(found, Found) else guarded.token if guarded else ""
     done = outcome(node, token)
     return done is not None and bool(done.problems)
 

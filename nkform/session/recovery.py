@@ -9,7 +9,7 @@ from nkform.apply import parts, undoing
 from nkform.apply.context import RunContext
 from nkform.apply.foreign_state import ForeignItem, give_again, losses
 from nkform.apply.interrupt import Interrupts
-from nkform.apply.journal import JOURNAL, PREVIOUS, UNCONFIRMED, Found, State, find, forget, new_token
+from nkform.apply.journal import JOURNAL, PREVIOUS, UNCONFIRMED, Found, State, find, forget, look, new_token
 from nkform.apply.parts import Observation
 from nkform.apply.tidy import release, tidy
 from nkform.apply.transaction import Run, apply
@@ -126,8 +126,8 @@ def _at_home(others: Iterable[ForeignItem], before: Node, namespaces: Namespaces
 def _of_the_same_run(node: str, found: Found) -> Iterator[State]:
     """What parts of the run that were done left on record: they lead to where it has gone back to."""
     for state in (UNCONFIRMED, PREVIOUS):
-        part = find(node, state)
-        if part and part.entry.token == found.entry.token:
+        part = look(node, state)  # one that cannot be read is another version's
+        if isinstance(part, Found) and part.entry.token == found.entry.token:
             yield state
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nkform.apply import journal
+from nkform.apply.journal import UnreadableError
 from nkform.kernel import rundir
+from nkform.kernel.error import KernelError
 from nkform.problem import NkformError, Problem, fail
+from nkform.session import records
 from nkform.session.guardian import IN_THE_WAY, go_back, has_tried, is_alive, is_overdue, now, outcome, start
 from nkform.session.node import chosen
 from nkform.session.run_lock import refuse_all_elsewhere
@@ -91,12 +94,18 @@ class Trial:
         return again
 
 
-def confirm(name: str | None) -> str:
+def confirm(name: str | None, listener: Listener) -> str:
     """Confirms what waits on a node, or the only one that waits; returns the node's name. The lock is held.
 
     Raises NkformError, KernelError.
     """
-    waiting = [node for node in rundir.nodes() if journal.find(node, journal.UNCONFIRMED)]
+    looks = {node: journal.look(node, journal.UNCONFIRMED) for node in rundir.nodes()}
+    for node, fault in looks.items():
+        if isinstance(fault, UnreadableError | KernelError):
+            if node == name:
+                raise fault
+            listener.warn(records.warnings(fault))
+    waiting = [node for node, found in looks.items() if isinstance(found, journal.Found)]
     if not waiting or (name and name not in waiting):
         refuse_all_elsewhere(name)
     if not waiting:
