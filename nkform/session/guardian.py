@@ -39,12 +39,7 @@ from nkform.kernel.rundir import GUARDIAN, Lock
 from nkform.problem import NkformError, Problem, fail, unexpected
 from nkform.session import preload
 from nkform.session.recovery import revert
-
-PAUSE = 0.2
-"""Seconds between two looks."""
-
-STALLED = 30.0
-"""Seconds without progress after which a run counts as stuck, if it has to be confirmed within fewer."""
+from nkform.session.stuck import KEPT, PAUSE, STALLED, Stuck
 
 MANY_FILES = 4096
 """Open files that going back has room for."""
@@ -55,9 +50,6 @@ FOREVER = 1e9
 
 OVERDUE = 5.0
 """Seconds after the time to confirm, by which a guardian has begun to go back, unless it is stopped (SIGSTOP)."""
-
-KEPT = 5.0
-"""Seconds after the time to confirm, by which the guarded run itself must have let go of the machine's lock."""
 
 PENDING = "`nkform confirm` keeps it, `nkform rollback` takes it back"
 IN_THE_WAY = "`nkform recover` tells what is in the way, `nkform apply` takes its place"
@@ -344,7 +336,8 @@ def go_back(node: str, token: str) -> tuple[Problem, ...] | None:
     with contextlib.suppress(OSError):
         rundir.remove(node, SPARE)
     try:
-        with take("confirm", FOREVER, lambda _: None, first=True) as lock:
+        stuck = Stuck(lambda said: _log(syslog.LOG_WARNING, said))
+        with take("confirm", FOREVER, lambda _: None, first=True, meanwhile=stuck.look) as lock:
             current = _state(node, token)
             if current is None:
                 return None
@@ -366,12 +359,26 @@ def go_back(node: str, token: str) -> tuple[Problem, ...] | None:
     return problems
 
 
+def make_way(node: str, told: Callable[[str], None]) -> None:
+    """Kills whoever is stopped and keeps from going back what nobody confirmed; for that it waits some seconds, in
+    which it may go on. Raises KernelError."""
+    guarded = guarded_by_last(node)
+    if guarded is None or not (rundir.is_locked() or rundir.is_held(rundir.MACHINE, rundir.GOING_BACK)):
+        return
+    if guarded.until is not None and now() < guarded.until + OVERDUE:
+        return
+    stuck = Stuck(told, "" if guarded.until is not None else node)  # before the run is done, only who goes back already
+    while stuck.look():
+        time.sleep(PAUSE)
+
+
 def look_after(node: str, told: Callable[[str], None]) -> tuple[Problem, ...]:
     """Takes the place of a guardian that was killed or stopped: starts another one while there is time, or goes back.
 
     Does nothing where one is at work, or where a run is; a record that nobody waits for is removed. Returns what could
     not go back, or that somebody else has to see to it. Raises KernelError, NkformError.
     """
+    make_way(node, told)
     guarded = guarded_by_last(node)
     if guarded is None or rundir.is_locked():
         return ()

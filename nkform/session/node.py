@@ -92,10 +92,13 @@ def look_after_guardians(listener: Listener, but: str = "") -> None:
         return
     listener.warn(records.untrusted())
     for node in rundir.nodes():
-        if node != but and rundir.stamp(node, rundir.GUARDIAN) is not None:
+        if rundir.stamp(node, rundir.GUARDIAN) is not None:
             from nkform.session import guardian
 
             try:
+                if node == but:
+                    guardian.make_way(node, listener.say)
+                    continue
                 problems = guardian.look_after(node, listener.say)
             except (NkformError, KernelError) as fault:  # where it is this node's command, it says so itself
                 listener.warn(records.warnings(fault))

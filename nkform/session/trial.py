@@ -10,9 +10,10 @@ from nkform.kernel import rundir
 from nkform.kernel.error import KernelError
 from nkform.problem import NkformError, Problem, fail
 from nkform.session import records
-from nkform.session.guardian import IN_THE_WAY, go_back, has_tried, is_alive, is_overdue, now, outcome, start
+from nkform.session.guardian import IN_THE_WAY, OVERDUE, go_back, has_tried, is_alive, is_overdue, now, outcome, start
 from nkform.session.node import chosen
 from nkform.session.run_lock import refuse_all_elsewhere
+from nkform.session.stuck import Stuck
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,6 +44,7 @@ class Trial:
         self._lock = lock
         self._record = rundir.stamp(node, journal.UNCONFIRMED)
         self._until = now() + seconds
+        self._stuck = Stuck(listener.say)
 
     def is_waiting(self) -> bool:
         """Whether it still waits; a guardian that was killed is replaced.
@@ -79,6 +81,8 @@ class Trial:
         if rundir.stamp(node, journal.UNCONFIRMED) is None:
             return guardian
         if is_alive(node):
+            if now() >= self._until + OVERDUE:
+                self._stuck.look()
             if is_overdue(node, guardian.token, self._until):
                 go_back(node, guardian.token)
             return guardian
