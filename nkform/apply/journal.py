@@ -193,6 +193,11 @@ def new_token() -> str:
     return f"{os.getpid()}-{random.randrange(1 << 48):x}"
 
 
+def token_back(token: str) -> str:
+    """The token of going back from a run on trial: killed half-way, that run's record leads further than its own."""
+    return f"{token}-back"
+
+
 class UnreadableError(NkformError):
     """A journal that was written by another version of nkform, or is damaged."""
 

@@ -101,6 +101,9 @@ def choose(command: Command, name: str | None, listener: Listener) -> GoingBack 
         if state == journal.JOURNAL:
             listener.warn([killed_run(found, "it is taken back")])
             tidy(found, namespaces)
+            trial = journal.find(node, journal.UNCONFIRMED)
+            if trial and found.entry.token == journal.token_back(trial.entry.token):  # all of it was on its way back
+                state, found = journal.UNCONFIRMED, trial
         return GoingBack(node, command, state, found, way_back(found.entry.before, namespaces))
 
 

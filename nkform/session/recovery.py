@@ -9,7 +9,7 @@ from nkform.apply import parts, undoing
 from nkform.apply.context import RunContext
 from nkform.apply.foreign_state import ForeignItem, give_again, losses
 from nkform.apply.interrupt import Interrupts
-from nkform.apply.journal import JOURNAL, PREVIOUS, UNCONFIRMED, Found, State, find, forget, look, new_token
+from nkform.apply.journal import JOURNAL, PREVIOUS, UNCONFIRMED, Found, State, find, forget, look, new_token, token_back
 from nkform.apply.parts import Observation
 from nkform.apply.tidy import release, tidy
 from nkform.apply.transaction import Run, apply
@@ -152,6 +152,6 @@ def _returning(state: State, found: Found) -> Run:
     if state == PREVIOUS:
         return Run("rollback", new_token(), returns=True)
     earlier = found if state == JOURNAL else None
-    token, confirm = (found.entry.token, found.entry.confirm) if earlier else (new_token(), 0)
+    token, confirm = (found.entry.token, found.entry.confirm) if earlier else (token_back(found.entry.token), 0)
     # Killed on the way, it is still the run that nobody confirmed.
     return Run("rollback", token, found.entry.before, earlier, settles=None, returns=True, confirm=confirm)

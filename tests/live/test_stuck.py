@@ -213,6 +213,7 @@ def test_the_next_command_takes_the_place_of_a_guardian_that_is_stopped_half_way
     until(lambda: not alive())
     assert differences(before, whole()) == []
     assert rundir.stamp("w", journal.JOURNAL) is None
+    node.apply(changed())
 
 
 def overdue_at() -> float:
