@@ -284,6 +284,10 @@ class Lock:
             os.close(self._fd)
             self._fd = -1
 
+    def is_removed(self) -> bool:
+        """Whether the file is there no more, under any name; one that is out of sight (mount(8)) is."""
+        return os.fstat(self._fd).st_nlink == 0
+
     def leave(self) -> None:
         """Closes this process's copy; a process that was forked from this one, or that forked this one, keeps it."""
         self.release()

@@ -18,6 +18,7 @@ import syslog
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from nkform.apply.interrupt import Interrupts
 from nkform.apply.journal import (
@@ -125,6 +126,32 @@ class Run:
             signal.pidfd_send_signal(self._fd, signal.SIGKILL)
 
 
+class Record:
+    """The record of a run that waits to be confirmed. `held`: the guardian's own file, which goes with it."""
+
+    def __init__(self, node: str, token: str, held: Lock) -> None:
+        self.token = token
+        self._node = node
+        self._held = held
+        self._stamp: tuple[int, int] | None = None
+
+    def state(self) -> Literal["waits", "settled", "hidden"]:
+        """Whether it still waits, was confirmed or taken back; or cannot be seen, since something is mounted there.
+
+        That somebody has touched it, or that it cannot be read, confirms nothing. Raises KernelError.
+        """
+        stamp = rundir.stamp(self._node, UNCONFIRMED)
+        if stamp is None:
+            hidden = rundir.stamp(self._node, GUARDIAN) is None and not self._held.is_removed()
+            return "hidden" if hidden else "settled"
+        if stamp != self._stamp:
+            found = look(self._node, UNCONFIRMED)
+            if found is None or (isinstance(found, Found) and found.entry.token != self.token):
+                return "settled"
+            self._stamp = stamp
+        return "waits"
+
+
 def now() -> float:
     """Seconds since boot, those asleep among them."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
@@ -185,7 +212,7 @@ def start(node: str, token: str, seconds: float, leave: Callable[[], None], unti
         os.close(its)
         leave()
         _detach()
-        _guard(node, token, seconds, ours, Run(run), until)
+        _guard(node, Record(node, token, held), seconds, ours, Run(run), until)
     except BaseException as error:
         _log(syslog.LOG_ERR, f"the guardian of {node} failed: {error!r}")
     finally:
@@ -253,16 +280,16 @@ def _lift_limits() -> None:
                 resource.setrlimit(limit, (enough, enough))
 
 
-def _guard(node: str, token: str, seconds: float, line: int, run: Run, until: float | None) -> None:
+def _guard(node: str, record: Record, seconds: float, line: int, run: Run, until: float | None) -> None:
     """Goes back if the run is not confirmed in time, also where waiting for that fails in a way nobody thought of."""
     try:
-        is_over = _wait(node, seconds, line, run, until)
+        is_over = _wait(node, record, seconds, line, run, until)
     except Exception as error:
         _log(syslog.LOG_ERR, f"the guardian of {node} goes back early: {error!r}")
         is_over = True
     if is_over:
         _end(run)
-        _go_back_at_last(node, token)
+        _go_back_at_last(node, record.token)
 
 
 def _end(run: Run) -> None:
@@ -276,10 +303,9 @@ def _end(run: Run) -> None:
             time.sleep(PAUSE)
 
 
-def _wait(node: str, seconds: float, line: int, run: Run, until: float | None) -> bool:
+def _wait(node: str, record: Record, seconds: float, line: int, run: Run, until: float | None) -> bool:
     """Waits for what the run says, and for what becomes of its record; whether it is to be taken back."""
-    record = rundir.stamp(node, UNCONFIRMED) if until is not None else None
-    moved = time.monotonic()
+    moved, seen = time.monotonic(), rundir.stamp(node, JOURNAL)
     listening = [line]
     while True:
         ready, _, _ = select.select(listening, [], [], PAUSE)
@@ -287,23 +313,22 @@ def _wait(node: str, seconds: float, line: int, run: Run, until: float | None) -
         if word == DISMISSED:
             return False
         if word == APPLIED:
-            guarded, record = guarded_by_last(node), rundir.stamp(node, UNCONFIRMED)
+            guarded = guarded_by_last(node)
             until = (guarded and guarded.until) or now() + seconds
-            if record is None:
-                return False  # somebody was faster, and has confirmed it or taken it back
         elif word == REVERT or (word == b"" and until is None):
             return True  # the run was killed before it was done
         elif word == b"":
             listening = []  # whoever ran it is gone; somebody may still confirm
         if until is not None:
-            if rundir.stamp(node, UNCONFIRMED) != record:
-                return False  # confirmed, or taken back
-            if now() >= until:
+            state = record.state()
+            if state == "settled":
+                return False
+            if now() >= until and state == "waits":
                 return True
             continue
         progress = rundir.stamp(node, JOURNAL)
-        if progress != record:
-            moved, record = time.monotonic(), progress
+        if progress != seen:
+            moved, seen = time.monotonic(), progress
         if time.monotonic() - moved > max(seconds, STALLED):
             run.kill()  # it holds the lock
             return True

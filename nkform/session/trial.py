@@ -51,7 +51,7 @@ class Trial:
 
         Raises NkformError (NK0513) where it goes back and not all could, KernelError.
         """
-        if rundir.stamp(self.node, journal.UNCONFIRMED) != self._record:
+        if not self._is_on_record():
             return False
         if (found := outcome(self.node, self._guardian.token)) is not None:
             raise _stuck(found)
@@ -69,11 +69,20 @@ class Trial:
     def confirm(self) -> None:
         """The node stays as it is. Raises NkformError (NK0509: too late), KernelError."""
         with self._lock("confirm"):
-            if rundir.stamp(self.node, journal.UNCONFIRMED) == self._record:
+            if self._is_on_record():
                 refuse_late(self.node)
                 journal.confirm(self.node)
                 return
         raise fail("NK0509", f"too late: {self.node} is as it was before")
+
+    def _is_on_record(self) -> bool:
+        """Whether the record that waits is this run's, whoever has touched it."""
+        stamp = rundir.stamp(self.node, journal.UNCONFIRMED)
+        if stamp not in (None, self._record):
+            found = journal.look(self.node, journal.UNCONFIRMED)
+            if isinstance(found, journal.Found) and found.entry.token == self._guardian.token:
+                self._record = stamp
+        return stamp is not None and stamp == self._record
 
     def _guarded(self) -> Guardian:
         """The guardian, or another one in its place if it was killed, or this process itself where none can be had."""

@@ -6,16 +6,21 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from nkform.apply import journal
+from nkform.kernel import rundir
+from tests.live import isolation
 from tests.live.chain_sites import TCX_INGRESS
-from tests.live.processes import until
-from tests.live.support import Node, needs
-from tests.live.test_going_back import _nobody_stays_behind, alive, tried  # noqa: F401 - the fixture
+from tests.live.processes import PATIENCE, until
+from tests.live.support import Node, needs, sh
+from tests.live.test_confirm import Apply
+from tests.live.test_going_back import _nobody_stays_behind, alive, changed, mtus, tried  # noqa: F401 - the fixture
 from tests.live.test_pairs import veth
 from tests.live.whole import differences, whole
 
@@ -68,3 +73,45 @@ def test_a_guardian_needs_no_code_that_it_has_not_loaded(
     until(lambda: not alive() or gone.read_text())
     assert gone.read_text() == ""
     assert differences(before, whole()) == []
+
+
+def touch() -> None:
+    (rundir.RUN / "w" / journal.UNCONFIRMED).touch()
+
+
+def cover() -> None:
+    """Something is mounted over /run for a while, also when the time is over."""
+    isolation.mount("tmpfs", "/run")
+    time.sleep(4)
+    assert alive()
+    sh("umount", "/run")
+
+
+@pytest.mark.parametrize("happens", [touch, cover])
+def test_what_is_done_to_the_record_is_no_confirmation(node: Node, happens: Callable[[], None]) -> None:
+    node.apply(veth())
+    before = whole()
+    tried(node, "3s")
+    happens()
+    until(lambda: not alive())
+    assert differences(before, whole()) == []
+
+
+def test_a_record_that_somebody_removes_is_waited_for_no_more(node: Node) -> None:
+    node.apply(veth())
+    tried(node, "600s")
+    (rundir.RUN / "w" / journal.UNCONFIRMED).unlink()
+    until(lambda: not alive())
+    node.apply(veth())
+
+
+def test_a_run_that_waits_at_a_terminal_can_be_confirmed_whatever_touches_its_record(node: Node) -> None:
+    node.apply(veth())
+    run = Apply(node, changed(), PATIENCE)
+    run.hears("press Enter")
+    touch()
+    time.sleep(1)
+    os.write(run.terminal, b"\n")
+    assert run.ended() == 0, run.said
+    assert "Confirmed" in run.said
+    assert mtus() == {1400}
