@@ -155,8 +155,8 @@ def _request(words: str, asked: Asked, index: int = 0) -> Request:
 
 
 def _all_but_too_large(dump: Callable[[Asked], Iterator[T]]) -> list[T]:
-    """All routes; where the kernel cannot tell of one, which has more next hops than fit into a message, all but those of
-    its family and protocol. Raises KernelError."""
+    """All routes; where the kernel cannot tell of one, which has more next hops than fit into a message, all but those
+    of its family and protocol. Raises KernelError."""
     try:
         return list(dump((AF_UNSPEC, 0)))
     except KernelError as error:
