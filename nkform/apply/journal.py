@@ -25,7 +25,7 @@ from nkform.kernel.error import KernelError
 from nkform.kernel.place import boot, place
 from nkform.model import Node
 from nkform.plan.actions import Action, CreateNamespace, CreatePair, DeleteNamespace, SetChain
-from nkform.problem import Problem, fail
+from nkform.problem import NkformError, Problem
 
 JOURNAL: Final = "journal"
 UNCONFIRMED: Final = "unconfirmed"
@@ -187,6 +187,19 @@ def spec_key(desired: Node) -> str:
     return hashlib.sha256(dumps(desired).encode()).hexdigest()
 
 
+def token_back(token: str) -> str:
+    """The token of going back from a run on trial: killed half-way, that run's record leads further than its own."""
+    return f"{token}-back"
+
+
+class UnreadableError(NkformError):
+    """A journal that was written by another version of nkform, or is damaged."""
+
+
+Fault = UnreadableError | KernelError
+"""Why a journal cannot be read."""
+
+
 def begin(
     command: str,
     before: Node,
@@ -232,9 +245,17 @@ def _gives_clsact(action: Action) -> TypeGuard[SetChain]:
 
 
 def find(node: str, state: State) -> Found | None:
-    """A journal of a node in this network namespace. Raises KernelError, NkformError (it cannot be read)."""
+    """A journal of a node in this network namespace. Raises KernelError, UnreadableError."""
     found = _read(node, state)
     return found if found and found.entry.place == place() else None
+
+
+def look(node: str, state: State) -> Found | Fault | None:
+    """As `find`, but for what it raises: for a node that what is asked is not about, or not alone."""
+    try:
+        return find(node, state)
+    except (UnreadableError, KernelError) as fault:
+        return fault
 
 
 def is_elsewhere(node: str, state: State) -> bool:
@@ -250,11 +271,9 @@ def _read(node: str, state: State) -> Found | None:
     try:
         entry, added = lines.read(Entry, text)
     except (ValueError, LookupError) as error:
-        raise fail(
-            "NK0510",
-            f"the record {rundir.RUN / node / state} of an earlier run cannot be read: {error}",
-            hint="it was written by another version of nkform: remove it, then `nkform plan` shows what is to do",
-        ) from error
+        what = f"the record {rundir.RUN / node / state} of an earlier run cannot be read: {error}"
+        hint = "it was written by another version of nkform: remove it, then `nkform plan` shows what is to do"
+        raise UnreadableError(Problem("NK0510", what, hint=hint)) from error
     reached = max((line for line in added if isinstance(line, int)), default=0)
     lists = [line for line in added if isinstance(line, list) and line]
     lent = tuple((line[0], line[1], line[2], line[3]) for line in lists if isinstance(line[0], str))

@@ -16,10 +16,18 @@ PAUSE = 0.05
 """Seconds between two tries."""
 
 
-def take(command: str, seconds: float, told: Callable[[str], None], *, first: bool = False) -> Lock:
+def take(
+    command: str,
+    seconds: float,
+    told: Callable[[str], None],
+    *,
+    first: bool = False,
+    meanwhile: Callable[[], object] = lambda: None,
+) -> Lock:
     """Takes the lock, for which it waits at most so many seconds; `told` gets what it waits for, once.
 
-    `first`: ahead of all others who wait; it is for going back when nobody confirmed. What a run that was killed had
+    `first`: ahead of all others who wait; it is for going back when nobody confirmed. `meanwhile` is called again and
+    again while it waits. What a run that was killed had
     borrowed of the machine is put back, and that is told. Raises NkformError (another run goes on), KernelError (the
     folder cannot be trusted).
     """
@@ -38,6 +46,7 @@ def take(command: str, seconds: float, told: Callable[[str], None], *, first: bo
             if not waited:
                 told(f"waiting for {lock}")
                 waited = True
+            meanwhile()
             clock.pause(PAUSE)
     finally:
         if isinstance(turn, Lock):

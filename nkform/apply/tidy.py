@@ -6,7 +6,7 @@ from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING
 
 from nkform.apply import held as held_namespaces
-from nkform.apply.journal import STATES, Entry, Found, find
+from nkform.apply.journal import STATES, Entry, Found, look
 from nkform.apply.visit import give_back
 from nkform.kernel import bpf_links, bpffs, link_requests, links
 from nkform.kernel.descriptors import Owned
@@ -90,9 +90,12 @@ def release(node: str, live: Node | None = None, *, away: bool = False) -> list[
     With the node as it is, also of the pins of links whose devices are gone, which hold nothing. `away`: and of the
     programs at devices that are in another namespace by now. Returns them in words.
     """
-    ways = [found.entry.before for state in STATES if (found := find(node, state))]
-    held_namespaces.release(node, ways)
-    held = bpffs.has_node(node, top=bpffs.HELD)
+    ways = [look(node, state) for state in STATES]
+    befores = [way.entry.before for way in ways if isinstance(way, Found)]
+    known = all(way is None or isinstance(way, Found) for way in ways)  # nobody knows what another one needs
+    if known:
+        held_namespaces.release(node, befores)
+    held = known and bpffs.has_node(node, top=bpffs.HELD)
     astray = live is not None and live.astray > 0
     if not held and not astray:
         return []
@@ -101,7 +104,7 @@ def release(node: str, live: Node | None = None, *, away: bool = False) -> list[
         if astray:
             detached = chains.sweep(live, away=away)
         if held:
-            chains.release([device for before in ways for device in before.devices.values()])
+            chains.release([device for before in befores for device in before.devices.values()])
     return [f"{pin.entry.partition('@')[0]} ({pin.device} {pin.hook})" for pin in detached]
 
 

@@ -263,12 +263,34 @@ def files(node: str, prefix: str, base: Path = RUN) -> list[Path]:
 
 
 def nodes(base: Path = RUN) -> list[str]:
-    """The names of all nodes that have a folder here."""
+    """The names of all nodes that have a folder here which nobody else can write to: nothing in another counts."""
+    return sorted(entry.name for entry, reason in _folders(base) if not reason)
+
+
+def untrusted(base: Path = RUN) -> list[tuple[Path, str]]:
+    """What others could write to in the place of nodes' folders, or of files in them, and why."""
+    found = []
+    for entry, reason in _folders(base):
+        path = base / entry.name
+        if reason:
+            found.append((path, reason))
+            continue
+        with contextlib.suppress(OSError):  # it has gone meanwhile
+            within = [(path / file.name, file.stat(follow_symlinks=False)) for file in os.scandir(path)]
+            found += [(file, reason) for file, state in within if (reason := writable_by_others(state))]
+    return sorted(found)
+
+
+def _folders(base: Path) -> Iterator[tuple[os.DirEntry[str], str]]:
+    """The folders that are called as nodes are, and why others could write there; empty: nobody else can."""
     try:
-        entries = [entry.name for entry in os.scandir(base) if entry.is_dir(follow_symlinks=False)]
+        entries = [entry for entry in os.scandir(base) if is_node_name(entry.name)]
     except FileNotFoundError:
-        return []
-    return sorted(filter(is_node_name, entries))
+        return
+    for entry in entries:
+        with contextlib.suppress(OSError):  # it has gone meanwhile
+            if entry.is_dir(follow_symlinks=False):
+                yield entry, writable_by_others(entry.stat(follow_symlinks=False))
 
 
 class Lock:
@@ -289,6 +311,10 @@ class Lock:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+    def is_removed(self) -> bool:
+        """Whether the file is there no more, under any name; one that is out of sight (mount(8)) is."""
+        return os.fstat(self._fd).st_nlink == 0
 
     def leave(self) -> None:
         """Closes this process's copy; a process that was forked from this one, or that forked this one, keeps it."""

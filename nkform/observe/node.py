@@ -13,7 +13,7 @@ from functools import cache, partial
 from nkform.attributes import ATTRIBUTES
 from nkform.dataclass import dataclass, replace
 from nkform.device_sysctls import ADDR_GEN_MODE, FORCE_FORWARDING, FORWARDING, STABLE_SECRET
-from nkform.kernel import bpffs, clock, devconf, hardware, links, rundir
+from nkform.kernel import bpffs, clock, devconf, hardware, links
 from nkform.kernel.error import KernelError
 from nkform.kernel.netlink import Socket
 from nkform.kernel.netns import Namespaces
@@ -248,7 +248,7 @@ def _read(namespaces: Namespaces, wish: _Wish) -> tuple[_World, dict[tuple[str, 
         return owner_of(link.alias) == node or link.name in declared
 
     ends = _ends(declared.values())
-    recorded = {each: owned.read(each) for each in rundir.nodes()}
+    recorded = owned.read_all(node)
     owners = {cookie: each for each, cookies in recorded.items() for cookie in cookies.values()}
 
     def ours(known: Mapping[int, links.Link], socket: Socket) -> tuple[set[int], list[Place]]:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 
 from nkform.dataclass import replace
 from nkform.kernel import bpffs, rundir
+from nkform.kernel.error import KernelError
 from nkform.model import Attached, Device
 from nkform.observe import explanations
 from nkform.observe.chains import read_pins
@@ -33,8 +35,9 @@ def known(devices: Mapping[str, Device], node: str, base: str = bpffs.BASE) -> d
     }
     recorded: Counter[Place] = Counter()
     for other in others:
-        for each in explanations.read(other):
-            recorded.update((device, hook, each.template[:KERNEL_NAME]) for device, hook, _ in each.at)
+        with suppress(KernelError):  # what others could write to says nothing
+            for each in explanations.read(other):
+                recorded.update((device, hook, each.template[:KERNEL_NAME]) for device, hook, _ in each.at)
     found = {}
     for name, device in devices.items():
         hooks = {}

@@ -7,12 +7,24 @@ number that the kernel gives each namespace once a boot (its cookie), so that an
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 
 from nkform.kernel import rundir
+from nkform.kernel.error import KernelError
 from nkform.kernel.place import boot
 
 FILE = "namespaces"
 """A line for each that was made or taken over, or let go (cookie 0): boot, cookie, name. The last of a name counts."""
+
+
+def read_all(node: str = "") -> dict[str, dict[str, int]]:
+    """Those of all nodes: of others than this one as far as they can be trusted. Raises KernelError."""
+    found = {node: read(node)} if node else {}
+    for other in rundir.nodes():
+        if other != node:
+            with suppress(KernelError):
+                found[other] = read(other)
+    return found
 
 
 def read(node: str) -> dict[str, int]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from nkform.apply import journal
-from nkform.apply.journal import Found, State
+from nkform.apply.journal import Fault, Found, State
 from nkform.apply.tidy import tidy
 from nkform.dataclass import dataclass
 from nkform.kernel import rundir
 from nkform.kernel.interrupt import Stopped
 from nkform.kernel.netns import Namespaces
 from nkform.problem import Problem, fail
+from nkform.session import records
 from nkform.session.node import chosen, killed_run
 from nkform.session.recovery import WayBack, revert, way_back
 from nkform.session.run_lock import refuse_all_elsewhere, refuse_pending, stopped
@@ -59,17 +60,24 @@ class GoingBack:
 
 def meant(command: Command, node: str | None) -> str:
     """The node whose run is to be taken back, as far as it is clear before anybody else can be in between; or empty."""
-    nodes = _nodes(command)
+    nodes = list(_looks(command))
     return node or (nodes[0] if len(nodes) == 1 else "")
 
 
-def _nodes(command: Command) -> list[str]:
-    return [name for name in rundir.nodes() if any(journal.find(name, state) for state in STATES[command])]
+def _looks(command: Command) -> dict[str, Found | Fault]:
+    """The run of each node that the command could take back; or why it cannot be read, where there may be one."""
+    looks: dict[str, Found | Fault] = {}
+    for name in rundir.nodes():
+        for state in STATES[command]:
+            if name not in looks and (look := journal.look(name, state)) is not None:
+                looks[name] = look
+    return looks
 
 
 def elsewhere(node: str | None) -> list[str]:
     """The nodes, or the one that is named, whose last apply was in another network namespace. Raises KernelError."""
-    return [name for name in rundir.nodes() if node in (None, name) and journal.is_elsewhere(name, journal.PREVIOUS)]
+    looks = {name: journal.look(name, journal.PREVIOUS) for name in rundir.nodes() if node in (None, name)}
+    return [name for name, look in looks.items() if look is None and journal.is_elsewhere(name, journal.PREVIOUS)]
 
 
 def choose(command: Command, name: str | None, listener: Listener) -> GoingBack | None:
@@ -77,7 +85,8 @@ def choose(command: Command, name: str | None, listener: Listener) -> GoingBack 
 
     Raises NkformError, KernelError.
     """
-    nodes = _nodes(command)
+    looks = _looks(command)
+    nodes = list(looks)
     if not nodes or (name and name not in nodes):
         refuse_all_elsewhere(name)
         if command == "rollback":
@@ -85,7 +94,10 @@ def choose(command: Command, name: str | None, listener: Listener) -> GoingBack 
     if not nodes:
         return None
     node = chosen(nodes, name)
-    refuse_pending(node, goes_back=True)
+    for other, fault in looks.items():
+        if other != node and not isinstance(fault, Found):
+            listener.warn(records.warnings(fault))
+    refuse_pending(node, listener, goes_back=True)
     if command == "rollback":
         _recover_first([node])
     state, found = next((state, found) for state in STATES[command] if (found := journal.find(node, state)))
@@ -93,13 +105,17 @@ def choose(command: Command, name: str | None, listener: Listener) -> GoingBack 
         if state == journal.JOURNAL:
             listener.warn([killed_run(found, "the way back leads to before it")])
             tidy(found, namespaces)
+            trial = journal.find(node, journal.UNCONFIRMED)
+            if trial and found.entry.token == journal.token_back(trial.entry.token):  # all of it was on its way back
+                state, found = journal.UNCONFIRMED, trial
         return GoingBack(node, command, state, found, way_back(found.entry.before, namespaces))
 
 
 def _recover_first(nodes: Iterable[str]) -> None:
     """Raises NkformError (NK0514) where a run on one of these nodes did not come to its end."""
     for node in nodes:
-        if left := journal.find(node, journal.JOURNAL):
+        left = journal.look(node, journal.JOURNAL)
+        if isinstance(left, Found):
             raise fail("NK0514", f"a run on {node} {left.ended}: it comes first", hint="`nkform recover` takes it back")
 
 
@@ -107,7 +123,7 @@ def take(going: GoingBack, run_lock: RunLock, listener: Listener, *, expedite: b
     """Goes the way that was shown; another one is not taken. Raises NkformError, KernelError."""
     warnings: list[Problem] = []
     node, state = going.node, going.state
-    refuse_pending(node, goes_back=True)
+    refuse_pending(node, listener, goes_back=True)
     found = journal.find(node, state)
     if found is None or found.entry.token != going.found.entry.token:
         raise fail("NK0517", f"the run on {node} is not on record any more: nothing was done", hint="run it again")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable
+from typing import Literal
 
 from nkform.apply.journal import (
     JOURNAL,
@@ -19,6 +20,7 @@ from nkform.apply.journal import (
     State,
     find,
     is_elsewhere,
+    look,
     note_outcome,
     read_outcome,
 )
@@ -30,13 +32,9 @@ from nkform.kernel.interrupt import Interrupts
 from nkform.kernel.process import Process, own_id
 from nkform.kernel.rundir import GUARDIAN, Lock
 from nkform.problem import NkformError, Problem, fail, unexpected
+from nkform.session import preload
 from nkform.session.recovery import revert
-
-PAUSE = 0.2
-"""Seconds between two looks."""
-
-STALLED = 30.0
-"""Seconds without progress after which a run counts as stuck, if it has to be confirmed within fewer."""
+from nkform.session.stuck import KEPT, PAUSE, STALLED, Stuck
 
 LONGEST_PAUSE = 60.0
 """Seconds between two tries to go back, at most; the first pause is one second, and each is twice the one before."""
@@ -44,9 +42,6 @@ FOREVER = 1e9
 
 OVERDUE = 5.0
 """Seconds after the time to confirm, by which a guardian has begun to go back, unless it is stopped (SIGSTOP)."""
-
-KEPT = 5.0
-"""Seconds after the time to confirm, by which the guarded run itself must have let go of the machine's lock."""
 
 PENDING = "`nkform confirm` keeps it, `nkform rollback` takes it back"
 IN_THE_WAY = "`nkform recover` tells what is in the way, `nkform apply` takes its place"
@@ -97,6 +92,32 @@ class Guardian:
         self._line.say(REVERT)
 
 
+class Record:
+    """The record of a run that waits to be confirmed. `held`: the guardian's own file, which goes with it."""
+
+    def __init__(self, node: str, token: str, held: Lock) -> None:
+        self.token = token
+        self._node = node
+        self._held = held
+        self._stamp: tuple[int, int] | None = None
+
+    def state(self) -> Literal["waits", "settled", "hidden"]:
+        """Whether it still waits, was confirmed or taken back; or cannot be seen, since something is mounted there.
+
+        That somebody has touched it, or that it cannot be read, confirms nothing. Raises KernelError.
+        """
+        stamp = rundir.stamp(self._node, UNCONFIRMED)
+        if stamp is None:
+            hidden = rundir.stamp(self._node, GUARDIAN) is None and not self._held.is_removed()
+            return "hidden" if hidden else "settled"
+        if stamp != self._stamp:
+            found = look(self._node, UNCONFIRMED)
+            if found is None or (isinstance(found, Found) and found.entry.token != self.token):
+                return "settled"
+            self._stamp = stamp
+        return "waits"
+
+
 def is_alive(node: str) -> bool:
     """Whether a guardian watches over a run of the node. Raises KernelError."""
     return rundir.is_held(node, GUARDIAN)
@@ -104,8 +125,8 @@ def is_alive(node: str) -> bool:
 
 def has_tried(node: str) -> bool:
     """Whether what nobody confirmed has gone back as far as it could, which was not all. Raises KernelError."""
-    found, guarded = find(node, UNCONFIRMED), guarded_by_last(node)
-    token = found.entry.token if found else guarded.token if guarded else ""
+    found, guarded = look(node, UNCONFIRMED), guarded_by_last(node)
+    token = found.entry.token if isinstance(found, Found) else guarded.token if guarded else ""
     done = outcome(node, token)
     return done is not None and bool(done.problems)
 
@@ -125,6 +146,7 @@ def start(node: str, token: str, seconds: float, leave: Callable[[], None], unti
 
     `until`: the run is done, and is to be confirmed until then. Raises OSError, KernelError.
     """
+    preload.load()  # before the run changes anything, which may be what the code is reached by
     held = rundir.hold(node, GUARDIAN, _written(Guarded(token, until)))
     if not isinstance(held, Lock):
         raise fail("NK0611", f"an apply of {node} is guarded already, and may be going back", hint=PENDING)
@@ -132,7 +154,7 @@ def start(node: str, token: str, seconds: float, leave: Callable[[], None], unti
 
     def life(ear: Ear) -> None:
         leave()
-        _guard(node, token, seconds, ear, Process(number), until)
+        _guard(node, Record(node, token, held), seconds, ear, Process(number), until)
 
     try:
         line = daemon.start(NAME, life, lambda error: log_error(f"the guardian of {node} failed: {error!r}"))
@@ -161,16 +183,16 @@ def _written(guarded: Guarded) -> str:
     return json.dumps({"token": guarded.token, "until": guarded.until})
 
 
-def _guard(node: str, token: str, seconds: float, ear: Ear, run: Process, until: float | None) -> None:
+def _guard(node: str, record: Record, seconds: float, ear: Ear, run: Process, until: float | None) -> None:
     """Goes back if the run is not confirmed in time, also where waiting for that fails in a way nobody thought of."""
     try:
-        is_over = _wait(node, seconds, ear, run, until)
+        is_over = _wait(node, record, seconds, ear, run, until)
     except Exception as error:
         log_error(f"the guardian of {node} goes back early: {error!r}")
         is_over = True
     if is_over:
         _end(run)
-        _go_back_at_last(node, token)
+        _go_back_at_last(node, record.token)
 
 
 def _has_lock(run: Process) -> bool:
@@ -189,30 +211,28 @@ def _end(run: Process) -> None:
             clock.pause(PAUSE)
 
 
-def _wait(node: str, seconds: float, ear: Ear, run: Process, until: float | None) -> bool:
+def _wait(node: str, record: Record, seconds: float, ear: Ear, run: Process, until: float | None) -> bool:
     """Waits for what the run says, and for what becomes of its record; whether it is to be taken back."""
-    record = rundir.stamp(node, UNCONFIRMED) if until is not None else None
-    moved = clock.monotonic()
+    moved, seen = clock.monotonic(), rundir.stamp(node, JOURNAL)
     while True:
         word = ear.hear(PAUSE)
         if word == DISMISSED:
             return False
         if word == APPLIED:
-            guarded, record = guarded_by_last(node), rundir.stamp(node, UNCONFIRMED)
+            guarded = guarded_by_last(node)
             until = (guarded and guarded.until) or clock.since_boot() + seconds
-            if record is None:
-                return False  # somebody was faster, and has confirmed it or taken it back
         elif word == REVERT or (word == b"" and until is None):
             return True  # the run was killed before it was done; where it was done, somebody may still confirm
         if until is not None:
-            if rundir.stamp(node, UNCONFIRMED) != record:
-                return False  # confirmed, or taken back
-            if clock.since_boot() >= until:
+            state = record.state()
+            if state == "settled":
+                return False
+            if clock.since_boot() >= until and state == "waits":
                 return True
             continue
         progress = rundir.stamp(node, JOURNAL)
-        if progress != record:
-            moved, record = clock.monotonic(), progress
+        if progress != seen:
+            moved, seen = clock.monotonic(), progress
         if clock.monotonic() - moved > max(seconds, STALLED):
             run.kill()  # it holds the lock
             return True
@@ -245,7 +265,8 @@ def go_back(node: str, token: str) -> tuple[Problem, ...] | None:
     with contextlib.suppress(OSError):
         rundir.remove(node, SPARE)
     try:
-        with take("confirm", FOREVER, lambda _: None, first=True) as lock:
+        stuck = Stuck(log_warning)
+        with take("confirm", FOREVER, lambda _: None, first=True, meanwhile=stuck.look) as lock:
             current = _state(node, token)
             if current is None:
                 return None
@@ -267,12 +288,26 @@ def go_back(node: str, token: str) -> tuple[Problem, ...] | None:
     return problems
 
 
+def make_way(node: str, told: Callable[[str], None]) -> None:
+    """Kills whoever is stopped and keeps from going back what nobody confirmed; for that it waits some seconds, in
+    which it may go on. Raises KernelError."""
+    guarded = guarded_by_last(node)
+    if guarded is None or not (rundir.is_locked() or rundir.is_held(rundir.MACHINE, rundir.GOING_BACK)):
+        return
+    if guarded.until is not None and clock.since_boot() < guarded.until + OVERDUE:
+        return
+    stuck = Stuck(told, "" if guarded.until is not None else node)  # before the run is done, only who goes back already
+    while stuck.look():
+        clock.pause(PAUSE)
+
+
 def look_after(node: str, told: Callable[[str], None]) -> tuple[Problem, ...]:
     """Takes the place of a guardian that was killed or stopped: starts another one while there is time, or goes back.
 
     Does nothing where one is at work, or where a run is; a record that nobody waits for is removed. Returns what could
     not go back, or that somebody else has to see to it. Raises KernelError, NkformError.
     """
+    make_way(node, told)
     guarded = guarded_by_last(node)
     if guarded is None or rundir.is_locked():
         return ()

@@ -45,6 +45,20 @@ class Quiet:
         pass
 
 
+class Once:
+    """Passes on all that it is told to another listener, but each warning once: several steps find the same."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._warned: set[Problem] = set()
+        self._listener = listener
+        self.say, self.progress, self.phase = listener.say, listener.progress, listener.phase
+
+    def warn(self, problems: Sequence[Problem]) -> None:
+        fresh = [problem for problem in dict.fromkeys(problems) if problem not in self._warned]
+        self._warned.update(fresh)
+        self._listener.warn(fresh)
+
+
 @contextmanager
 def timed(listener: Listener, phase: str) -> Iterator[None]:
     """Tells how long the block took."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from nkform.dataclass import replace
 from nkform.model import NODE_LENGTH, Node, is_node_name
 from nkform.namespace_key import is_unnamed
-from nkform.problem import Problem, fail
+from nkform.problem import NkformError, Problem, fail
 
 if TYPE_CHECKING:
     from nkform.apply.journal import Found
@@ -89,16 +89,26 @@ def observed(namespaces: Namespaces, name: str | None) -> Node:
 def look_after_guardians(listener: Listener, but: str = "") -> None:
     """Takes the place of guardians that were killed, but for one node's: what nobody can confirm any more goes back."""
     from nkform.kernel import rundir
+    from nkform.kernel.error import KernelError
     from nkform.kernel.process import is_root
+    from nkform.session import records
 
     if not is_root():
         return
+    listener.warn(records.untrusted())
     for node in rundir.nodes():
-        if node != but and rundir.stamp(node, rundir.GUARDIAN) is not None:
+        if rundir.stamp(node, rundir.GUARDIAN) is not None:
             from nkform.session import guardian
 
-            problems = guardian.look_after(node, listener.say)
-            listener.warn([replace(problem, severity="warning") for problem in problems])
+            try:
+                if node == but:
+                    guardian.make_way(node, listener.say)
+                    continue
+                problems = guardian.look_after(node, listener.say)
+            except (NkformError, KernelError) as fault:  # where it is this node's command, it says so itself
+                listener.warn(records.warnings(fault))
+            else:
+                listener.warn([replace(problem, severity="warning") for problem in problems])
 
 
 def pending() -> tuple[Pending, ...]:

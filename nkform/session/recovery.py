@@ -8,7 +8,7 @@ from contextlib import suppress
 from nkform.apply import parts, undoing
 from nkform.apply.context import RunContext
 from nkform.apply.foreign_state import ForeignItem, give_again, losses
-from nkform.apply.journal import JOURNAL, PREVIOUS, UNCONFIRMED, Found, State, find, forget
+from nkform.apply.journal import JOURNAL, PREVIOUS, UNCONFIRMED, Found, State, find, forget, look, token_back
 from nkform.apply.parts import Observation
 from nkform.apply.tidy import release, tidy
 from nkform.apply.transaction import Run, apply
@@ -126,8 +126,8 @@ def _at_home(others: Iterable[ForeignItem], before: Node, namespaces: Namespaces
 def _of_the_same_run(node: str, found: Found) -> Iterator[State]:
     """What parts of the run that were done left on record: they lead to where it has gone back to."""
     for state in (UNCONFIRMED, PREVIOUS):
-        part = find(node, state)
-        if part and part.entry.token == found.entry.token:
+        part = look(node, state)  # one that cannot be read is another version's
+        if isinstance(part, Found) and part.entry.token == found.entry.token:
             yield state
 
 
@@ -152,6 +152,6 @@ def _returning(state: State, found: Found) -> Run:
     if state == PREVIOUS:
         return Run("rollback", process.token(), returns=True)
     earlier = found if state == JOURNAL else None
-    token, confirm = (found.entry.token, found.entry.confirm) if earlier else (process.token(), 0)
+    token, confirm = (found.entry.token, found.entry.confirm) if earlier else (token_back(found.entry.token), 0)
     # Killed on the way, it is still the run that nobody confirmed.
     return Run("rollback", token, found.entry.before, earlier, settles=None, returns=True, confirm=confirm)

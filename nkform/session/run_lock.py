@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, nullcontext, suppress
+from typing import TYPE_CHECKING, Literal
 
 from nkform.dataclass import dataclass
 from nkform.problem import NkformError, fail
 from nkform.session.node import killed_run
 
 if TYPE_CHECKING:
-    from nkform.apply.journal import Found
+    from nkform.apply.journal import Fault, Found
     from nkform.kernel.interrupt import Interrupts
     from nkform.kernel.netns import Namespaces
     from nkform.kernel.rundir import Lock
@@ -60,7 +60,7 @@ def earlier_run(
     from nkform.apply import journal
     from nkform.apply.tidy import tidy
 
-    refuse_pending(node, heals=heals, in_part=in_part)
+    refuse_pending(node, listener, heals=heals, in_part=in_part)
     refuse_elsewhere(node)
     earlier = journal.find(node, journal.JOURNAL)
     if earlier:
@@ -83,38 +83,66 @@ def refuse_elsewhere(node: str) -> None:
 
 
 def refuse_all_elsewhere(node: str | None) -> None:
-    """As `refuse_elsewhere`, of the node that is named, or of all."""
+    """As `refuse_elsewhere`, of the node that is named, or of all whose records can be read."""
+    from nkform.apply.journal import UnreadableError
     from nkform.kernel import rundir
+    from nkform.kernel.error import KernelError
 
     for name in rundir.nodes():
         if node in (None, name):
-            refuse_elsewhere(name)
+            with nullcontext() if node else suppress(UnreadableError, KernelError):
+                refuse_elsewhere(name)
 
 
-def refuse_pending(node: str, *, heals: bool = False, goes_back: bool = False, in_part: bool = False) -> None:
+def refuse_pending(
+    node: str, listener: Listener, *, heals: bool = False, goes_back: bool = False, in_part: bool = False
+) -> None:
     """Raises NkformError (NK0611) where a run waits to be confirmed, whichever node's it is: it may yet go back.
 
     Where it has gone back as far as it can, it keeps nobody waiting: a workload could be in the way of the rest, for
     ever. Another run on its own `node` takes its place, unless it only `heals`, which would undo what is tried again,
     or is about some devices alone (`in_part`), which would end it for the others. `goes_back`: the run is to take back
-    what was done to the node.
+    what was done to the node. A record of another node that cannot be read, and that no guardian waits for, leads
+    nowhere: that is told, and keeps nobody waiting either.
     """
-    from nkform.apply import journal
     from nkform.kernel import rundir
-    from nkform.session import guardian
+    from nkform.session import guardian, records
 
     for name in rundir.nodes():
-        if not journal.find(name, journal.UNCONFIRMED) and not guardian.is_alive(name):
-            continue
         if goes_back and name == node:
             continue
-        if not guardian.has_tried(name):
+        pending, fault = _pending(name)
+        if fault is not None and name == node:
+            raise fault
+        if fault is not None:
+            listener.warn(records.warnings(fault))
+        if pending == "nothing":
+            continue
+        if pending == "waits":
             raise fail("NK0611", f"an apply of {name} waits to be confirmed, or goes back", hint=guardian.PENDING)
         if name == node and heals:
             raise fail("NK0611", f"an apply of {name} goes back, as far as it can", hint=guardian.IN_THE_WAY)
         if name == node and in_part:
             hint = "apply the whole spec, which takes its place; or see `nkform recover` for what is in the way"
             raise fail("NK0611", f"an apply of {name} goes back, as far as it can", hint=hint)
+
+
+def _pending(node: str) -> tuple[Literal["nothing", "waits", "tried"], Fault | None]:
+    """Whether a run on a node waits to be confirmed, or has gone back as far as it can; and why its record cannot be
+    read, if it cannot."""
+    from nkform.apply import journal
+    from nkform.kernel.error import KernelError
+    from nkform.session import guardian
+
+    found = journal.look(node, journal.UNCONFIRMED)
+    fault = None if isinstance(found, journal.Found) else found
+    try:
+        if guardian.has_tried(node):
+            return "nothing" if found is None and not guardian.is_alive(node) else "tried", fault
+        waits = guardian.is_alive(node) or isinstance(found, journal.Found)
+    except KernelError as error:
+        return "nothing", error
+    return "waits" if waits else "nothing", fault
 
 
 def stopped(node: str) -> NkformError:

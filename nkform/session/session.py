@@ -17,7 +17,7 @@ from nkform.dataclass import dataclass, replace
 from nkform.model import Node
 from nkform.problem import Problem, fail
 from nkform.session import node as nodes
-from nkform.session.listener import Listener, Quiet
+from nkform.session.listener import Listener, Once, Quiet
 from nkform.session.prepared import PlanOptions, Prepared, placed, programs_of
 from nkform.session.run_lock import RunLock, earlier_run, locked, refuse_pending
 
@@ -93,6 +93,7 @@ class Session:
         self, listener: Listener | None = None, *, lock_timeout: float = LOCK_SECONDS, expedite: bool = True
     ) -> None:
         self.listener: Listener = listener or Quiet()
+        self._once = Once(self.listener)
         self.lock_timeout = lock_timeout
         self.expedite = expedite
         self._stack = ExitStack()
@@ -166,8 +167,8 @@ class Session:
             from nkform.apply import journal
 
             self.check_node(what)
-            last = journal.find(what, journal.PREVIOUS)
-            spec = Spec(Node(what), expedite=last is None or last.entry.expedite)
+            last = journal.look(what, journal.PREVIOUS)
+            spec = Spec(Node(what), expedite=not isinstance(last, journal.Found) or last.entry.expedite)
         else:
             spec = Spec(Node(what.node.name), expedite=what.expedite)
         return self._planned(Prepared(spec, None, PlanOptions(), destroys=True), to_apply=to_apply)
@@ -222,12 +223,12 @@ class Session:
                 raise ValueError(f"the lock is held for {self._locked_node or 'no node'}, not for {node}")
             yield self._run_lock
             return
-        nodes.look_after_guardians(self.listener, but)
+        nodes.look_after_guardians(self._once, but)
         timeout = max(self.lock_timeout, CONFIRM_SECONDS) if command == "confirm" else self.lock_timeout
         with locked(command, self.listener, timeout) as held:
             earlier = None
             if node is not None:
-                earlier = earlier_run(node, command, self.namespaces, self.listener, heals=heals, in_part=in_part)
+                earlier = earlier_run(node, command, self.namespaces, self._once, heals=heals, in_part=in_part)
             self._run_lock, self._locked_node = replace(held, earlier=earlier), node
             try:
                 yield self._run_lock
@@ -249,7 +250,7 @@ class Session:
         with placed(prepared.spec), self.lock(command, planned.node, in_part=in_part) as run_lock:
             observation = planned.observation
             if run_lock.used:  # a trial may wait since
-                refuse_pending(planned.node, in_part=in_part)
+                refuse_pending(planned.node, self._once, in_part=in_part)
             if planned.run_lock is not run_lock:
                 from nkform.plan.saved import check_agreed
 
@@ -303,7 +304,7 @@ class Session:
 
         nodes.check_name(node)
         with self.lock("confirm"):
-            return confirm(node, self.listener)
+            return confirm(node, self._once)
 
     def way_back(self, command: Command = "rollback", node: str | None = None) -> GoingBack | None:
         """The way back: for `rollback` from the last apply, or the one that waits to be confirmed; for `recover` from a
@@ -311,7 +312,7 @@ class Session:
         from nkform.session.going_back import choose
 
         with self.lock(command, but=self.meant(command, node)):
-            return choose(command, node, self.listener)
+            return choose(command, node, self._once)
 
     def meant(self, command: Command, node: str | None) -> str:
         """The node whose run `way_back` is about, as far as that is clear; or empty."""
@@ -331,7 +332,7 @@ class Session:
         from nkform.session.going_back import take
 
         with self.lock(going.command, but=going.node) as run_lock:
-            take(going, run_lock, self.listener, expedite=self.expedite)
+            take(going, run_lock, self._once, expedite=self.expedite)
 
     # --- looking ----------------------------------------------------------------------------
 
@@ -340,7 +341,7 @@ class Session:
         from nkform.kernel.probe import require_root
 
         require_root()
-        nodes.look_after_guardians(self.listener)
+        nodes.look_after_guardians(self._once)
         nodes.known(self.namespaces, node)
 
     def observe(self, node: str | None = None) -> Observed:
@@ -350,8 +351,8 @@ class Session:
 
         require_root()
         live = nodes.observed(self.namespaces, node)
-        nodes.warn_of_killed_run(live.name, self.listener)
-        nodes.warn_of_pending(self.listener)
+        nodes.warn_of_killed_run(live.name, self._once)
+        nodes.warn_of_pending(self._once)
         return observed(self.namespaces, live)
 
     def status(self, node: str | None = None) -> Status:
@@ -361,14 +362,14 @@ class Session:
 
         require_root()
         found = status(self.namespaces, nodes.only(self.namespaces, node))
-        nodes.warn_of_killed_run(found.node, self.listener)
+        nodes.warn_of_killed_run(found.node, self._once)
         return found
 
     def doctor(self) -> list[Finding]:
         """What this kernel and machine can do; for what they cannot, why and what to install."""
         from nkform.session.doctor import findings
 
-        nodes.look_after_guardians(self.listener)
+        nodes.look_after_guardians(self._once)
         return findings()
 
     # --- inside ----------------------------------------------------------------------------
@@ -380,11 +381,11 @@ class Session:
     def _planned(self, prepared: Prepared, *, to_apply: bool) -> Planned:
         begun = None
         if self._run_lock is None:
-            begun = nodes.warn_of_killed_run(prepared.node, self.listener)
+            begun = nodes.warn_of_killed_run(prepared.node, self._once)
             if to_apply:
-                refuse_pending(prepared.node)
+                refuse_pending(prepared.node, self._once)
             else:
-                nodes.warn_of_pending(self.listener)
+                nodes.warn_of_pending(self._once)
         observation = self._observe(prepared, begun)
         if let_go := self._let_go(prepared, observation.plan):
             plan = replace(observation.plan, warnings=(*observation.plan.warnings, *let_go))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from nkform.apply import journal
+from nkform.apply.journal import UnreadableError
 from nkform.kernel import clock, rundir
+from nkform.kernel.error import KernelError
 from nkform.problem import NkformError, Problem, fail
 from nkform.results import Pending
+from nkform.session import records
 from nkform.session.guardian import (
     IN_THE_WAY,
+    OVERDUE,
     go_back,
     guarded_by_last,
     has_tried,
@@ -21,6 +24,7 @@ from nkform.session.guardian import (
 )
 from nkform.session.node import chosen
 from nkform.session.run_lock import refuse_all_elsewhere
+from nkform.session.stuck import Stuck
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -51,13 +55,14 @@ class Trial:
         self._lock = lock
         self._record = rundir.stamp(node, journal.UNCONFIRMED)
         self._until = clock.since_boot() + seconds
+        self._stuck = Stuck(listener.say)
 
     def is_waiting(self) -> bool:
         """Whether it still waits; a guardian that was killed is replaced.
 
         Raises NkformError (NK0513) where it goes back and not all could, KernelError.
         """
-        if rundir.stamp(self.node, journal.UNCONFIRMED) != self._record:
+        if not self._is_on_record():
             return False
         if (found := outcome(self.node, self._guardian.token)) is not None:
             raise _stuck(found)
@@ -75,11 +80,20 @@ class Trial:
     def confirm(self) -> None:
         """The node stays as it is. Raises NkformError (NK0509: too late), KernelError."""
         with self._lock("confirm"):
-            if rundir.stamp(self.node, journal.UNCONFIRMED) == self._record:
+            if self._is_on_record():
                 refuse_late(self.node)
                 journal.confirm(self.node)
                 return
         raise fail("NK0509", f"too late: {self.node} is as it was before")
+
+    def _is_on_record(self) -> bool:
+        """Whether the record that waits is this run's, whoever has touched it."""
+        stamp = rundir.stamp(self.node, journal.UNCONFIRMED)
+        if stamp not in (None, self._record):
+            found = journal.look(self.node, journal.UNCONFIRMED)
+            if isinstance(found, journal.Found) and found.entry.token == self._guardian.token:
+                self._record = stamp
+        return stamp is not None and stamp == self._record
 
     def _guarded(self) -> Guardian:
         """The guardian, or another one in its place if it was killed, or this process itself where none can be had."""
@@ -87,6 +101,8 @@ class Trial:
         if rundir.stamp(node, journal.UNCONFIRMED) is None:
             return guardian
         if is_alive(node):
+            if clock.since_boot() >= self._until + OVERDUE:
+                self._stuck.look()
             if is_overdue(node, guardian.token, self._until):
                 go_back(node, guardian.token)
             return guardian
@@ -108,12 +124,18 @@ def confirm(name: str | None, listener: Listener) -> str:
     Where nothing waits because the last apply had nothing to do, that is said, and no error: a script that applies and
     confirms need not know. Raises NkformError, KernelError.
     """
-    waiting = [node for node in rundir.nodes() if journal.find(node, journal.UNCONFIRMED)]
+    looks = {node: journal.look(node, journal.UNCONFIRMED) for node in rundir.nodes()}
+    for node, fault in looks.items():
+        if isinstance(fault, UnreadableError | KernelError):
+            if node == name:
+                raise fault
+            listener.warn(records.warnings(fault))
+    waiting = [node for node, found in looks.items() if isinstance(found, journal.Found)]
     if not waiting or (name and name not in waiting):
         refuse_all_elsewhere(name)
-        if node := journal.up_to_date(name):
-            listener.say(f"nothing waits to be confirmed: the last apply of {node} had nothing to do")
-            return node
+        if last := journal.up_to_date(name):
+            listener.say(f"nothing waits to be confirmed: the last apply of {last} had nothing to do")
+            return last
     if not waiting:
         raise fail("NK0612", "nothing waits to be confirmed", hint="it may have gone back already: `nkform plan`")
     in_time = [node for node in waiting if not has_tried(node)]
@@ -129,10 +151,8 @@ def confirm(name: str | None, listener: Listener) -> str:
 def pending() -> Iterator[Pending]:
     """What waits to be confirmed on this machine, or goes back, as far as it can be read. Raises KernelError."""
     for node in rundir.nodes():
-        found = None
-        with suppress(NkformError):  # of another version: whoever wants to change something is told
-            found = journal.find(node, journal.UNCONFIRMED)
-        if found is not None:
+        found = journal.look(node, journal.UNCONFIRMED)  # damaged: whoever wants to change something is told
+        if isinstance(found, journal.Found):
             guarded, done = guarded_by_last(node), outcome(node, found.entry.token)
             until = guarded.until if guarded and guarded.token == found.entry.token else None
             left = 0.0 if until is None else max(0.0, until - clock.since_boot())

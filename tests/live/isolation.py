@@ -54,8 +54,8 @@ def fresh_bpffs() -> None:
 
 def fresh_records() -> None:
     """No node has anything on record; what is the machine's stays (kernel/rundir.py)."""
-    for node in rundir.nodes():
-        shutil.rmtree(rundir.RUN / node, ignore_errors=True)  # a guardian of the last test may be at work in there
+    for folder in (*(rundir.RUN / node for node in rundir.nodes()), *(path for path, _ in rundir.untrusted())):
+        shutil.rmtree(folder, ignore_errors=True)  # a guardian of the last test may be at work in there
 
 
 def fresh_network() -> None:

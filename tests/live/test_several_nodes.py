@@ -139,6 +139,19 @@ def test_an_apply_of_some_devices_does_not_end_the_way_back_of_the_others(node: 
     assert mtus() == {1500}
 
 
+def test_what_is_half_rolled_back_waits_for_nobody_once_it_is_recovered(node: Node) -> None:
+    node.apply(veth())
+    before = whole()
+    tried(node, "600s")
+    kill_guardians()
+    killed_after(node, 1, None, "rollback", "-y")
+    assert node.run("recover", "-y").code == 0
+    assert differences(before, whole()) == []
+    assert "NK0612" in node.run("confirm").err
+    assert '"spec": ""' not in (rundir.read("w", journal.OUTCOME) or '"spec": ""')  # `watch --heal` leaves it
+    node.apply(changed())
+
+
 def test_what_is_half_rolled_back_cannot_be_confirmed(node: Node) -> None:
     node.apply(veth())
     before = whole()

@@ -139,6 +139,7 @@ OF_SYSTEM = {
         "datetime.datetime": "times out of records in words; it reads the time zone, never the clock",
         "datetime.UTC": "a constant",
     },
+    "session/preload.py": {"importlib.import_module": "loads code of ours by its name, as an import statement does"},
     "session/session.py": {"_thread.get_ident": "tells threads apart, and is memory"},
     "bpf/docs.py": {
         "Path.read_text": "brings the table of templates up to date when it is run by `make docs`",
