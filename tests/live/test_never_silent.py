@@ -80,12 +80,12 @@ def test_a_gateway_that_the_plan_accepts_can_be_had(node: Node, others: str, onl
 TABLES = (100, 101, 253, 254, 255)
 
 
-@pytest.mark.parametrize(("network", "gateway"), [("10.9.0.0/24", "10.9.0.1"), ("fd09::/64", "fd09::1")])
+@pytest.mark.parametrize(("reached", "gateway"), [("10.9.0.0/24", "10.9.0.1"), ("fd09::/64", "fd09::1")])
 def test_a_gateway_that_no_route_leads_to_in_a_table_that_the_kernel_looks_at_is_warned_of(
-    node: Node, network: str, gateway: str
+    node: Node, reached: str, gateway: str
 ) -> None:
     for there, here in product(TABLES, TABLES[:1] + TABLES[3:]):
-        routes = [{"to": network, "table": there}, {"to": "default", "via": gateway, "table": here}]
+        routes = [{"to": reached, "table": there}, {"to": "default", "via": gateway, "table": here}]
         warned = "NK0313" in node.plan(spec({"create": True}, {"routes": routes})).err
         done = node.run("apply", "-y", str(node.path))
         assert done.code == int(warned), (there, here, done.err)
