@@ -250,7 +250,7 @@ def _read(node: str, state: State) -> Found | None:
         raise fail(
             "NK0510",
             f"the record {rundir.RUN / node / state} of an earlier run cannot be read: {error}",
-            hint="it was written by another version of nkform: remove it, then `nkform plan` shows what is to do",
+            hint="another nkform wrote it, or it was damaged: remove it, then `nkform plan` shows what is to do",
         ) from error
     reached = max((line for line in added if isinstance(line, int)), default=0)
     lists = [line for line in added if isinstance(line, list) and line]
