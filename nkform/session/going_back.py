@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from nkform.apply import journal
+from nkform.apply import journal, lacking
 from nkform.apply.journal import Found, State
 from nkform.apply.tidy import tidy
 from nkform.dataclass import dataclass
@@ -89,7 +89,10 @@ def choose(command: Command, name: str | None, listener: Listener) -> GoingBack 
         if state == journal.JOURNAL:
             listener.warn([killed_run(found, "it is taken back")])
             tidy(found, namespaces)
-        return GoingBack(node, command, state, found, way_back(found.entry.before, namespaces))
+        way = way_back(found.entry.before, namespaces)
+        if state == journal.JOURNAL:
+            listener.warn(list(lacking.warnings(found.entry.others, way.plan, namespaces)))
+        return GoingBack(node, command, state, found, way)
 
 
 def take(going: GoingBack, run_lock: RunLock, listener: Listener, *, expedite: bool) -> None:

@@ -81,6 +81,11 @@ def carry_out(order: Order, observation: Observation) -> Applied:
     if observation.plan.empty:
         _nothing_to_do(order, observation)
         return Applied(order.node, problems=tuple(prepared.place(observation.problems)))
+    if order.run_lock.earlier:
+        from nkform.apply import lacking
+
+        others = order.run_lock.earlier.entry.others
+        order.listener.warn(list(lacking.warnings(others, observation.plan, order.namespaces)))
     runner = _Runner(order, observation)
     guardian = _guarded(order, runner)
     order.listener.warn(prepared.place(dict.fromkeys(runner.warnings)))
