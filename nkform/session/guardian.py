@@ -13,12 +13,13 @@ from collections.abc import Callable
 
 from nkform.apply.journal import (
     JOURNAL,
-    SPARE,
     UNCONFIRMED,
     Found,
     State,
     find,
+    free_room,
     is_elsewhere,
+    keep_room,
     note_outcome,
     read_outcome,
 )
@@ -243,7 +244,7 @@ def go_back(node: str, token: str) -> tuple[Problem, ...] | None:
     problems: tuple[Problem, ...] = ()
     spec = ""
     with contextlib.suppress(OSError):
-        rundir.remove(node, SPARE)
+        free_room(node)
     try:
         with take("confirm", FOREVER, lambda _: None, first=True) as lock:
             current = _state(node, token)
@@ -264,6 +265,8 @@ def go_back(node: str, token: str) -> tuple[Problem, ...] | None:
     if problems:
         with contextlib.suppress(OSError):
             note_outcome(node, token, problems, spec)
+        with contextlib.suppress(OSError):
+            keep_room(node, UNCONFIRMED)  # for the next try
     return problems
 
 
