@@ -8,6 +8,7 @@ free, the guardian was killed, and whoever finds that takes its place (`look_aft
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 from collections.abc import Callable
 
@@ -27,6 +28,7 @@ from nkform.apply.lock import process, take
 from nkform.dataclass import dataclass
 from nkform.kernel import clock, daemon, rundir
 from nkform.kernel.daemon import Ear, Line, log_error, log_warning
+from nkform.kernel.error import KernelError
 from nkform.kernel.interrupt import Interrupts
 from nkform.kernel.process import Process, own_id
 from nkform.kernel.rundir import GUARDIAN, Lock
@@ -53,6 +55,7 @@ PENDING = "`nkform confirm` keeps it, `nkform rollback` takes it back"
 IN_THE_WAY = "`nkform recover` tells what is in the way, `nkform apply` takes its place"
 ELSEWHERE = "another network namespace waits to be confirmed, and its guardian does nothing"
 ELSEWHERE_HINT = "run any command of nkform in that namespace"
+NO_GUARDIAN = "what limits the number of processes (`ulimit -u`, pids.max of a control group), or memory, is in its way"
 NAME = b"nkform-guardian"
 
 APPLIED, DISMISSED, REVERT = b"a", b"d", b"r"
@@ -124,7 +127,7 @@ def is_overdue(node: str, token: str, until: float) -> bool:
 def start(node: str, token: str, seconds: float, leave: Callable[[], None], until: float | None = None) -> Guardian:
     """Starts a guardian for the run with that token. `leave` closes what the guardian must not keep.
 
-    `until`: the run is done, and is to be confirmed until then. Raises OSError, KernelError.
+    `until`: the run is done, and is to be confirmed until then. Raises KernelError, NkformError: none watches over it.
     """
     held = rundir.hold(node, GUARDIAN, _written(Guarded(token, until)))
     if not isinstance(held, Lock):
@@ -137,6 +140,8 @@ def start(node: str, token: str, seconds: float, leave: Callable[[], None], unti
 
     try:
         line = daemon.start(NAME, life, lambda error: log_error(f"the guardian of {node} failed: {error!r}"))
+    except OSError as error:
+        raise KernelError(error.errno or errno.EIO, f"start a guardian for {node}") from error
     finally:
         held.leave()
     return Guardian(node, token, seconds, line)
@@ -290,7 +295,11 @@ def look_after(node: str, told: Callable[[str], None]) -> tuple[Problem, ...]:
         return ()
     state, found = current
     if state == UNCONFIRMED and guarded.until is not None and clock.since_boot() < guarded.until:
-        start(node, guarded.token, found.entry.confirm, lambda: None, guarded.until)
+        try:
+            start(node, guarded.token, found.entry.confirm, lambda: None, guarded.until)
+        except KernelError as error:
+            what = f"the guardian of {node} was killed, and nkform could not {error}"
+            return (Problem("NK0618", what, hint=f"{PENDING}; {NO_GUARDIAN}"),)
         told(f"the guardian of {node} was killed: another one waits for `nkform confirm` now")
         return ()
     what = "does not answer" if lives else "was killed"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING
 
 from nkform.dataclass import dataclass, replace
 from nkform.model import Node
 from nkform.plan.parts import Without
-from nkform.problem import NkformError, Problem
+from nkform.problem import NkformError, Problem, fail
 from nkform.session.listener import Listener, afterwards, timed
 from nkform.session.run_lock import stopped
 
@@ -227,13 +227,21 @@ def _guarded(order: Order, runner: _Runner) -> Guardian | None:
 
 
 def _guardian(order: Order, token: str) -> Guardian:
+    """Raises NkformError (NK0618: there is none, and nothing was changed)."""
     from nkform.kernel import rundir
+    from nkform.kernel.error import KernelError
     from nkform.session import guardian
 
     node = order.node
     if guardian.has_tried(node):  # the other one goes on by its record until this run's takes its place
         rundir.remove(node, rundir.GUARDIAN)
-    return guardian.start(node, token, order.trial, order.run_lock.lock.leave)
+    try:
+        return guardian.start(node, token, order.trial, order.run_lock.lock.leave)
+    except KernelError as error:
+        with suppress(KernelError):
+            rundir.remove(node, rundir.GUARDIAN)
+        what = f"could not {error}: nobody would go back, so nothing was changed"
+        raise fail("NK0618", what, hint=guardian.NO_GUARDIAN) from error
 
 
 def _nothing_to_do(order: Order, observation: Observation) -> None:
