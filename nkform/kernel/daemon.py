@@ -13,7 +13,6 @@ import resource
 import select
 import signal
 import sys
-import syslog
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -175,18 +174,3 @@ def _lift_limits() -> None:
         if hard != endless and (enough == endless or hard < enough):
             with contextlib.suppress(OSError, ValueError):  # who lacks CAP_SYS_RESOURCE
                 resource.setrlimit(limit, (enough, enough))
-
-
-def log_error(text: str) -> None:
-    """Tells the system's log, where there is nobody else to tell (syslog(3))."""
-    _log(syslog.LOG_ERR, text)
-
-
-def log_warning(text: str) -> None:
-    """As `log_error`, of what was to be expected."""
-    _log(syslog.LOG_WARNING, text)
-
-
-def _log(priority: int, text: str) -> None:
-    with contextlib.suppress(Exception):
-        syslog.syslog(priority, f"nkform: {text}")

@@ -26,8 +26,8 @@ from nkform.apply.journal import (
 )
 from nkform.apply.lock import process, take
 from nkform.dataclass import dataclass
-from nkform.kernel import clock, daemon, rundir
-from nkform.kernel.daemon import Ear, Line, log_error, log_warning
+from nkform.kernel import clock, daemon, rundir, system_log
+from nkform.kernel.daemon import Ear, Line
 from nkform.kernel.error import KernelError
 from nkform.kernel.interrupt import Interrupts
 from nkform.kernel.process import Process, own_id
@@ -139,7 +139,7 @@ def start(node: str, token: str, seconds: float, leave: Callable[[], None], unti
         _guard(node, token, seconds, ear, Process(number), until)
 
     try:
-        line = daemon.start(NAME, life, lambda error: log_error(f"the guardian of {node} failed: {error!r}"))
+        line = daemon.start(NAME, life, lambda error: system_log.error(f"the guardian of {node} failed: {error!r}"))
     except OSError as error:
         raise KernelError(error.errno or errno.EIO, f"start a guardian for {node}") from error
     finally:
@@ -172,7 +172,7 @@ def _guard(node: str, token: str, seconds: float, ear: Ear, run: Process, until:
     try:
         is_over = _wait(node, seconds, ear, run, until)
     except Exception as error:
-        log_error(f"the guardian of {node} goes back early: {error!r}")
+        system_log.error(f"the guardian of {node} goes back early: {error!r}")
         is_over = True
     if is_over:
         _end(run)
@@ -266,7 +266,7 @@ def go_back(node: str, token: str) -> tuple[Problem, ...] | None:
     except Exception as error:
         problems = (unexpected(error),)
     said = "nobody confirmed: the node is as before" if not problems else "nobody confirmed, and not all goes back:"
-    log_warning(f"{node}: {said} {'; '.join(problem.message for problem in problems)}")
+    system_log.warning(f"{node}: {said} {'; '.join(problem.message for problem in problems)}")
     if problems:
         with contextlib.suppress(OSError):
             note_outcome(node, token, problems, spec)
