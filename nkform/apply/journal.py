@@ -43,8 +43,12 @@ Loan = tuple[str, str, str, str]
 UP_TO_DATE: Final = "up-to-date"
 """Where it was, if the last apply was to be confirmed and had nothing to do."""
 
-SPARE: Final = "spare"
-"""Room for the journal of the way back, while a run waits to be confirmed: the file system may be full by then."""
+SPARES: Final = ("spare", *(f"spare.{number}" for number in range(1, 16)))
+"""Room for going back, while a run waits to be confirmed: the file system may be full by then.
+
+The first takes bytes, for the journal of the way back. Each takes an inode, for that and the records beside it, and for
+the names of namespaces that come back.
+"""
 
 MORE = 1 << 16
 """Bytes for what is written beside that journal, and added to it."""
@@ -166,16 +170,16 @@ class Journal:
     def settle(self, state: State | None) -> None:
         """The run is done: its journal becomes the way back, now or once it is confirmed, or goes.
 
-        Raises KernelError; the journal is then still open, for the undoing to go on with.
+        Raises KernelError, also where there is no room for going back from what waits to be confirmed; the journal is
+        then still open, for the undoing to go on with.
         """
+        if state == UNCONFIRMED:
+            keep_room(self.entry.before.name, JOURNAL)
         if state is None:
             rundir.remove(self.entry.before.name, JOURNAL)
         else:
             rundir.rename(self.entry.before.name, JOURNAL, state)
         self.close()
-        if state == UNCONFIRMED:
-            with suppress(KernelError):  # the room that there is may be enough
-                rundir.reserve(self.entry.before.name, SPARE, UNCONFIRMED, MORE)
 
 
 def spec_key(desired: Node) -> str:
@@ -272,7 +276,7 @@ def _read(node: str, state: State) -> Found | None:
         entry, added = lines.read(Entry, text)
     except (ValueError, LookupError) as error:
         what = f"the record {rundir.RUN / node / state} of an earlier run cannot be read: {error}"
-        hint = "it was written by another version of nkform: remove it, then `nkform plan` shows what is to do"
+        hint = "another nkform wrote it, or it was damaged: remove it, then `nkform plan` shows what is to do"
         raise UnreadableError(Problem("NK0510", what, hint=hint)) from error
     reached = max((line for line in added if isinstance(line, int)), default=0)
     lists = [line for line in added if isinstance(line, list) and line]
@@ -291,14 +295,24 @@ def _text(found: Found) -> Iterator[str]:
         yield json.dumps(line) + "\n"
 
 
+def keep_room(node: str, state: State) -> None:
+    """Takes the room that going back needs, by the record that it goes by. Raises KernelError."""
+    rundir.reserve(node, SPARES, state, MORE)
+
+
+def free_room(node: str) -> None:
+    """Gives it back, to go back with. Raises KernelError."""
+    rundir.remove(node, *SPARES)
+
+
 def forget(node: str, *states: State) -> None:
     """Raises KernelError."""
-    rundir.remove(node, *states, *([SPARE] if UNCONFIRMED in states else []))
+    rundir.remove(node, *states, *(SPARES if UNCONFIRMED in states else ()))
 
 
 def forget_all(node: str) -> None:
     """No run of a node is on record any more. Raises KernelError."""
-    rundir.remove(node, *STATES, SPARE, OUTCOME, UP_TO_DATE, rundir.GUARDIAN)
+    rundir.remove(node, *STATES, *SPARES, OUTCOME, UP_TO_DATE, rundir.GUARDIAN)
 
 
 def take_over(node: str, *, meant: bool) -> None:
@@ -309,7 +323,7 @@ def take_over(node: str, *, meant: bool) -> None:
     if meant:
         rundir.remove(node, OUTCOME)
     if rundir.stamp(node, UNCONFIRMED) is not None or rundir.stamp(node, rundir.GUARDIAN) is not None:
-        rundir.remove(node, UNCONFIRMED, SPARE, OUTCOME, rundir.GUARDIAN)
+        rundir.remove(node, UNCONFIRMED, *SPARES, OUTCOME, rundir.GUARDIAN)
 
 
 def is_taken_back(desired: Node) -> bool:
@@ -357,7 +371,7 @@ def _written(node: str, file: str) -> int:
 def confirm(node: str) -> None:
     """What waits to be confirmed becomes the way back. Raises KernelError (ENOENT)."""
     rundir.rename(node, UNCONFIRMED, PREVIOUS)
-    rundir.remove(node, SPARE, rundir.GUARDIAN)
+    rundir.remove(node, *SPARES, rundir.GUARDIAN)
 
 
 def end_parts(node: str, state: State | None) -> None:
@@ -369,10 +383,9 @@ def end_parts(node: str, state: State | None) -> None:
     if state is None:
         rundir.remove(node, JOURNAL)
         return
-    rundir.rename(node, JOURNAL, state)
     if state == UNCONFIRMED:
-        with suppress(KernelError):
-            rundir.reserve(node, SPARE, UNCONFIRMED, MORE)
+        keep_room(node, JOURNAL)
+    rundir.rename(node, JOURNAL, state)
 
 
 def complete(node: str) -> None:

@@ -3,6 +3,9 @@ programs were made of.
 
 Line by line, neither writing nor reading takes memory for the whole. Nearly all ends of a node have the same sysctls:
 each set of them is written once, before the first device that has it, and is one object again when it is read.
+
+Then a line says how many there were, and that this is all: of a record whose end was lost, what is missing would count
+as not there before the run, and going back would delete it. After it come the lines that the run adds.
 """
 
 from __future__ import annotations
@@ -36,7 +39,14 @@ class Sysctls:
     values: Mapping[str, str]
 
 
-Line = Namespace | Device | ForeignItem | Explanation | Sysctls
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """The end of an entry; so many lines are before it."""
+
+    lines: int
+
+
+Line = Namespace | Device | ForeignItem | Explanation | Sysctls | Whole
 
 
 class _Sets:
@@ -61,6 +71,14 @@ class _Sets:
 
 def written(entry: Entry) -> Iterator[str]:
     """The lines of an entry, each with its end. What a way back needs not of the node as it was is left out."""
+    count = 0
+    for line in _lines(entry):
+        count += 1
+        yield line
+    yield _line(Whole(count))
+
+
+def _lines(entry: Entry) -> Iterator[str]:
     before, sets = entry.before, _Sets()
     yield _line(replace(entry, before=Node(before.name, covered=before.covered), others=()))
     yield from map(_line, before.namespaces.values())
@@ -75,42 +93,64 @@ def _line(value: object) -> str:
     return serial.dumps(value) + "\n"
 
 
-def read(kind: type[Entry], lines: Iterable[str]) -> tuple[Entry, list[object]]:
-    """An entry, and the data of the lines that a run added to it. Raises ValueError.
+class _Objects:
+    """What the lines of an entry are about, taken up one by one."""
 
-    The last line may have been cut off in the middle.
+    def __init__(self) -> None:
+        self.is_whole = False
+        self.others: list[ForeignItem] = []
+        self._namespaces: dict[str, Namespace] = {}
+        self._devices: dict[str, Device] = {}
+        self._explained: list[Explanation] = []
+        self._sets: list[Mapping[str, str]] = []
+
+    def take(self, line: Line, place: int) -> None:
+        """`place`: how many lines come before it. Raises ValueError, LookupError."""
+        if self.is_whole:
+            raise ValueError("it goes on after its end")
+        match line:
+            case Namespace() as namespace:
+                self._namespaces[namespace.name] = namespace
+            case Device() as device:
+                self._devices[device.name] = _each_end(device, lambda end: self._sets[int(end.sysctl[_SAME])])
+            case ForeignItem() as belonging:
+                self.others.append(belonging)
+            case Explanation() as explanation:
+                self._explained.append(explanation)
+            case Sysctls(values):
+                self._sets.append(values)
+            case Whole(count):
+                if count != place:
+                    raise ValueError(f"{place} lines of {count} are there")
+                self.is_whole = True
+
+    def within(self, before: Node) -> Node:
+        return replace(before, namespaces=self._namespaces, devices=self._devices, explained=tuple(self._explained))
+
+
+def read(kind: type[Entry], lines: Iterable[str]) -> tuple[Entry, list[object]]:
+    """An entry, and the data of the lines that a run added to it. Raises ValueError, LookupError.
+
+    The last of those lines may have been cut off in the middle. An entry that is not whole is refused.
     """
     entry: Entry | None = None
-    namespaces: dict[str, Namespace] = {}
-    devices: dict[str, Device] = {}
-    others: list[ForeignItem] = []
-    explained: list[Explanation] = []
-    sets: list[Mapping[str, str]] = []
+    objects = _Objects()
     added: list[object] = []
-    for line in lines:
+    for place, line in enumerate(lines):
         if not line.endswith("\n"):
             break
         data = _parsed(line)
         if entry is None:
             entry = serial.read(kind, data)
-        elif not isinstance(data, dict):
-            added.append(_checked(data))
+        elif isinstance(data, dict):
+            objects.take(serial.read_any(Line, data), place)
         else:
-            match serial.read_any(Line, data):
-                case Namespace() as namespace:
-                    namespaces[namespace.name] = namespace
-                case Device() as device:
-                    devices[device.name] = _each_end(device, lambda end: sets[int(end.sysctl[_SAME])])
-                case ForeignItem() as belonging:
-                    others.append(belonging)
-                case Explanation() as explanation:
-                    explained.append(explanation)
-                case Sysctls(values):
-                    sets.append(values)
+            added.append(_checked(data))
     if entry is None:
         raise ValueError("it is empty")
-    before = replace(entry.before, namespaces=namespaces, devices=devices, explained=tuple(explained))
-    return replace(entry, before=before, others=tuple(others)), added
+    if not objects.is_whole:
+        raise ValueError("its end is missing")
+    return replace(entry, before=objects.within(entry.before), others=tuple(objects.others)), added
 
 
 def _parsed(line: str) -> Any:

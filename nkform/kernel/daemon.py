@@ -7,21 +7,30 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import resource
 import select
 import signal
 import sys
-import syslog
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import NoReturn
+
+from nkform.kernel import control_groups
 
 PR_SET_NAME = 15
 """include/uapi/linux/prctl.h; at most 15 bytes, which `ps` shows."""
 
 MANY_FILES = 4096
 """Open files that it has room for."""
+
+READY = b"ready"
+"""What the process says when it is about to live."""
+
+PATIENCE = 30.0
+"""Seconds that it may take for that: it may share the machine with many."""
 
 
 class Line:
@@ -55,35 +64,84 @@ class Ear:
 
 
 def start(name: bytes, life: Callable[[Ear], None], failed: Callable[[BaseException], None]) -> Line:
-    """Starts a process of that name, which ends when `life` returns, or has `failed`. Raises OSError."""
+    """Starts a process of that name, which ends when `life` returns, or has `failed`.
+
+    Returns once it is about to live: whatever kept it from that is an OSError here.
+    """
     ours, its = os.pipe2(os.O_CLOEXEC)
+    news, told = os.pipe2(os.O_CLOEXEC)
     sys.stdout.flush()  # so that nothing is written twice
     sys.stderr.flush()
     try:
         child = os.fork()
     except OSError:
-        os.close(ours)
+        for fd in (ours, its, news, told):
+            os.close(fd)
+        raise
+    if not child:
+        _begin(name, Ear(ours), (its, news), told, life, failed)
+    os.close(ours)
+    os.close(told)
+    try:
+        os.waitpid(child, 0)
+        _hear_of_it(news)
+    except BaseException:
         os.close(its)
         raise
-    if child:
-        os.close(ours)
-        os.waitpid(child, 0)
-        return Line(its)
+    finally:
+        os.close(news)
+    return Line(its)
+
+
+def _begin(
+    name: bytes,
+    ear: Ear,
+    others: Iterable[int],
+    told: int,
+    life: Callable[[Ear], None],
+    failed: Callable[[BaseException], None],
+) -> NoReturn:
+    """From the first child to the process itself, which has another parent. `others` are the maker's descriptors."""
+    tell: Callable[[BaseException], None] = partial(_tell, told)
     try:
         os.setsid()
+        control_groups.leave()  # first: they may have no room for the next process
         if os.fork():
             os._exit(0)
-        os.close(its)
+        for fd in others:
+            os.close(fd)
         detach(name)
-        life(Ear(ours))
+        os.write(told, READY)
+        os.close(told)
+        tell = failed
+        life(ear)
     except BaseException as error:
-        failed(error)
+        tell(error)
     finally:
         os._exit(0)
 
 
+def _tell(told: int, error: BaseException) -> None:
+    """Tells the maker why it is not about to live."""
+    number = error.errno if isinstance(error, OSError) and error.errno else errno.EIO
+    with contextlib.suppress(OSError):
+        os.write(told, str(number).encode())
+
+
+def _hear_of_it(news: int) -> None:
+    """Waits until the process is about to live. Raises OSError."""
+    if not select.select([news], [], [], PATIENCE)[0]:
+        number = errno.ETIMEDOUT
+    else:
+        word = os.read(news, 20)
+        if word == READY:
+            return
+        number = int(word or errno.ESRCH)  # it was killed before it could say anything
+    raise OSError(number, os.strerror(number))
+
+
 def detach(name: bytes) -> None:
-    """Leaves the maker's terminal and control group, and heeds no signals that are meant for it."""
+    """Leaves the maker's terminal, and heeds no signals that are meant for it."""
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(PR_SET_NAME, name, 0, 0, 0)
@@ -92,10 +150,6 @@ def detach(name: bytes) -> None:
     for fd in (0, 1, 2):
         os.dup2(null, fd)
     os.chdir("/")
-    for root in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd"):
-        # At the end of a session, logind may kill all of its control group (KillUserProcesses in logind.conf(5)).
-        with contextlib.suppress(OSError):
-            Path(root, "cgroup.procs").write_text(str(os.getpid()))
 
 
 def _lift_limits() -> None:
@@ -114,18 +168,3 @@ def _lift_limits() -> None:
         if hard != endless and (enough == endless or hard < enough):
             with contextlib.suppress(OSError, ValueError):  # who lacks CAP_SYS_RESOURCE
                 resource.setrlimit(limit, (enough, enough))
-
-
-def log_error(text: str) -> None:
-    """Tells the system's log, where there is nobody else to tell (syslog(3))."""
-    _log(syslog.LOG_ERR, text)
-
-
-def log_warning(text: str) -> None:
-    """As `log_error`, of what was to be expected."""
-    _log(syslog.LOG_WARNING, text)
-
-
-def _log(priority: int, text: str) -> None:
-    with contextlib.suppress(Exception):
-        syslog.syslog(priority, f"nkform: {text}")

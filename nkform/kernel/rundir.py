@@ -11,7 +11,7 @@ import errno
 import fcntl
 import os
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar, TextIO
 
@@ -210,15 +210,25 @@ def rewrite(node: str, name: str, text: str, base: Path = RUN) -> None:
             os.close(fd)
 
 
-def reserve(node: str, name: str, like: str, more: int, base: Path = RUN) -> None:
-    """A file that does nothing but take room: as much as another one, and `more` bytes."""
-    with _folder(node, base, f"reserve {base / node / name}") as folder:
-        size = os.stat(like, dir_fd=folder, follow_symlinks=False).st_size
-        fd = os.open(name, os.O_WRONLY | os.O_CREAT | _OPEN, FILE_MODE, dir_fd=folder)
+def reserve(node: str, names: Sequence[str], like: str, more: int, base: Path = RUN) -> None:
+    """Files that do nothing but take room: the first as many bytes as another file, and `more`; each an inode.
+
+    None of them is left where there is not enough room.
+    """
+    with _folder(node, base, f"reserve {base / node / names[0]}") as folder:
+        size = os.stat(like, dir_fd=folder, follow_symlinks=False).st_size + more
         try:
-            os.posix_fallocate(fd, 0, size + more)
-        finally:
-            os.close(fd)
+            for name in names:
+                fd = os.open(name, os.O_WRONLY | os.O_CREAT | _OPEN, FILE_MODE, dir_fd=folder)
+                try:
+                    if size:
+                        os.posix_fallocate(fd, 0, size)
+                finally:
+                    os.close(fd)
+                size = 0
+        except OSError:
+            remove(node, *names, base=base)
+            raise
 
 
 def stamp(node: str, name: str, base: Path = RUN) -> tuple[int, int] | None:

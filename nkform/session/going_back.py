@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from nkform.apply import journal
+from nkform.apply import journal, lacking
 from nkform.apply.journal import Fault, Found, State
 from nkform.apply.tidy import tidy
 from nkform.dataclass import dataclass
@@ -108,7 +108,10 @@ def choose(command: Command, name: str | None, listener: Listener) -> GoingBack 
             trial = journal.find(node, journal.UNCONFIRMED)
             if trial and found.entry.token == journal.token_back(trial.entry.token):  # all of it was on its way back
                 state, found = journal.UNCONFIRMED, trial
-        return GoingBack(node, command, state, found, way_back(found.entry.before, namespaces))
+        way = way_back(found.entry.before, namespaces)
+        if state == journal.JOURNAL:
+            listener.warn(list(lacking.warnings(found.entry.others, way.plan, namespaces)))
+        return GoingBack(node, command, state, found, way)
 
 
 def _recover_first(nodes: Iterable[str]) -> None:

@@ -8,26 +8,29 @@ free, the guardian was killed, and whoever finds that takes its place (`look_aft
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 from collections.abc import Callable
 from typing import Literal
 
 from nkform.apply.journal import (
     JOURNAL,
-    SPARE,
     UNCONFIRMED,
     Found,
     State,
     find,
+    free_room,
     is_elsewhere,
+    keep_room,
     look,
     note_outcome,
     read_outcome,
 )
 from nkform.apply.lock import process, take
 from nkform.dataclass import dataclass
-from nkform.kernel import clock, daemon, rundir
-from nkform.kernel.daemon import Ear, Line, log_error, log_warning
+from nkform.kernel import clock, daemon, rundir, system_log
+from nkform.kernel.daemon import Ear, Line
+from nkform.kernel.error import KernelError
 from nkform.kernel.interrupt import Interrupts
 from nkform.kernel.process import Process, own_id
 from nkform.kernel.rundir import GUARDIAN, Lock
@@ -47,6 +50,7 @@ PENDING = "`nkform confirm` keeps it, `nkform rollback` takes it back"
 IN_THE_WAY = "`nkform recover` tells what is in the way, `nkform apply` takes its place"
 ELSEWHERE = "another network namespace waits to be confirmed, and its guardian does nothing"
 ELSEWHERE_HINT = "run any command of nkform in that namespace"
+NO_GUARDIAN = "what limits the number of processes (`ulimit -u`, pids.max of a control group), or memory, is in its way"
 NAME = b"nkform-guardian"
 
 APPLIED, DISMISSED, REVERT = b"a", b"d", b"r"
@@ -144,7 +148,7 @@ def is_overdue(node: str, token: str, until: float) -> bool:
 def start(node: str, token: str, seconds: float, leave: Callable[[], None], until: float | None = None) -> Guardian:
     """Starts a guardian for the run with that token. `leave` closes what the guardian must not keep.
 
-    `until`: the run is done, and is to be confirmed until then. Raises OSError, KernelError.
+    `until`: the run is done, and is to be confirmed until then. Raises KernelError, NkformError: none watches over it.
     """
     preload.load()  # before the run changes anything, which may be what the code is reached by
     held = rundir.hold(node, GUARDIAN, _written(Guarded(token, until)))
@@ -157,7 +161,9 @@ def start(node: str, token: str, seconds: float, leave: Callable[[], None], unti
         _guard(node, Record(node, token, held), seconds, ear, Process(number), until)
 
     try:
-        line = daemon.start(NAME, life, lambda error: log_error(f"the guardian of {node} failed: {error!r}"))
+        line = daemon.start(NAME, life, lambda error: system_log.error(f"the guardian of {node} failed: {error!r}"))
+    except OSError as error:
+        raise KernelError(error.errno or errno.EIO, f"start a guardian for {node}") from error
     finally:
         held.leave()
     return Guardian(node, token, seconds, line)
@@ -188,7 +194,7 @@ def _guard(node: str, record: Record, seconds: float, ear: Ear, run: Process, un
     try:
         is_over = _wait(node, record, seconds, ear, run, until)
     except Exception as error:
-        log_error(f"the guardian of {node} goes back early: {error!r}")
+        system_log.error(f"the guardian of {node} goes back early: {error!r}")
         is_over = True
     if is_over:
         _end(run)
@@ -263,9 +269,9 @@ def go_back(node: str, token: str) -> tuple[Problem, ...] | None:
     problems: tuple[Problem, ...] = ()
     spec = ""
     with contextlib.suppress(OSError):
-        rundir.remove(node, SPARE)
+        free_room(node)
     try:
-        stuck = Stuck(log_warning)
+        stuck = Stuck(system_log.warning)
         with take("confirm", FOREVER, lambda _: None, first=True, meanwhile=stuck.look) as lock:
             current = _state(node, token)
             if current is None:
@@ -281,10 +287,12 @@ def go_back(node: str, token: str) -> tuple[Problem, ...] | None:
     except Exception as error:
         problems = (unexpected(error),)
     said = "nobody confirmed: the node is as before" if not problems else "nobody confirmed, and not all goes back:"
-    log_warning(f"{node}: {said} {'; '.join(problem.message for problem in problems)}")
+    system_log.warning(f"{node}: {said} {'; '.join(problem.message for problem in problems)}")
     if problems:
         with contextlib.suppress(OSError):
             note_outcome(node, token, problems, spec)
+        with contextlib.suppress(OSError):
+            keep_room(node, UNCONFIRMED)  # for the next try
     return problems
 
 
@@ -322,7 +330,11 @@ def look_after(node: str, told: Callable[[str], None]) -> tuple[Problem, ...]:
         return ()
     state, found = current
     if state == UNCONFIRMED and guarded.until is not None and clock.since_boot() < guarded.until:
-        start(node, guarded.token, found.entry.confirm, lambda: None, guarded.until)
+        try:
+            start(node, guarded.token, found.entry.confirm, lambda: None, guarded.until)
+        except KernelError as error:
+            what = f"the guardian of {node} was killed, and nkform could not {error}"
+            return (Problem("NK0618", what, hint=f"{PENDING}; {NO_GUARDIAN}"),)
         told(f"the guardian of {node} was killed: another one waits for `nkform confirm` now")
         return ()
     what = "does not answer" if lives else "was killed"

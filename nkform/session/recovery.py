@@ -8,7 +8,7 @@ from contextlib import suppress
 from nkform.apply import parts, undoing
 from nkform.apply.context import RunContext
 from nkform.apply.foreign_state import ForeignItem, give_again, losses
-from nkform.apply.journal import JOURNAL, PREVIOUS, UNCONFIRMED, Found, State, find, forget, look, token_back
+from nkform.apply.journal import JOURNAL, PREVIOUS, UNCONFIRMED, Found, State, find, forget, free_room, look, token_back
 from nkform.apply.parts import Observation
 from nkform.apply.tidy import release, tidy
 from nkform.apply.transaction import Run, apply
@@ -92,6 +92,9 @@ def revert(
             check_agreed(shown.observation.live, way.observation.live, shown.plan, way.plan)
         expedite = expedite and found.entry.expedite
         context = RunContext(lock, namespaces, way.observation.features, interrupts, expedite=expedite, warn=warn)
+        if state == UNCONFIRMED:
+            with suppress(KernelError):
+                free_room(node)
         problems = parts.carry_out(_Return(way, _returning(state, found), context), way.observation)
         if found.entry.others:
             home = _at_home(found.entry.others, before, namespaces)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING
 
 from nkform.dataclass import dataclass, replace
 from nkform.model import Node
 from nkform.plan.parts import Without
-from nkform.problem import NkformError, Problem
+from nkform.problem import NkformError, Problem, fail
 from nkform.session.listener import Listener, afterwards, timed
 from nkform.session.run_lock import stopped
 
@@ -85,6 +85,11 @@ def carry_out(order: Order, observation: Observation) -> Applied:
     if observation.plan.empty:
         _nothing_to_do(order, observation)
         return Applied(order.node, problems=tuple(prepared.place(observation.problems)))
+    if order.run_lock.earlier:
+        from nkform.apply import lacking
+
+        others = order.run_lock.earlier.entry.others
+        order.listener.warn(list(lacking.warnings(others, observation.plan, order.namespaces)))
     runner = _Runner(order, observation)
     guardian = _guarded(order, runner)
     order.listener.warn(prepared.place(dict.fromkeys(runner.warnings)))
@@ -226,13 +231,21 @@ def _guarded(order: Order, runner: _Runner) -> Guardian | None:
 
 
 def _guardian(order: Order, token: str) -> Guardian:
+    """Raises NkformError (NK0618: there is none, and nothing was changed)."""
     from nkform.kernel import rundir
+    from nkform.kernel.error import KernelError
     from nkform.session import guardian
 
     node = order.node
     if guardian.has_tried(node):  # the other one goes on by its record until this run's takes its place
         rundir.remove(node, rundir.GUARDIAN)
-    return guardian.start(node, token, order.trial, order.run_lock.lock.leave)
+    try:
+        return guardian.start(node, token, order.trial, order.run_lock.lock.leave)
+    except KernelError as error:
+        with suppress(KernelError):
+            rundir.remove(node, rundir.GUARDIAN)
+        what = f"could not {error}: nobody would go back, so nothing was changed"
+        raise fail("NK0618", what, hint=guardian.NO_GUARDIAN) from error
 
 
 def _nothing_to_do(order: Order, observation: Observation) -> None:

@@ -55,6 +55,18 @@ def test_a_line_that_was_cut_off_is_left_out() -> None:
     assert lines.read(Entry, [*text, "3\n", '["n0","et'])[1] == [3]
 
 
+@pytest.mark.parametrize("added", [[], ["3\n"]], ids=["at the end", "in the middle"])
+def test_an_entry_of_which_lines_are_missing_is_refused(added: list[str]) -> None:
+    """What is missing would count as not there before the run: going back would delete it."""
+    text = list(lines.written(entry()))
+    for kept in range(len(text)):
+        with pytest.raises(ValueError, match=r"it is empty|its end is missing|expected a Entry"):
+            lines.read(Entry, [*text[:kept], *added])
+    for lost in range(1, len(text) - 1):
+        with pytest.raises((ValueError, LookupError)):
+            lines.read(Entry, [*text[:lost], *text[lost + 1 :], *added])
+
+
 @pytest.mark.parametrize(
     "broken",
     [

@@ -1,0 +1,101 @@
+"""/run is full, of bytes or of files: what nobody confirms goes back all the same, or is not begun."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.live.processes import until
+from tests.live.support import Node, sh
+from tests.live.test_confirm import guardians
+from tests.live.test_going_back import changed, kill_guardians, mtus, tried
+from tests.live.test_pairs import veth
+from tests.live.whole import differences, whole
+
+pytestmark = pytest.mark.usefixtures("made_once")
+
+RUN = Path("/run/nkform")
+
+
+@pytest.fixture(autouse=True)
+def _small() -> Iterator[None]:
+    """A small file system in the place of all that is on record."""
+    if RUN.exists():
+        shutil.rmtree(RUN)
+    RUN.mkdir(mode=0o700)
+    sh("mount", "-t", "tmpfs", "-o", "size=1m,nr_inodes=64,mode=700", "nkform", str(RUN))
+    yield
+    if guardians():
+        kill_guardians()
+    sh("umount", str(RUN))
+
+
+def fill_with_files() -> None:
+    with contextlib.suppress(OSError):
+        for number in range(100):
+            (RUN / f"file{number}").touch()
+
+
+def fill_with_bytes() -> None:
+    with contextlib.suppress(OSError), (RUN / "full").open("wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass
+
+
+@pytest.mark.parametrize("fill", [fill_with_files, fill_with_bytes])
+@pytest.mark.parametrize("command", ["", "rollback"])
+def test_what_nobody_confirms_goes_back(node: Node, fill: object, command: str) -> None:
+    node.apply(veth())
+    before = whole()
+    tried(node, "600s" if command else "2s")
+    assert callable(fill)
+    fill()
+    if command:
+        outcome = node.run(command, "-y")
+        assert outcome.code == 0, outcome.err
+    until(lambda: not guardians())
+    assert mtus() == {1500}
+    assert differences(before, whole()) == []
+    assert not list((RUN / "w").glob("spare*"))
+
+
+def test_there_is_room_for_each_try(node: Node) -> None:
+    """The first one fails: somebody has the name of what has to come back."""
+    node.apply(veth())
+    before = whole()
+    spec = veth()
+    del spec["devices"]["to-b"]
+    node.write(spec)
+    assert node.run("apply", "-y", "--confirm", "2s", "--detach", str(node.path)).code == 0
+    sh("ip", "link", "add", "to-b", "type", "veth", "peer", "name", "foreign-peer")
+    until((RUN / "w" / "reverted.json").exists)
+    until((RUN / "w" / "spare").exists)
+    fill_with_files()
+    sh("ip", "link", "del", "to-b")
+    until(lambda: not guardians())
+    assert differences(before, whole()) == []
+
+
+@pytest.mark.parametrize("fill", [fill_with_files, fill_with_bytes])
+def test_where_there_is_no_room_for_the_way_back_a_trial_is_undone(node: Node, fill: object) -> None:
+    node.apply(veth())
+    before = whole()
+    (RUN / "one").touch()
+    (RUN / "another").write_bytes(bytes(50_000))
+    (RUN / "a-third").touch()
+    assert callable(fill)
+    fill()
+    for name in ("one", "another", "a-third"):
+        (RUN / name).unlink()
+    node.write(changed())
+    outcome = node.run("apply", "-y", "--confirm", "600s", "--detach", str(node.path))
+    assert outcome.code == 1, outcome.err
+    assert "spare: No space left on device" in outcome.err
+    assert "NK0505" in outcome.err
+    assert differences(before, whole()) == []
+    until(lambda: not guardians())
+    assert not list((RUN / "w").glob("spare*"))
