@@ -179,6 +179,16 @@ def dump_bound_routes(socket: Socket, index: int) -> Iterator[bytes]:
             yield bytes(message.buffer[message.start : message.end])
 
 
+def dump_advertised(socket: Socket) -> Iterator[int]:
+    """The indexes of the links through which default routes lead that routers advertised."""
+    body = RTMSG.pack(AF_INET6, 0, 0, 0, 0, RTPROT_RA, 0, 0, 0)
+    for message in socket.dump(Request(RTM_GETROUTE, 0, body, "list the routes that routers advertised")):
+        family, length, _, _, _, protocol, _, _, flags = RTMSG.unpack_from(message.buffer, message.start)
+        if (family, length, protocol) == (AF_INET6, 0, RTPROT_RA) and not flags & RTM_F_CLONED:
+            parts = walk(message.buffer, message.start + RTMSG.size, message.end)
+            yield from (index for index, _, _ in hops_of(family, flags, parts))
+
+
 def dump_far_end_routes(socket: Socket, index: int, addresses: Iterable[bytes]) -> Iterator[bytes]:
     """The routes that the kernel made to the far ends of a link's IPv6 addresses, as it reports them.
 
