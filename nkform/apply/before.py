@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from nkform.apply import foreign_state, sysctl_snapshot
+from nkform.apply import foreign_state, new_macs, sysctl_snapshot
 from nkform.apply.foreign_state import ForeignItem
 from nkform.dataclass import replace
 from nkform.kernel import devconf, sysctl
@@ -31,11 +31,13 @@ def noted(plan: Plan, live: Node, namespaces: Namespaces) -> tuple[Node, tuple[F
     going = sysctl_snapshot.going(plan, live)
     shaken = foreign_state.shaken(plan.actions, live)
     lowered = foreign_state.lowered(plan.actions, live)
+    readdressed = new_macs.readdressed(plan.actions, live)
     values: dict[str, sysctl_snapshot.Interfaces] = {}
     others: list[ForeignItem] = []
     shared = devconf.Shared()
     with namespaces.away() as enter:
-        for key in sorted(key for key in going.keys() | shaken.keys() | lowered.keys() if not is_unnamed(key)):
+        keys = going.keys() | shaken.keys() | lowered.keys() | readdressed.keys()
+        for key in sorted(key for key in keys if not is_unnamed(key)):
             with namespaces.open(key) as fd:
                 enter(fd, key)
             with Socket() as socket:
@@ -47,9 +49,11 @@ def noted(plan: Plan, live: Node, namespaces: Namespaces) -> tuple[Node, tuple[F
                 others += (ForeignItem(key, name, "mtu", U32.pack(mtu).hex()) for name, mtu in upon.items())
                 small = [index for index, mtu in ends.items() if foreign_state.is_small(mtu)]
                 robbed = foreign_state.upon(socket, small) if small else {}  # of IPv6, not of an MTU alone
+                known = {index: name for index, name, _ in interfaces}
                 if names := {*shaken.get(key, ()), *robbed}:
-                    known = {index: name for index, name, _ in interfaces}
                     others += foreign_state.read(socket, key, names, known)
+                if key in readdressed:
+                    others += new_macs.read(socket, key, readdressed[key], known)
     return sysctl_snapshot.noted(plan, live, going, values), tuple(others)
 
 
