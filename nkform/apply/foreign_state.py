@@ -16,6 +16,7 @@ from itertools import zip_longest
 from socket import AF_INET6
 from typing import Literal
 
+from nkform.apply import mtus_again
 from nkform.dataclass import dataclass, replace
 from nkform.kernel import inet, inet_foreign, link_requests, links, neighbours, qdiscs
 from nkform.kernel.error import KernelError
@@ -46,7 +47,7 @@ FOLLOWING = ("vlan", "macvlan", "macvtap")
 @dataclass(frozen=True, slots=True)
 class ForeignItem:
     """An address, a route, a neighbour or a root qdisc of others, and the end that has it or that it leads through; or
-    the MTU of a link of others upon one.
+    the MTU of a link of others upon one, or the MTU for IPv6 that they chose for a link.
 
     `message`: the body of the netlink message that the kernel reported it with, or the four bytes of an MTU, in
     hexadecimal digits.
@@ -54,7 +55,7 @@ class ForeignItem:
 
     namespace: str
     name: str
-    kind: Literal["address", "route", "neighbour", "qdisc", "mtu"]
+    kind: Literal["address", "route", "neighbour", "qdisc", "mtu", "ipv6 mtu"]
     message: str
 
     def __str__(self) -> str:
@@ -70,6 +71,8 @@ class ForeignItem:
                 return f"an address of others on {where}"
             case "mtu":
                 return f"the MTU of {where}"
+            case "ipv6 mtu":
+                return f"the IPv6 MTU of {where}"
 
     @property
     def text(self) -> str:
@@ -86,6 +89,8 @@ class ForeignItem:
                 return f"the root qdisc of {where}"
             case "mtu":
                 return f"MTU {self.mtu} of {where}"
+            case "ipv6 mtu":
+                return f"IPv6 MTU {self.mtu} of {where}"
 
     @property
     def body(self) -> bytes:
@@ -242,6 +247,7 @@ def give_again(items: Sequence[ForeignItem], namespaces: Namespaces, *, beside: 
                     wanted = list(lost)
                     outcomes, _ = socket.ask([request for _, request in wanted])
                     failed += (f"{each}: {o.strerror}" for (each, _), o in zip(wanted, outcomes, strict=True) if o)
+                failed += mtus_again.give_links(some, socket)
         except KernelError as error:
             if error.errno != errno.ENOENT:
                 failed.append(str(error))
@@ -302,6 +308,7 @@ def _still_there(places: Mapping[ForeignItem, int], key: str, namespaces: Namesp
         indexes = {link.name: link.index for link in consistent_dump(links.dump, socket)}
         some = _lost(list(places), socket, indexes, beside=True, onlink=True)
         gone = {item for lost in some for item, _ in lost}
+        gone.update(item for item, _ in mtus_again.links_lost(list(places), socket))
     return [place for item, place in places.items() if item.name in indexes and item not in gone]
 
 
@@ -315,6 +322,7 @@ def _lost(
     yield _neighbours_lost(some, socket, indexes)
     yield _qdiscs_lost(some, socket, indexes)
     yield _routes_lost(some, socket, indexes, beside, onlink)
+    yield mtus_again.routes_lost(some, socket, indexes, room=not onlink)
 
 
 def _mtus_lost(some: Sequence[ForeignItem], socket: Socket, indexes: Mapping[str, int]) -> Iterator[Lost]:
@@ -383,6 +391,7 @@ def _routes_lost(
     }
     taken = {inet_foreign.route_key(route) for route in routes}
     had = [each for each in some if each.kind == "route"]
+    alike = mtus_again.alike(socket) if any(inet_foreign.mtu_of(each.body) for each in had) else {}
     for each in sorted(had, key=lambda each: inet_foreign.has_gateway(each.body)):
         index = indexes.get(each.name, 0)
         if not index:
@@ -391,6 +400,8 @@ def _routes_lost(
         if route in there or (onlink and inet_foreign.with_onlink(route) in there):
             continue
         if route in sourceless:  # it had lost its source address to a run that was killed, and has it again by now
+            continue
+        if alike and inet_foreign.without_mtu(route) in alike:  # with another MTU, which it gets back by itself
             continue
         there.add(route)
         # An IPv6 route loses its source address alone, and cannot stand beside what is left of it.

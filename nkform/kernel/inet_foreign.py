@@ -23,6 +23,7 @@ from nkform.kernel.inet import (
     PROTOCOL,
     RTA_DST,
     RTA_GATEWAY,
+    RTA_METRICS,
     RTA_MULTIPATH,
     RTA_NH_ID,
     RTA_OIF,
@@ -30,6 +31,8 @@ from nkform.kernel.inet import (
     RTA_PRIORITY,
     RTA_TABLE,
     RTA_VIA,
+    RTAX_LOCK,
+    RTAX_MTU,
     RTM_DELROUTE,
     RTM_F_CLONED,
     RTM_GETADDR,
@@ -55,7 +58,9 @@ from nkform.kernel.netlink import (
     U32,
     Request,
     Socket,
+    attribute,
     consistent_dump,
+    nested,
     u32,
     walk,
 )
@@ -308,6 +313,31 @@ def is_bound(route: bytes) -> bool:
 def is_passing(route: bytes) -> bool:
     """Whether a dumped route is there for some time only."""
     return passing(walk(route, RTMSG.size, len(route)))
+
+
+def mtu_of(route: bytes) -> int:
+    """The MTU (bytes) of a dumped IPv6 route that the kernel changes with that of its link; 0 where it has none, or one
+    that is locked."""
+    metrics = _metrics(route)
+    locked = RTAX_LOCK in metrics and U32.unpack(metrics[RTAX_LOCK])[0] & 1 << RTAX_MTU
+    return 0 if locked or RTAX_MTU not in metrics else U32.unpack(metrics[RTAX_MTU])[0]
+
+
+def without_mtu(route: bytes) -> bytes:
+    """A dumped IPv6 route as it would be without an MTU of its own, to be compared with others alike."""
+    parts = walk(route, RTMSG.size, len(route))
+    metrics = {number: payload for number, payload in _metrics(route).items() if number != RTAX_MTU}
+    body = b"".join(attribute(number, bytes(payload)) for number, payload in parts.items() if number != RTA_METRICS)
+    rest = [attribute(number, bytes(payload)) for number, payload in metrics.items()]
+    return route[: RTMSG.size] + body + (nested(RTA_METRICS, *rest) if rest else b"")
+
+
+def _metrics(route: bytes) -> Mapping[int, bytes]:
+    """Those of an IPv6 route."""
+    parts = walk(route, RTMSG.size, len(route))
+    if route[0] != AF_INET6 or RTA_METRICS not in parts:
+        return {}
+    return walk(parts[RTA_METRICS], 0, len(parts[RTA_METRICS]))
 
 
 def add_foreign_route(route: bytes, index: int, name: str, *, instead: bool = False, onlink: bool = False) -> Request:
