@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable
+from functools import partial
 
 from nkform.apply.journal import (
     JOURNAL,
@@ -250,7 +251,8 @@ def go_back(node: str, token: str) -> tuple[Problem, ...] | None:
             if current is None:
                 return None
             spec = current[1].entry.spec
-            revert(node, *current, lock, Interrupts(lambda _: None))
+            warn = partial(_log_problem, node)
+            revert(node, *current, lock, Interrupts(lambda _: None), warn=warn)
             with contextlib.suppress(OSError):  # before a watch has its turn, which knows by it what not to heal to
                 note_outcome(node, token, (), spec)
     except NkformError as error:
@@ -265,6 +267,10 @@ def go_back(node: str, token: str) -> tuple[Problem, ...] | None:
         with contextlib.suppress(OSError):
             note_outcome(node, token, problems, spec)
     return problems
+
+
+def _log_problem(node: str, problem: Problem) -> None:
+    log_warning(f"{node}: {problem.message}")
 
 
 def look_after(node: str, told: Callable[[str], None]) -> tuple[Problem, ...]:
