@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import zip_longest
 from socket import AF_INET6
 from typing import Literal
@@ -220,12 +221,14 @@ def read(socket: Socket, key: str, names: Collection[str], known: Mapping[int, s
     for index, (kind, qdisc) in qdiscs.at_root(socket, indexes).items():
         if kind in qdiscs.REMADE:
             yield ForeignItem(key, known[index], "qdisc", qdisc.hex())
-    routes = consistent_dump(inet_foreign.dump_foreign_routes, socket)
+    routes = consistent_dump(partial(inet_foreign.dump_foreign_routes, wide=True), socket)
     present = inet_foreign.of_links(inet.dump_addresses, socket, indexes) if routes else ()
     sources = {inet.packed(address.text) for index, address in present if known.get(index) in names}
     for route in routes:
         index, source = inet_foreign.leads(route)
-        if index in known and (known[index] in names or source in sources):
+        # Through several links a route can be had again only as it was, so not where one of them has gone meanwhile.
+        through_it = known.get(index) in names and not inet_foreign.is_bound(route)
+        if index in known and (through_it or source in sources):
             yield ForeignItem(key, known[index], "route", route.hex())
 
 
@@ -384,15 +387,16 @@ def _qdiscs_lost(some: Sequence[ForeignItem], socket: Socket, indexes: Mapping[s
 def _routes_lost(
     some: Sequence[ForeignItem], socket: Socket, indexes: Mapping[str, int], beside: bool, onlink: bool
 ) -> Iterator[Lost]:
-    routes = consistent_dump(inet_foreign.dump_foreign_routes, socket)
+    had = [each for each in some if each.kind == "route"]
+    wide = any(inet_foreign.is_bound(each.body) for each in had)
+    routes = consistent_dump(partial(inet_foreign.dump_foreign_routes, wide=wide), socket)
     there = {inet.through(route, inet_foreign.leads(route)[0]) for route in routes}
     sourceless = {
         inet.through(route, inet_foreign.leads(route)[0], sourceless=True) for route in routes if route[0] == AF_INET6
     }
     taken = {inet_foreign.route_key(route) for route in routes}
-    had = [each for each in some if each.kind == "route"]
     alike = mtus_again.alike(socket) if any(inet_foreign.mtu_of(each.body) for each in had) else {}
-    for each in sorted(had, key=lambda each: inet_foreign.has_gateway(each.body)):
+    for each in sorted(had, key=lambda each: inet_foreign.has_gateway(each.body) or inet_foreign.is_bound(each.body)):
         index = indexes.get(each.name, 0)
         if not index:
             continue

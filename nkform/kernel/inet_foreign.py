@@ -148,11 +148,11 @@ def address_key(address: bytes) -> tuple[int, int, bytes, bytes]:
     return family, length, bytes(found.get(IFA_LOCAL) or other), other
 
 
-def dump_foreign_routes(socket: Socket, index: int = 0) -> Iterator[bytes]:
+def dump_foreign_routes(socket: Socket, index: int = 0, *, wide: bool = False) -> Iterator[bytes]:
     """The unicast routes of others through one link, of all by default; without those that the kernel makes by itself.
 
-    They are as the kernel reports them. What leads through several links, or through a nexthop object, or for some time
-    only, is not among them.
+    They are as the kernel reports them. What leads through several links or through a nexthop object is among them only
+    if `wide`, and what is there for some time only never.
     """
     body = RTMSG.pack(AF_UNSPEC, 0, 0, 0, 0, 0, 0, 0, 0) + (u32(RTA_OIF, index) if index else b"")
     for message in socket.dump(Request(RTM_GETROUTE, 0, body, "list the routes of others")):
@@ -160,7 +160,7 @@ def dump_foreign_routes(socket: Socket, index: int = 0) -> Iterator[bytes]:
         if kind != RTN_UNICAST or flags & RTM_F_CLONED or protocol in (PROTOCOL, RTPROT_KERNEL, RTPROT_RA):
             continue
         found = walk(message.buffer, message.start + RTMSG.size, message.end)
-        if family in (AF_INET, AF_INET6) and _goes_through_any_link(found):
+        if family in (AF_INET, AF_INET6) and (_goes_through_any_link(found) or (wide and _is_wide(family, found))):
             yield bytes(message.buffer[message.start : message.end])
 
 
@@ -168,6 +168,13 @@ def _goes_through_any_link(parts: Mapping[int, bytes]) -> bool:
     """Whether a unicast route of these attributes can be given to another link: it has one next hop of its own, and is
     there for good."""
     return RTA_OIF in parts and RTA_NH_ID not in parts and not passing(parts)
+
+
+def _is_wide(family: int, parts: Mapping[int, bytes]) -> bool:
+    """Whether a unicast route of these attributes leads through several links, or through a nexthop object that leads
+    somewhere, and is there for good."""
+    bound = RTA_MULTIPATH in parts or RTA_NH_ID in parts
+    return bound and not passing(parts) and next(hops_of(family, 0, parts), None) is not None
 
 
 def dump_bound_routes(socket: Socket, index: int) -> Iterator[bytes]:
@@ -299,10 +306,12 @@ def has_gateway(route: bytes) -> bool:
 
 
 def leads(route: bytes) -> tuple[int, bytes | None]:
-    """The index of the link that a dumped route leads through, and the source address that it names, if any."""
+    """The index of the link that a dumped route leads through, the first of several, and the source address that it
+    names, if any."""
     found = walk(route, RTMSG.size, len(route))
+    index, _, _ = next(hops_of(route[0], 0, found))
     source = found.get(RTA_PREFSRC)
-    return U32.unpack_from(found[RTA_OIF])[0], None if source is None else bytes(source)
+    return index, None if source is None else bytes(source)
 
 
 def is_bound(route: bytes) -> bool:
