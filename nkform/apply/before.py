@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from nkform.apply import foreign_state, sysctl_snapshot
+from nkform.apply import foreign_state, new_macs, new_mtus, sysctl_snapshot
 from nkform.apply.foreign_state import ForeignItem
 from nkform.dataclass import replace
 from nkform.device_sysctls import FORCE_FORWARDING, FORWARDING
@@ -33,13 +33,14 @@ def noted(plan: Plan, live: Node, namespaces: Namespaces) -> tuple[Node, tuple[F
     shaken = foreign_state.shaken(plan.actions, live)
     lowered = foreign_state.lowered(plan.actions, live)
     fallen = foreign_state.fallen(plan.actions, live)
+    readdressed = new_macs.readdressed(plan.actions, live)
+    resized = new_mtus.resized(plan.actions, live)
     values: dict[str, sysctl_snapshot.Interfaces] = {}
     others: list[ForeignItem] = []
     shared = devconf.Shared()
     with namespaces.away() as enter:
-        for key in sorted(
-            key for key in going.keys() | shaken.keys() | lowered.keys() | fallen.keys() if not is_unnamed(key)
-        ):
+        keys = going.keys() | shaken.keys() | lowered.keys() | fallen.keys() | readdressed.keys() | resized.keys()
+        for key in sorted(key for key in keys if not is_unnamed(key)):
             with namespaces.open(key) as fd:
                 enter(fd, key)
             with Socket() as socket:
@@ -52,9 +53,13 @@ def noted(plan: Plan, live: Node, namespaces: Namespaces) -> tuple[Node, tuple[F
                 small = [index for index, mtu in ends.items() if foreign_state.is_small(mtu)]
                 small += fallen.get(key, ())
                 robbed = foreign_state.upon(socket, small) if small else {}  # of more than an MTU
+                known = {index: name for index, name, _ in interfaces}
                 if names := {*shaken.get(key, ()), *robbed}:
-                    known = {index: name for index, name, _ in interfaces}
                     others += foreign_state.read(socket, key, names, known)
+                if key in readdressed:
+                    others += new_macs.read(socket, key, readdressed[key], known)
+                if sized := {**dict.fromkeys(upon, False), **resized.get(key, {})}:
+                    others += new_mtus.read(socket, key, sized, known, names)
     return sysctl_snapshot.noted(plan, live, going, values), tuple(others)
 
 

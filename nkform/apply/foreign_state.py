@@ -12,10 +12,12 @@ from __future__ import annotations
 import errno
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import zip_longest
 from socket import AF_INET6
 from typing import Literal
 
+from nkform.apply import mtus_again
 from nkform.dataclass import dataclass, replace
 from nkform.kernel import inet, inet_foreign, link_requests, links, neighbours, qdiscs
 from nkform.kernel.error import KernelError
@@ -46,7 +48,7 @@ FOLLOWING = ("vlan", "macvlan", "macvtap")
 @dataclass(frozen=True, slots=True)
 class ForeignItem:
     """An address, a route, a neighbour or a root qdisc of others, and the end that has it or that it leads through; or
-    the MTU of a link of others upon one.
+    the MTU of a link of others upon one, or the MTU for IPv6 that they chose for a link.
 
     `message`: the body of the netlink message that the kernel reported it with, or the four bytes of an MTU, in
     hexadecimal digits.
@@ -54,7 +56,7 @@ class ForeignItem:
 
     namespace: str
     name: str
-    kind: Literal["address", "route", "neighbour", "qdisc", "mtu"]
+    kind: Literal["address", "route", "neighbour", "qdisc", "mtu", "ipv6 mtu"]
     message: str
 
     def __str__(self) -> str:
@@ -70,6 +72,8 @@ class ForeignItem:
                 return f"an address of others on {where}"
             case "mtu":
                 return f"the MTU of {where}"
+            case "ipv6 mtu":
+                return f"the IPv6 MTU of {where}"
 
     @property
     def text(self) -> str:
@@ -86,6 +90,8 @@ class ForeignItem:
                 return f"the root qdisc of {where}"
             case "mtu":
                 return f"MTU {self.mtu} of {where}"
+            case "ipv6 mtu":
+                return f"IPv6 MTU {self.mtu} of {where}"
 
     @property
     def body(self) -> bytes:
@@ -227,12 +233,14 @@ def read(socket: Socket, key: str, names: Collection[str], known: Mapping[int, s
     for index, (kind, qdisc) in qdiscs.at_root(socket, indexes).items():
         if kind in qdiscs.REMADE:
             yield ForeignItem(key, known[index], "qdisc", qdisc.hex())
-    routes = consistent_dump(inet_foreign.dump_foreign_routes, socket)
+    routes = consistent_dump(partial(inet_foreign.dump_foreign_routes, wide=True), socket)
     present = inet_foreign.of_links(inet.dump_addresses, socket, indexes) if routes else ()
     sources = {inet.packed(address.text) for index, address in present if known.get(index) in names}
     for route in routes:
         index, source = inet_foreign.leads(route)
-        if index in known and (known[index] in names or source in sources):
+        # Through several links a route can be had again only as it was, so not where one of them has gone meanwhile.
+        through_it = known.get(index) in names and not inet_foreign.is_bound(route)
+        if index in known and (through_it or source in sources):
             yield ForeignItem(key, known[index], "route", route.hex())
 
 
@@ -254,6 +262,7 @@ def give_again(items: Sequence[ForeignItem], namespaces: Namespaces, *, beside: 
                     wanted = list(lost)
                     outcomes, _ = socket.ask([request for _, request in wanted])
                     failed += (f"{each}: {o.strerror}" for (each, _), o in zip(wanted, outcomes, strict=True) if o)
+                failed += mtus_again.give_links(some, socket)
         except KernelError as error:
             if error.errno != errno.ENOENT:
                 failed.append(str(error))
@@ -314,6 +323,7 @@ def _still_there(places: Mapping[ForeignItem, int], key: str, namespaces: Namesp
         indexes = {link.name: link.index for link in consistent_dump(links.dump, socket)}
         some = _lost(list(places), socket, indexes, beside=True, onlink=True)
         gone = {item for lost in some for item, _ in lost}
+        gone.update(item for item, _ in mtus_again.links_lost(list(places), socket))
     return [place for item, place in places.items() if item.name in indexes and item not in gone]
 
 
@@ -327,6 +337,7 @@ def _lost(
     yield _neighbours_lost(some, socket, indexes)
     yield _qdiscs_lost(some, socket, indexes)
     yield _routes_lost(some, socket, indexes, beside, onlink)
+    yield mtus_again.routes_lost(some, socket, indexes, room=not onlink)
 
 
 def _mtus_lost(some: Sequence[ForeignItem], socket: Socket, indexes: Mapping[str, int]) -> Iterator[Lost]:
@@ -388,14 +399,16 @@ def _qdiscs_lost(some: Sequence[ForeignItem], socket: Socket, indexes: Mapping[s
 def _routes_lost(
     some: Sequence[ForeignItem], socket: Socket, indexes: Mapping[str, int], beside: bool, onlink: bool
 ) -> Iterator[Lost]:
-    routes = consistent_dump(inet_foreign.dump_foreign_routes, socket)
+    had = [each for each in some if each.kind == "route"]
+    wide = any(inet_foreign.is_bound(each.body) for each in had)
+    routes = consistent_dump(partial(inet_foreign.dump_foreign_routes, wide=wide), socket)
     there = {inet.through(route, inet_foreign.leads(route)[0]) for route in routes}
     sourceless = {
         inet.through(route, inet_foreign.leads(route)[0], sourceless=True) for route in routes if route[0] == AF_INET6
     }
     taken = {inet_foreign.route_key(route) for route in routes}
-    had = [each for each in some if each.kind == "route"]
-    for each in sorted(had, key=lambda each: inet_foreign.has_gateway(each.body)):
+    alike = mtus_again.alike(socket) if any(inet_foreign.mtu_of(each.body) for each in had) else {}
+    for each in sorted(had, key=lambda each: inet_foreign.has_gateway(each.body) or inet_foreign.is_bound(each.body)):
         index = indexes.get(each.name, 0)
         if not index:
             continue
@@ -403,6 +416,8 @@ def _routes_lost(
         if route in there or (onlink and inet_foreign.with_onlink(route) in there):
             continue
         if route in sourceless:  # it had lost its source address to a run that was killed, and has it again by now
+            continue
+        if alike and inet_foreign.without_mtu(route) in alike:  # with another MTU, which it gets back by itself
             continue
         there.add(route)
         # An IPv6 route loses its source address alone, and cannot stand beside what is left of it.

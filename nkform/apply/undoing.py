@@ -34,7 +34,7 @@ from nkform.observe.node import observe
 from nkform.plan import restore
 from nkform.plan.actions import Action, CreatePair
 from nkform.plan.parts import NOTHING, Without
-from nkform.plan.state_diff import state_diff
+from nkform.plan.state_diff import sent_from_others, state_diff
 from nkform.problem import NkformError, Problem, unexpected
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class Undoing:
         journal, namespaces = self.journal, self.context.namespaces
         if not give_back(journal.lent, namespaces):  # now, while interfaces have the names that it was lent under
             journal.lent.clear()
-        failed, left = self._go_back() if journal.reached else ([], [])
+        failed, left, told = self._go_back() if journal.reached else ([], [], [])
         if kept := give_back(journal.lent, namespaces):
             failed += (_while_undoing(f"could not {error}") for error in kept)
             left.append("a sysctl that was to change for a moment only")
@@ -123,18 +123,19 @@ class Undoing:
             said = f"the node is as before, but nkform could not {error}"
             return [Problem("NK0516", said, hint=CLEAR_UP, severity="warning")]
         text = f"all {done} actions were undone: the node is as before"
-        return [Problem("NK0505", text, severity="note")] if done else []
+        return [*told, Problem("NK0505", text, severity="note")] if done else []
 
-    def _go_back(self) -> tuple[list[Problem], list[str]]:
-        """What failed on the way, and what is not as before. What fails may go well once more: it is tried twice."""
+    def _go_back(self) -> tuple[list[Problem], list[str], list[Problem]]:
+        """What failed on the way, what is not as before, and what else is to be told. What fails may go well once more:
+        it is tried twice."""
         if self.chains is not None:
             self.chains.turn_back()
         for _ in range(TRIES):
             failed = [_while_undoing(problem.message) for problem in self._try()]
-            left = self._left(doubtful=bool(failed))  # where all went well, what came meanwhile is not ours
+            left, told = self._left(doubtful=bool(failed))  # where all went well, what came meanwhile is not ours
             if not left:
                 break
-        return failed, left
+        return failed, left, told
 
     def _try(self) -> Sequence[Problem]:
         try:
@@ -151,16 +152,16 @@ class Undoing:
                 self.chains.sweep()
         return problems
 
-    def _left(self, *, doubtful: bool) -> list[str]:
-        """What is not as before, once others have again what they had."""
+    def _left(self, *, doubtful: bool) -> tuple[list[str], list[Problem]]:
+        """What is not as before, once others have again what they had, and what can only be told."""
         namespaces, before = self.context.namespaces, self.before
         lost = give_again(self.others, namespaces, beside=True)
         try:
             also = {device.peer.namespace for device in before.devices.values() if device.peer} - {ROOT}
             live = observe(namespaces, before.name, self.desired, also={key for key in also if not is_unnamed(key)})
-            return lost + state_diff(before, live, newcomers=doubtful)
         except KernelError as error:
-            return [f"what cannot be seen, could not {error}"]
+            return [f"what cannot be seen, could not {error}"], []
+        return lost + state_diff(before, live, newcomers=doubtful), list(sent_from_others(before, live))
 
 
 class _Return:

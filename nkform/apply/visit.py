@@ -11,6 +11,7 @@ from functools import partial
 from typing import Protocol
 
 from nkform.apply import owned
+from nkform.apply.router_routes import RouterRoutes
 from nkform.dataclass import replace
 from nkform.device_sysctls import secret_first
 from nkform.kernel import clock, devconf, inet, inet_foreign, link_requests, links, neighbours, sysctl
@@ -77,6 +78,7 @@ class Visit:
         self._pending: list[tuple[Action, Request]] = []
         self._indexes: dict[str, int] = {}
         self._shared = devconf.Shared()
+        self._router_routes = RouterRoutes(socket, partial(steps.lent, key))
 
     def run(self, actions: Sequence[Action]) -> None:
         self._look_up(_names_at_first(actions))
@@ -158,7 +160,7 @@ class Visit:
             case SetSysctl(end, key, _, after):
                 self._check_name(end)
                 if sysctl.read(end.name, key) != after:
-                    sysctl.write(end.name, key, after)
+                    self._write_sysctl(end.name, key, after)
                 self._done(action)
             case SetSysctls(end, values):
                 self._give_sysctls(end.name, values)
@@ -242,9 +244,13 @@ class Visit:
                 k: v for k, v in secret_first(values) if (present[k] if k in present else sysctl.read(name, k)) != v
             }
             for key, value in wrong.items():
-                sysctl.write(name, key, value)
+                self._write_sysctl(name, key, value)
             if not wrong:
                 break
+
+    def _write_sysctl(self, name: str, key: str, value: str) -> None:
+        with self._router_routes.kept(name, key, value):
+            sysctl.write(name, key, value)
 
     def _settle(self, end: End) -> None:
         """What does not settle in time is not waited for any longer: it costs a longer gap, and nothing else."""

@@ -13,8 +13,16 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache
 from socket import AF_INET, AF_INET6, AF_UNSPEC
 
-from nkform.kernel.links import IFINFOMSG, IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS, RTM_GETLINK, index_of, name_of
-from nkform.kernel.netlink import Message, Request, Socket, u32, walk
+from nkform.kernel.links import (
+    IFINFOMSG,
+    IFLA_EXT_MASK,
+    IFLA_MTU,
+    RTEXT_FILTER_SKIP_STATS,
+    RTM_GETLINK,
+    index_of,
+    name_of,
+)
+from nkform.kernel.netlink import U32, Message, Request, Socket, u32, walk
 
 IFLA_AF_SPEC = 26
 IFLA_INET_CONF = 1
@@ -37,6 +45,9 @@ seg6_require_hmac enhanced_dad addr_gen_mode disable_policy accept_ra_rt_info_mi
 rpl_seg_enabled - ioam6_enabled - - ndisc_evict_nocarrier accept_untracked_na accept_ra_min_lft
 """
 """In the order of their numbers, by the names of their files; `-` for what is left out."""
+
+IPV6_MTU = 2
+"""The place of `mtu` among those of IPv6 (DEVCONF_MTU6)."""
 
 FILES_AT_MOST = 8
 """So many sysctls are read from their files, which takes as long as asking for all that a link message has."""
@@ -89,6 +100,24 @@ def dump(socket: Socket, names: Collection[str], shared: Shared) -> Iterator[tup
     for message in socket.fetch(Request(RTM_GETLINK, 0, body, "list the sysctls of interfaces")):
         name = name_of(message)
         yield index_of(message), name, decode(message, shared) if name in names else {}
+
+
+def dump_mtus(socket: Socket, names: Collection[str]) -> Iterator[tuple[str, int, int]]:
+    """The name, the MTU and the MTU for IPv6 (`ipv6.mtu`) of each interface of these names that has IPv6, in bytes.
+
+    Raises KernelError.
+    """
+    body = IFINFOMSG.pack(AF_UNSPEC, 0, 0, 0, 0) + u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
+    for message in socket.fetch(Request(RTM_GETLINK, 0, body, "list the MTUs of interfaces")):
+        name = name_of(message)
+        if name not in names:
+            continue
+        parts = walk(message.buffer, message.start + IFINFOMSG.size, message.end)
+        payload = parts.get(IFLA_AF_SPEC, b"")
+        for number in (AF_INET6, IFLA_INET6_CONF):
+            payload = walk(payload, 0, len(payload)).get(number, b"")
+        if payload:
+            yield name, U32.unpack(parts[IFLA_MTU])[0], _numbers(payload)[IPV6_MTU]
 
 
 def _numbers(payload: bytes) -> tuple[int, ...]:

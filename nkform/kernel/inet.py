@@ -84,7 +84,7 @@ RTA_VIA = 18
 RTA_NH_ID = 30
 RTA_PREF = 20
 RTA_FLOW, RTA_ENCAP_TYPE, RTA_ENCAP = 11, 21, 22
-RTAX_MTU = 2
+RTAX_LOCK, RTAX_MTU = 1, 2
 PASSING = attribute(RTA_CACHEINFO, bytes(RTA_EXPIRES_AT) + b"\1" + bytes(23))
 """A struct rta_cacheinfo that says no more than that a route will go; it is not sent."""
 OF_THE_HOP = {RTA_OIF, RTA_GATEWAY, RTA_VIA, RTA_MULTIPATH, RTA_FLOW, RTA_ENCAP_TYPE, RTA_ENCAP, RTA_CACHEINFO}

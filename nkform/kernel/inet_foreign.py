@@ -23,6 +23,7 @@ from nkform.kernel.inet import (
     PROTOCOL,
     RTA_DST,
     RTA_GATEWAY,
+    RTA_METRICS,
     RTA_MULTIPATH,
     RTA_NH_ID,
     RTA_OIF,
@@ -30,6 +31,8 @@ from nkform.kernel.inet import (
     RTA_PRIORITY,
     RTA_TABLE,
     RTA_VIA,
+    RTAX_LOCK,
+    RTAX_MTU,
     RTM_DELROUTE,
     RTM_F_CLONED,
     RTM_GETADDR,
@@ -55,7 +58,9 @@ from nkform.kernel.netlink import (
     U32,
     Request,
     Socket,
+    attribute,
     consistent_dump,
+    nested,
     u32,
     walk,
 )
@@ -173,22 +178,22 @@ def _all_but_too_large(dump: Callable[[Asked], Iterator[T]]) -> list[T]:
     return found
 
 
-def dump_foreign_routes(socket: Socket, index: int = 0) -> Iterator[bytes]:
+def dump_foreign_routes(socket: Socket, index: int = 0, *, wide: bool = False) -> Iterator[bytes]:
     """The unicast routes of others through one link, of all by default; without those that the kernel makes by itself.
 
-    They are as the kernel reports them. What leads through several links, or through a nexthop object, or for some time
-    only, is not among them.
+    They are as the kernel reports them. What leads through several links or through a nexthop object is among them only
+    if `wide`, and what is there for some time only never.
     """
-    yield from _all_but_too_large(partial(_foreign_routes, socket, index))
+    yield from _all_but_too_large(partial(_foreign_routes, socket, index, wide))
 
 
-def _foreign_routes(socket: Socket, index: int, asked: Asked) -> Iterator[bytes]:
+def _foreign_routes(socket: Socket, index: int, wide: bool, asked: Asked) -> Iterator[bytes]:
     for message in socket.dump(_request("list the routes of others", asked, index)):
         family, _, _, _, _, protocol, _, kind, flags = RTMSG.unpack_from(message.buffer, message.start)
         if kind != RTN_UNICAST or flags & RTM_F_CLONED or protocol in (PROTOCOL, RTPROT_KERNEL, RTPROT_RA):
             continue
         found = walk(message.buffer, message.start + RTMSG.size, message.end)
-        if family in (AF_INET, AF_INET6) and _goes_through_any_link(found):
+        if family in (AF_INET, AF_INET6) and (_goes_through_any_link(found) or (wide and _is_wide(family, found))):
             yield bytes(message.buffer[message.start : message.end])
 
 
@@ -196,6 +201,13 @@ def _goes_through_any_link(parts: Mapping[int, bytes]) -> bool:
     """Whether a unicast route of these attributes can be given to another link: it has one next hop of its own, and is
     there for good."""
     return RTA_OIF in parts and RTA_NH_ID not in parts and not passing(parts)
+
+
+def _is_wide(family: int, parts: Mapping[int, bytes]) -> bool:
+    """Whether a unicast route of these attributes leads through several links, or through a nexthop object that leads
+    somewhere, and is there for good."""
+    bound = RTA_MULTIPATH in parts or RTA_NH_ID in parts
+    return bound and not passing(parts) and next(hops_of(family, 0, parts), None) is not None
 
 
 def dump_bound_routes(socket: Socket, index: int) -> Iterator[bytes]:
@@ -213,6 +225,16 @@ def _bound_routes(socket: Socket, index: int, asked: Asked) -> Iterator[bytes]:
         through_it = family in (AF_INET, AF_INET6) and any(hop == index for hop, _, _ in hops_of(family, flags, parts))
         if through_it and not (kind == RTN_UNICAST and _goes_through_any_link(parts)):
             yield bytes(message.buffer[message.start : message.end])
+
+
+def dump_advertised(socket: Socket) -> Iterator[int]:
+    """The indexes of the links through which default routes lead that routers advertised."""
+    body = RTMSG.pack(AF_INET6, 0, 0, 0, 0, RTPROT_RA, 0, 0, 0)
+    for message in socket.dump(Request(RTM_GETROUTE, 0, body, "list the routes that routers advertised")):
+        family, length, _, _, _, protocol, _, _, flags = RTMSG.unpack_from(message.buffer, message.start)
+        if (family, length, protocol) == (AF_INET6, 0, RTPROT_RA) and not flags & RTM_F_CLONED:
+            parts = walk(message.buffer, message.start + RTMSG.size, message.end)
+            yield from (index for index, _, _ in hops_of(family, flags, parts))
 
 
 def dump_far_end_routes(socket: Socket, index: int, addresses: Iterable[bytes]) -> Iterator[bytes]:
@@ -322,10 +344,12 @@ def has_gateway(route: bytes) -> bool:
 
 
 def leads(route: bytes) -> tuple[int, bytes | None]:
-    """The index of the link that a dumped route leads through, and the source address that it names, if any."""
+    """The index of the link that a dumped route leads through, the first of several, and the source address that it
+    names, if any."""
     found = walk(route, RTMSG.size, len(route))
+    index, _, _ = next(hops_of(route[0], 0, found))
     source = found.get(RTA_PREFSRC)
-    return U32.unpack_from(found[RTA_OIF])[0], None if source is None else bytes(source)
+    return index, None if source is None else bytes(source)
 
 
 def is_bound(route: bytes) -> bool:
@@ -336,6 +360,31 @@ def is_bound(route: bytes) -> bool:
 def is_passing(route: bytes) -> bool:
     """Whether a dumped route is there for some time only."""
     return passing(walk(route, RTMSG.size, len(route)))
+
+
+def mtu_of(route: bytes) -> int:
+    """The MTU (bytes) of a dumped IPv6 route that the kernel changes with that of its link; 0 where it has none, or one
+    that is locked."""
+    metrics = _metrics(route)
+    locked = RTAX_LOCK in metrics and U32.unpack(metrics[RTAX_LOCK])[0] & 1 << RTAX_MTU
+    return 0 if locked or RTAX_MTU not in metrics else U32.unpack(metrics[RTAX_MTU])[0]
+
+
+def without_mtu(route: bytes) -> bytes:
+    """A dumped IPv6 route as it would be without an MTU of its own, to be compared with others alike."""
+    parts = walk(route, RTMSG.size, len(route))
+    metrics = {number: payload for number, payload in _metrics(route).items() if number != RTAX_MTU}
+    body = b"".join(attribute(number, bytes(payload)) for number, payload in parts.items() if number != RTA_METRICS)
+    rest = [attribute(number, bytes(payload)) for number, payload in metrics.items()]
+    return route[: RTMSG.size] + body + (nested(RTA_METRICS, *rest) if rest else b"")
+
+
+def _metrics(route: bytes) -> Mapping[int, bytes]:
+    """Those of an IPv6 route."""
+    parts = walk(route, RTMSG.size, len(route))
+    if route[0] != AF_INET6 or RTA_METRICS not in parts:
+        return {}
+    return walk(parts[RTA_METRICS], 0, len(parts[RTA_METRICS]))
 
 
 def add_foreign_route(route: bytes, index: int, name: str, *, instead: bool = False, onlink: bool = False) -> Request:

@@ -77,6 +77,7 @@ LOOPBACK = 1
 """The ifindex of `lo` in every namespace (include/linux/netdevice.h, LOOPBACK_IFINDEX)."""
 IFF_UP = 0x1
 IFF_RUNNING = 0x40
+IFF_LOWER_UP = 0x10000
 NO_MAC = "00:00:00:00:00:00"
 
 BRIDGE_PORT = (*range(2, 13), 25, 27, 28, 29, 30, 31, 32, 33, 37, 39, 40, 42, 43)
@@ -334,6 +335,12 @@ def name_of(message: Message) -> str:
 def is_running(message: Message) -> bool:
     """Whether a link, as a RTM_NEWLINK message has it, is up and the kernel has taken note of its carrier."""
     return bool(IFINFOMSG.unpack_from(message.buffer, message.start)[3] & IFF_RUNNING)
+
+
+def is_about_to_run(message: Message) -> bool:
+    """Whether a link, as a RTM_NEWLINK message has it, has a carrier that the kernel will take note of in a moment."""
+    flags = IFINFOMSG.unpack_from(message.buffer, message.start)[3]
+    return bool(flags & IFF_LOWER_UP) and not flags & IFF_RUNNING
 
 
 def still_parts(message: Message) -> Iterator[bytes]:

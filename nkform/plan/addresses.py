@@ -121,6 +121,23 @@ def misplaced(listed: Listed, desired: Sequence[Address]) -> list[Address]:
     return moved
 
 
+def taken_places(was: Sequence[Address], now: Sequence[Address]) -> Iterator[tuple[Address, Address]]:
+    """The IPv4 addresses of ours that were the first of their subnet, and that come behind one of others, with that."""
+    firsts = _firsts(was)
+    for subnet, first in _firsts(now).items():
+        ours = firsts.get(subnet, first)
+        if ours.ours and not first.ours and ours in now:
+            yield ours, first
+
+
+def _firsts(addresses: Iterable[Address]) -> dict[Subnet, Address]:
+    found: dict[Subnet, Address] = {}
+    for address in addresses:
+        if not is_ipv6(address):
+            found.setdefault(_subnet(address), address)
+    return found
+
+
 def misplaced_ipv6(listed: Listed, desired: Sequence[Address]) -> list[Address]:
     """The IPv6 addresses that have to go and come again, behind all others, for all to be in the order declared; in
     that order."""

@@ -13,9 +13,10 @@ from nkform.attributes import BY_NAME
 from nkform.dataclass import replace
 from nkform.device_sysctls import STABLE_SECRET
 from nkform.model import Attached, Device, Endpoint, Hook, Namespace, Node, Route
-from nkform.plan.addresses import by_subnet, of_others
+from nkform.plan.addresses import by_subnet, of_others, taken_places
 from nkform.plan.compare import is_raised
 from nkform.plan.saved import differences
+from nkform.problem import Problem
 
 
 def state_diff(before: Node, after: Node, *, losses: bool = True, newcomers: bool = False) -> list[str]:
@@ -40,6 +41,20 @@ def state_diff(before: Node, after: Node, *, losses: bool = True, newcomers: boo
         for path, _, _ in differences(some, others)
     ]
     return list(dict.fromkeys(found))
+
+
+def sent_from_others(before: Node, after: Node) -> Iterator[Problem]:
+    """Warnings of IPv4 addresses of ours that the kernel sent from to their subnet, and does no more, since one of
+    others has taken their place: where others have an address is not ours to say."""
+    for name in sorted(before.devices.keys() & after.devices.keys()):
+        for was, now in zip(before.devices[name].ends, after.devices[name].ends, strict=False):
+            for ours, theirs in taken_places(was.addresses, now.addresses):
+                where = f"{now.name} in {now.namespace}" if now.namespace else now.name
+                said = (
+                    f"{ours.text} of {where} is back, but the kernel sends to its subnet from {theirs.text} of others"
+                )
+                hint = f"it took that place when {ours.text} went: if it matters, remove theirs and add it again"
+                yield Problem("NK0523", said, hint=hint, severity="warning")
 
 
 def _space(found: Namespace | None) -> Namespace | None:

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 from nkform.apply.journal import (
@@ -277,7 +278,8 @@ def go_back(node: str, token: str) -> tuple[Problem, ...] | None:
             if current is None:
                 return None
             spec = current[1].entry.spec
-            revert(node, *current, lock, Interrupts(lambda _: None))
+            warn = partial(_log_problem, node)
+            revert(node, *current, lock, Interrupts(lambda _: None), warn=warn)
             with contextlib.suppress(OSError):  # before a watch has its turn, which knows by it what not to heal to
                 note_outcome(node, token, (), spec)
     except NkformError as error:
@@ -294,6 +296,10 @@ def go_back(node: str, token: str) -> tuple[Problem, ...] | None:
         with contextlib.suppress(OSError):
             keep_room(node, UNCONFIRMED)  # for the next try
     return problems
+
+
+def _log_problem(node: str, problem: Problem) -> None:
+    system_log.warning(f"{node}: {problem.message}")
 
 
 def make_way(node: str, told: Callable[[str], None]) -> None:

@@ -26,7 +26,7 @@ from nkform.observe.node import observe
 from nkform.plan.changes import Plan
 from nkform.plan.parts import NOTHING, Without
 from nkform.plan.saved import check_agreed
-from nkform.plan.state_diff import state_diff
+from nkform.plan.state_diff import sent_from_others, state_diff
 from nkform.problem import NkformError, Problem
 
 
@@ -104,7 +104,7 @@ def revert(
             with suppress(KernelError):  # then `show` leaves out some of what has gone back
                 explanations.note(observe(namespaces, node, before), before.explained)
             raise NkformError(*problems)
-        _compare(before, namespaces)
+        _compare(before, namespaces, warn)
         if state != PREVIOUS:
             forget(node, JOURNAL, state, *_of_the_same_run(node, found))
             rundir.remove(node, rundir.GUARDIAN)
@@ -134,11 +134,14 @@ def _of_the_same_run(node: str, found: Found) -> Iterator[State]:
             yield state
 
 
-def _compare(before: Node, namespaces: Namespaces) -> None:
-    """Raises NkformError where not all is as before. What programs were made of is noted again."""
+def _compare(before: Node, namespaces: Namespaces, warn: Callable[[Problem], None]) -> None:
+    """Raises NkformError where not all is as before, and warns of what is but behind that of others. What programs were
+    made of is noted again."""
     live = observe(namespaces, before.name, before)
     with suppress(KernelError):  # then `show` leaves out some of what has gone back
         explanations.note(live, before.explained)
+    for problem in sent_from_others(before, live):
+        warn(problem)
     left = state_diff(before, live, losses=False)
     if left:
         raise NkformError(
