@@ -46,6 +46,15 @@ ABSENT = {
 }
 
 
+def refused(*, route: bool = True) -> dict[str, Any]:
+    """A spec with a route that the kernel alone refuses: a device that is there may reach the gateway by what others
+    have. Without the route it can be had."""
+    device = pair("x", "b", addresses=["10.0.0.1/32"])
+    some = spec(x={**device, "routes": [{"to": "192.0.2.0/24", "via": "203.0.113.1"}]} if route else device)
+    del some["namespaces"]["gone"]
+    return some
+
+
 def applied(node: Node, *words: str) -> tuple[int, str]:
     outcome = node.run("apply", "-y", *words, str(node.path))
     return outcome.code, outcome.out + outcome.err
@@ -142,8 +151,12 @@ def test_it_goes_on_once_nothing_is_in_the_way_any_more(node: Node) -> None:
 def test_a_trial_in_parts_goes_back_as_a_whole(node: Node) -> None:
     from tests.live.test_confirm import guardians
 
+    node.apply(refused(route=False))
     before = whole()
-    node.write(spec(**ABSENT["a route's gateway"]))
+    some = refused()
+    for name in ("v0", "v1"):
+        some["devices"][name]["mtu"] = 1440
+    node.write(some)
     outcome = node.run("apply", "-y", "--keep-going", "--confirm", "1s", str(node.path))
     assert outcome.code == 1
     until(lambda: not guardians())
@@ -171,17 +184,15 @@ def killed_in_a_later_part(node: Node, *words: str) -> None:
 
 
 def before_a_kill(node: Node) -> tuple[Any, Any]:
-    """A node that two applies have changed, and a spec for a third one, which something is in the way of."""
-    good = spec()
-    del good["namespaces"]["gone"]
+    """A node that two applies have changed, and a spec for a third one, which is carried out in parts."""
+    good = refused(route=False)
     node.apply(good)
     first = whole()
     good["devices"]["v0"]["mtu"] = 1420
     node.apply(good)
     second = whole()
-    some = spec(**ABSENT["a route's gateway"])
-    del some["namespaces"]["gone"]
-    for name in ("v0", "v1"):
+    some = refused()
+    for name in ("v0", "v1", "x"):
         some["devices"][name]["mtu"] = 1440
     node.write(some)
     return first, second

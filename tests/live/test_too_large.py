@@ -8,6 +8,7 @@ import pytest
 
 from tests.live.processes import until
 from tests.live.support import Node, batch, ip
+from tests.live.test_confirm import guardians
 
 Spec = dict[str, Any]
 
@@ -67,6 +68,7 @@ def test_the_rest_goes_back(node: Node, large: str) -> None:
     until(lambda: mtu_of("v1") == "1500")
     remove()
     until(lambda: mtu_of("v0") == "1500")
+    until(lambda: not guardians())
 
 
 def test_it_goes_with_its_node(node: Node, large: str) -> None:
