@@ -16,8 +16,9 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
-from pathlib import Path
 from typing import NoReturn
+
+from nkform.kernel import control_groups
 
 PR_SET_NAME = 15
 """include/uapi/linux/prctl.h; at most 15 bytes, which `ps` shows."""
@@ -104,7 +105,7 @@ def _begin(
     tell: Callable[[BaseException], None] = partial(_tell, told)
     try:
         os.setsid()
-        _leave_groups()  # first: they may have no room for the next process
+        control_groups.leave()  # first: they may have no room for the next process
         if os.fork():
             os._exit(0)
         for fd in others:
@@ -149,13 +150,6 @@ def detach(name: bytes) -> None:
     for fd in (0, 1, 2):
         os.dup2(null, fd)
     os.chdir("/")
-
-
-def _leave_groups() -> None:
-    """At the end of a session, logind may kill all of its control group (KillUserProcesses in logind.conf(5))."""
-    for root in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd"):
-        with contextlib.suppress(OSError):
-            Path(root, "cgroup.procs").write_text(str(os.getpid()))
 
 
 def _lift_limits() -> None:

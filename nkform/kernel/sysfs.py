@@ -10,29 +10,13 @@ A sysfs shows the network namespace that it was mounted from, which for /sys can
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 
+from nkform.kernel.detached_mount import mounted
 from nkform.kernel.error import KernelError
 
-SYS_FSOPEN = 430
-SYS_FSCONFIG = 431
-SYS_FSMOUNT = 432
-"""The same on all architectures (include/uapi/asm-generic/unistd.h; Alpha aside); Linux 5.2."""
-FSOPEN_CLOEXEC = 1
-FSMOUNT_CLOEXEC = 1
-FSCONFIG_CMD_CREATE = 6
-
 _ASKED = "look at the interfaces through a sysfs of its own"
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def _call(number: int, *words: int | bytes | None) -> int:
-    result = int(_libc.syscall(number, *words))
-    if result < 0:
-        raise KernelError(ctypes.get_errno(), _ASKED)
-    return result
 
 
 class Interfaces:
@@ -42,12 +26,7 @@ class Interfaces:
     """
 
     def __init__(self) -> None:
-        context = _call(SYS_FSOPEN, b"sysfs", FSOPEN_CLOEXEC)
-        try:
-            _call(SYS_FSCONFIG, context, FSCONFIG_CMD_CREATE, None, None, 0)
-            self._mount = _call(SYS_FSMOUNT, context, FSMOUNT_CLOEXEC, 0)
-        finally:
-            os.close(context)
+        self._mount = mounted("sysfs", _ASKED)
 
     def close(self) -> None:
         os.close(self._mount)

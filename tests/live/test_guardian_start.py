@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 from collections.abc import Iterator
@@ -10,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from nkform.kernel import daemon, rundir
-from tests.live.support import Node
+from tests.live.isolation import CLONE_NEWNS
+from tests.live.processes import Process, until
+from tests.live.support import Node, sh
 from tests.live.test_confirm import guardians
 from tests.live.test_going_back import changed, kill_guardians, mtus, tried
 from tests.live.test_pairs import veth
@@ -87,3 +90,44 @@ def test_that_no_other_guardian_can_be_had_is_told(node: Node, monkeypatch: pyte
     assert "another one waits" in node.run("status").err
     assert node.run("confirm").code == 0
     assert mtus() == {1400}
+
+
+@pytest.fixture
+def frozen(tmp_path: Path) -> Iterator[Path]:
+    """A control group of version 1, to be frozen, where no other test looks for one."""
+    top = tmp_path / "freezer"
+    top.mkdir()
+    try:
+        sh("mount", "-t", "cgroup", "-o", "freezer", "nkform", str(top))
+    except AssertionError as error:
+        pytest.skip(f"this kernel has no freezer of control groups, version 1: {error}")
+    group = top / f"nkform-test-{os.getpid()}"
+    group.mkdir()
+    yield group
+    (group / "freezer.state").write_text("THAWED")
+    for number in (group / "cgroup.procs").read_text().split():
+        (top / "cgroup.procs").write_text(number)
+    group.rmdir()
+    sh("umount", str(top))
+
+
+@pytest.mark.parametrize("where", ["here", "not here"])
+def test_a_frozen_control_group_keeps_nobody_from_going_back(node: Node, frozen: Path, where: str) -> None:
+    """Not here: as with `ip netns exec`, which mounts a /sys of its own, without control groups."""
+    node.apply(veth())
+    before = whole()
+    node.write(changed())
+
+    def join() -> None:
+        (frozen / "cgroup.procs").write_text(str(os.getpid()))
+        if where == "not here":
+            assert ctypes.CDLL(None).unshare(CLONE_NEWNS) == 0
+            sh("umount", "-l", str(frozen.parent))
+
+    run = Process("apply", "-y", "--confirm", "2s", str(node.path), prepare=join)
+    run.hears("otherwise")
+    (frozen / "freezer.state").write_text("FROZEN")
+    until(lambda: mtus() == {1500})
+    assert differences(before, whole()) == []
+    (frozen / "freezer.state").write_text("THAWED")
+    assert run.ended() == 1
