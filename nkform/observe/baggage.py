@@ -1,5 +1,5 @@
-"""What others have at a pair that is not seen on the way: programs where none of ours are, queueing disciplines; and
-what a peer that goes to another namespace has in the one that it leaves.
+"""What others have at a pair that is not seen on the way: programs where none of ours are, queueing disciplines, what
+leads packets there from other devices; and what a peer that goes to another namespace has in the one that it leaves.
 
 Asked of the kernel only for pairs that are to be made anew or to be moved, which lose it. Reads, changes nothing.
 """
@@ -17,6 +17,7 @@ from nkform.kernel.bpf_links import AttachType
 from nkform.kernel.error import KernelError
 from nkform.kernel.netlink import Socket, consistent_dump
 from nkform.kernel.netns import Namespaces
+from nkform.kernel.redirects import redirects
 from nkform.listing import few
 from nkform.model import Device, Endpoint
 from nkform.namespace_key import ROOT, is_unnamed
@@ -51,9 +52,14 @@ def baggage(
             with namespaces.open(key) as fd:
                 enter(fd, key)
             with Socket() as socket:
-                disciplines = qdiscs.of_others(socket, {look.end.index for look in some if look.goes or look.leaves})
+                going = {look.end.index for look in some if look.goes or look.leaves}
+                disciplines = qdiscs.of_others(socket, going)
+                leading = redirects(socket) if going else []
                 for look in some:
                     texts = [f"qdisc {kind} of {look.where}" for kind in disciplines.get(look.end.index, ())]
+                    if look.end.index in going:
+                        numbers = [str(number) for number, index in leading if index == look.end.index]
+                        texts += _some("tc action mirred", numbers, f"to {look.where}")
                     if look.leaves:
                         texts += _inside(socket, look.end.index, look.where)
                     elif look.shrinks:
