@@ -31,6 +31,7 @@ from nkform.kernel.descriptors import Owned, close, duplicate
 from nkform.kernel.error import KernelError
 from nkform.kernel.netns import RUN
 from nkform.model import STRANGER, Attached, Device, Explanation, Hook, Last, Node, Program
+from nkform.numbers import IDS, decimal
 from nkform.observe.chains import DIRECTIONS, TYPES, Pinned, held_name, pin_name, read_filters, read_links, read_pins
 from nkform.plan import chains as plan
 from nkform.plan.actions import (
@@ -129,7 +130,9 @@ class Chains:
     def recall(self) -> None:
         """Takes up the programs that earlier runs held."""
         for pin in bpffs.pins(self._node, self._base, bpffs.HELD):
-            name, digest, number = _parts(pin.entry)
+            if (parts := _parts(pin.entry)) is None:
+                continue
+            name, digest, number = parts
             if number not in self._by_id:
                 self._by_id[number] = bpf.get(pin.path(self._base))
             self._keep((pin.device, pin.hook, name, digest), self._by_id[number])
@@ -151,7 +154,8 @@ class Chains:
             for entry in found.ours
         }
         for pin in list(bpffs.pins(self._node, self._base, bpffs.HELD)):
-            if (pin.device, pin.hook, _parts(pin.entry)[2]) not in needed:
+            parts = _parts(pin.entry)
+            if parts and (pin.device, pin.hook, parts[2]) not in needed:
                 bpffs.remove(pin, self._base)
 
     def hold(self, device: str, hooks: Mapping[str, Hook]) -> None:
@@ -459,10 +463,11 @@ def _check_fresh(action: SetChain, now: Hook, *, tc: bool) -> None:
         raise KernelError(errno.ESTALE, asked, "somebody changed it since the plan was made")
 
 
-def _parts(entry: str) -> tuple[str, str, int]:
-    """Name, digest and number in the name of a pin."""
-    name, digest, number = entry.rsplit("@", 2)
-    return name, digest, int(number)
+def _parts(entry: str) -> tuple[str, str, int] | None:
+    """Name, digest and id in the name of a held program's pin; None where it is none that nkform gave."""
+    name, *parts = entry.rsplit("@", 2)
+    number = decimal(parts[1], IDS) if len(parts) == 2 else None
+    return None if number is None else (name, parts[0], number)
 
 
 def _unshared(load: Loader, use: Callable[[int], T]) -> T:

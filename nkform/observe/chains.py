@@ -18,6 +18,7 @@ from nkform.kernel.clsact import PREFIX, Direction, Filter, Tc
 from nkform.kernel.descriptors import Owned
 from nkform.kinds import EXTERNAL, KINDS
 from nkform.model import Attached, Device, Endpoint, Hook
+from nkform.numbers import IDS, decimal
 
 TYPES: Mapping[tuple[str, str], AttachType] = {
     (kind.name, hook): AttachType[site] for kind in KINDS.values() for hook, site in kind.hooks.items()
@@ -66,9 +67,10 @@ def read_pins(pins: Iterable[bpffs.Pin]) -> Pins:
     found: dict[tuple[str, str], dict[int, tuple[str, str, int]]] = {}
     for pin in pins:
         name, *parts = pin.entry.split("@")  # which no program's name has in it
-        if len(parts) in (2, 3) and all(part.isdigit() for part in parts[1:]):
-            loaded = int(parts[2]) if len(parts) == 3 else 0
-            found.setdefault((pin.device, pin.hook), {})[int(parts[1])] = (name, parts[0], loaded)
+        if len(parts) in (2, 3):
+            link, loaded = decimal(parts[1], IDS), decimal(parts[2], IDS) if len(parts) == 3 else 0
+            if link is not None and loaded is not None:
+                found.setdefault((pin.device, pin.hook), {})[link] = (name, parts[0], loaded)
     return found
 
 
@@ -177,8 +179,8 @@ def read_filters(index: int, direction: Direction, node: str) -> tuple[Attached,
 def _attached(each: Filter, node: str) -> Attached:
     parts = each.name.removeprefix(PREFIX).split("@")
     if each.ours and len(parts) in (3, 4) and parts[0] == node:
-        loaded = int(parts[3]) if len(parts) == 4 and parts[3].isdigit() else 0
-        return Attached(each.prog_id, each.priority, parts[1], parts[2], True, loaded=loaded)
+        loaded = decimal(parts[3], IDS) if len(parts) == 4 else 0
+        return Attached(each.prog_id, each.priority, parts[1], parts[2], True, loaded=loaded or 0)
     # Another node's filter has a name that changes with what it runs: the program's is as that of a link.
     name = _name(each.prog_id) if each.ours and each.prog_id else each.name
     return Attached(each.prog_id, each.priority, name or each.kind)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from nkform.kernel import rundir
 from nkform.kernel.place import boot
+from nkform.numbers import COOKIES, decimal
 
 FILE = "namespaces"
 """A line for each that was made or taken over, or let go (cookie 0): boot, cookie, name. The last of a name counts."""
@@ -23,6 +24,7 @@ def read(node: str) -> dict[str, int]:
     for line in lines:
         when, _, rest = line.rstrip("\n").partition(" ")
         cookie, _, name = rest.partition(" ")
-        if when == now and cookie.isdigit() and name:
-            found[name] = int(cookie)
+        number = decimal(cookie, COOKIES)
+        if when == now and number is not None and name:
+            found[name] = number
     return {name: cookie for name, cookie in found.items() if cookie}

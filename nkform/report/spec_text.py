@@ -263,7 +263,7 @@ def _sysctls(values: Mapping[str, str]) -> dict[str, dict[str, int | str]]:
     found: dict[str, dict[str, int | str]] = {}
     for key, value in values.items():
         family, _, name = key.partition(".")
-        found.setdefault(family, {})[name] = int(value) if value.lstrip("-").isdigit() else value
+        found.setdefault(family, {})[name] = int(value) if value.removeprefix("-").isdecimal() else value
     return found
 
 
