@@ -19,6 +19,8 @@ from nkform.apply.attach_backends import AttachBackend, Filters, Links, Place
 from nkform.apply.maps import fill as set_entries
 from nkform.apply.maps import refill
 from nkform.apply.observed import Observed
+from nkform.apply.pins import held_program, linked_at, pins_in_order
+from nkform.apply.pins import remove as remove_pin
 from nkform.bpf.loader import Loaded
 from nkform.dataclass import replace
 from nkform.kernel import bpf, bpf_links, bpffs, mounts
@@ -32,7 +34,8 @@ from nkform.kernel.error import KernelError
 from nkform.kernel.netns import RUN
 from nkform.model import STRANGER, Attached, Device, Explanation, Hook, Last, Node, Program
 from nkform.numbers import IDS, decimal
-from nkform.observe.chains import DIRECTIONS, TYPES, Pinned, held_name, pin_name, read_filters, read_links, read_pins
+from nkform.observe.chains import DIRECTIONS, TYPES, held_name, pin_name, read_filters, read_links
+from nkform.observe.pins import Pinned
 from nkform.plan import chains as plan
 from nkform.plan.actions import (
     AfterEntry,
@@ -134,7 +137,9 @@ class Chains:
                 continue
             name, digest, number = parts
             if number not in self._by_id:
-                self._by_id[number] = bpf.get(pin.path(self._base))
+                if (fd := held_program(pin, number, self._base)) is None:
+                    continue  # somebody has put another one there
+                self._by_id[number] = fd
             self._keep((pin.device, pin.hook, name, digest), self._by_id[number])
 
     def turn_back(self) -> None:
@@ -212,7 +217,7 @@ class Chains:
             for entry in hook.linked
             if entry.ours
         }
-        for pin in list(bpffs.pins(self._node, self._base)):
+        for pin in pins_in_order(self._node, self._base):
             if pin.entry in attached:
                 continue
             try:
@@ -235,7 +240,7 @@ class Chains:
         for hook, found in hooks.items():
             for entry in found.linked:
                 if entry.ours:
-                    bpffs.remove(bpffs.Pin(self._node, device, hook, pin_name(entry)), self._base)
+                    remove_pin(bpffs.Pin(self._node, device, hook, pin_name(entry)), self._base)
 
     def set(self, action: SetChain, indexes: tuple[int, int]) -> None:
         """Takes the steps to a chain.
@@ -298,13 +303,13 @@ class Chains:
         astray = {pin_name(entry) for entry in before.linked if entry.ours and entry.place not in known}
         if not astray:
             return now
-        for pin in [pin for pin in bpffs.pins(self._node, self._base) if pin.entry in astray]:
+        for pin in [pin for pin in pins_in_order(self._node, self._base) if pin.entry in astray]:
             bpffs.rename(pin, replace(pin, device=device, hook=hook), self._base)
         return read_links(index, attach_type, partial(self._pinned, device, hook))
 
     def _pinned(self, device: str, hook: str) -> Pinned:
         """What we put at a hook, by link id."""
-        return read_pins(bpffs.pins_at(self._node, device, hook, self._base)).get((device, hook), {})
+        return linked_at(bpffs.Pin(self._node, device, hook, ""), self._base)
 
     def _take(self, change: _Change, backends: Mapping[Backend, AttachBackend]) -> None:
         """Step after step."""

@@ -10,7 +10,6 @@ import errno
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from nkform.dataclass import replace
-from nkform.kernel import bpffs
 from nkform.kernel.bpf import BpfError, link_fd, prog_fd
 from nkform.kernel.bpf_links import AttachType, LinkInfo, link_info, query
 from nkform.kernel.bpf_programs import prog_info
@@ -19,6 +18,7 @@ from nkform.kernel.descriptors import Owned
 from nkform.kinds import EXTERNAL, KINDS
 from nkform.model import Attached, Device, Endpoint, Hook
 from nkform.numbers import IDS, decimal
+from nkform.observe.pins import Pinned, Pins, pins_of, read_pins
 
 TYPES: Mapping[tuple[str, str], AttachType] = {
     (kind.name, hook): AttachType[site] for kind in KINDS.values() for hook, site in kind.hooks.items()
@@ -29,21 +29,6 @@ DIRECTIONS: Mapping[AttachType, Direction] = {
     AttachType.TCX_INGRESS: Direction.INGRESS,
     AttachType.TCX_EGRESS: Direction.EGRESS,
 }
-
-Pinned = Mapping[int, tuple[str, str, int]]
-"""Name, digest and id of the programs that we put at a hook, by link id."""
-
-Pins = Mapping[tuple[str, str], Pinned]
-"""By device and hook."""
-
-
-def entry_name(name: str, digest: str, link_id: int, program_id: int) -> str:
-    """What the pin of a link is called: what was loaded, and which link, so that looking at names is enough.
-
-    The program's id tells whether that is what runs: whoever has the pin or the link's id can put another program into
-    the link (BPF_LINK_UPDATE), which leaves the pin as it is.
-    """
-    return f"{name}@{digest}@{link_id}@{program_id}"
 
 
 def pin_name(entry: Attached) -> str:
@@ -62,18 +47,6 @@ def filter_name(node: str, name: str, digest: str, program_id: int) -> str:
     return f"{node}@{name}@{digest}@{program_id}"
 
 
-def read_pins(pins: Iterable[bpffs.Pin]) -> Pins:
-    """What pins say by their names. Those of earlier versions, without the program's id, are taken at their word."""
-    found: dict[tuple[str, str], dict[int, tuple[str, str, int]]] = {}
-    for pin in pins:
-        name, *parts = pin.entry.split("@")  # which no program's name has in it
-        if len(parts) in (2, 3):
-            link, loaded = decimal(parts[1], IDS), decimal(parts[2], IDS) if len(parts) == 3 else 0
-            if link is not None and loaded is not None:
-                found.setdefault((pin.device, pin.hook), {})[link] = (name, parts[0], loaded)
-    return found
-
-
 def with_hooks(
     devices: Mapping[str, Device], node: str, indexes: Mapping[str, int], legacy: Collection[int], base: str
 ) -> tuple[dict[str, Device], int]:
@@ -83,7 +56,7 @@ def with_hooks(
 
     `indexes` are the ifindexes of all devices by name, `legacy` those that have a clsact qdisc. Raises KernelError.
     """
-    pins = read_pins(bpffs.pins(node, base))
+    pins = read_pins(pins_of(node, base))
     left = {name for name, _ in pins} | _filtered(node, indexes, legacy)
     others = {
         name: Device(name, EXTERNAL.name, {}, Endpoint(name), index=indexes[name])
