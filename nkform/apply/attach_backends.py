@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from typing import Protocol
 
+from nkform.apply.pins import linked_at
 from nkform.dataclass import dataclass, replace
 from nkform.kernel import bpf, bpf_links, bpffs
 from nkform.kernel.bpf_links import AttachType
 from nkform.kernel.bpf_programs import prog_info
 from nkform.kernel.clsact import PRIORITY_END, Direction, Tc
-from nkform.kernel.descriptors import Owned
+from nkform.kernel.descriptors import Owned, close
+from nkform.kernel.error import KernelError
 from nkform.model import Attached, Last
-from nkform.observe.chains import entry_name, filter_name, pin_name, read_filters, read_links, read_pins
+from nkform.observe.chains import filter_name, pin_name, read_filters, read_links
+from nkform.observe.pins import entry_name
 from nkform.plan.actions import AfterEntry, BeforeEntry, Entry, Where
 
 
@@ -51,8 +55,7 @@ class Links:
         self._base = base
 
     def present(self) -> tuple[Attached, ...]:
-        pins = read_pins(bpffs.pins_at(self._where.node, self._where.device, self._where.hook, self._base))
-        return read_links(self._index, self._attach_type, pins.get((self._where.device, self._where.hook), {})).linked
+        return read_links(self._index, self._attach_type, linked_at(self._where, self._base)).linked
 
     def roomier(self, present: Sequence[Attached]) -> Where:  # noqa: ARG002
         return Last()  # never asked for: links have no numbers to run out of
@@ -67,7 +70,7 @@ class Links:
     def update(self, fd: int, entry: Attached, digest: str) -> None:
         """A crash between the two steps leaves a pin with the old program's id, so that the next plan updates again."""
         old = self._pin(pin_name(entry))
-        with Owned(bpf_links.open_link(old.path(self._base))) as link:
+        with Owned(self._open(entry, old)) as link:
             bpf_links.link_update(link, fd)
             number = bpf_links.link_info(link).prog_id
         bpffs.rename(old, self._pin(entry_name(entry.name, digest, entry.place, number)), self._base)
@@ -75,9 +78,26 @@ class Links:
     def detach(self, entry: Attached) -> None:
         """Detached at once, whoever else may hold the link; then the pin goes."""
         pin = self._pin(pin_name(entry))
-        with Owned(bpf_links.open_link(pin.path(self._base))) as link:
+        with Owned(self._open(entry, pin)) as link:
             bpf_links.link_detach(link)
         bpffs.remove(pin, self._base)
+
+    def _open(self, entry: Attached, pin: bpffs.Pin) -> int:
+        """The link of an attached program; the ids say that it is that one, since they are given once.
+
+        Raises KernelError (ESTALE: the pin holds another one).
+        """
+        path = pin.path(self._base)
+        fd = bpf_links.open_link(path)
+        found = bpf_links.link_info(fd)
+        if (found.id, found.prog_id) == (entry.place, entry.program_id):
+            return fd
+        close(fd)
+        told = (
+            f"the pin {path} holds link {found.id} with program {found.prog_id} instead of link {entry.place} with "
+            f"program {entry.program_id}: put the right one there, or remove the pin"
+        )
+        raise KernelError(errno.ESTALE, f"change program {entry.name} of {pin.device} {pin.hook}", told)
 
     def _pin(self, said: str) -> bpffs.Pin:
         return replace(self._where, entry=said)

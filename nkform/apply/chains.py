@@ -19,6 +19,8 @@ from nkform.apply.attach_backends import AttachBackend, Filters, Links, Place
 from nkform.apply.maps import fill as set_entries
 from nkform.apply.maps import refill
 from nkform.apply.observed import Observed
+from nkform.apply.pins import held_program, linked_at, pins_in_order
+from nkform.apply.pins import remove as remove_pin
 from nkform.bpf.loader import Loaded
 from nkform.dataclass import replace
 from nkform.kernel import bpf, bpf_links, bpffs, mounts
@@ -31,7 +33,9 @@ from nkform.kernel.descriptors import Owned, close, duplicate
 from nkform.kernel.error import KernelError
 from nkform.kernel.netns import RUN
 from nkform.model import STRANGER, Attached, Device, Explanation, Hook, Last, Node, Program
-from nkform.observe.chains import DIRECTIONS, TYPES, Pinned, held_name, pin_name, read_filters, read_links, read_pins
+from nkform.numbers import IDS, decimal
+from nkform.observe.chains import DIRECTIONS, TYPES, held_name, pin_name, read_filters, read_links
+from nkform.observe.pins import Pinned
 from nkform.plan import chains as plan
 from nkform.plan.actions import (
     AfterEntry,
@@ -129,9 +133,13 @@ class Chains:
     def recall(self) -> None:
         """Takes up the programs that earlier runs held."""
         for pin in bpffs.pins(self._node, self._base, bpffs.HELD):
-            name, digest, number = _parts(pin.entry)
+            if (parts := _parts(pin.entry)) is None:
+                continue
+            name, digest, number = parts
             if number not in self._by_id:
-                self._by_id[number] = bpf.get(pin.path(self._base))
+                if (fd := held_program(pin, number, self._base)) is None:
+                    continue  # somebody has put another one there
+                self._by_id[number] = fd
             self._keep((pin.device, pin.hook, name, digest), self._by_id[number])
 
     def turn_back(self) -> None:
@@ -151,7 +159,8 @@ class Chains:
             for entry in found.ours
         }
         for pin in list(bpffs.pins(self._node, self._base, bpffs.HELD)):
-            if (pin.device, pin.hook, _parts(pin.entry)[2]) not in needed:
+            parts = _parts(pin.entry)
+            if parts and (pin.device, pin.hook, parts[2]) not in needed:
                 bpffs.remove(pin, self._base)
 
     def hold(self, device: str, hooks: Mapping[str, Hook]) -> None:
@@ -208,7 +217,7 @@ class Chains:
             for entry in hook.linked
             if entry.ours
         }
-        for pin in list(bpffs.pins(self._node, self._base)):
+        for pin in pins_in_order(self._node, self._base):
             if pin.entry in attached:
                 continue
             try:
@@ -231,7 +240,7 @@ class Chains:
         for hook, found in hooks.items():
             for entry in found.linked:
                 if entry.ours:
-                    bpffs.remove(bpffs.Pin(self._node, device, hook, pin_name(entry)), self._base)
+                    remove_pin(bpffs.Pin(self._node, device, hook, pin_name(entry)), self._base)
 
     def set(self, action: SetChain, indexes: tuple[int, int]) -> None:
         """Takes the steps to a chain.
@@ -294,13 +303,13 @@ class Chains:
         astray = {pin_name(entry) for entry in before.linked if entry.ours and entry.place not in known}
         if not astray:
             return now
-        for pin in [pin for pin in bpffs.pins(self._node, self._base) if pin.entry in astray]:
+        for pin in [pin for pin in pins_in_order(self._node, self._base) if pin.entry in astray]:
             bpffs.rename(pin, replace(pin, device=device, hook=hook), self._base)
         return read_links(index, attach_type, partial(self._pinned, device, hook))
 
     def _pinned(self, device: str, hook: str) -> Pinned:
         """What we put at a hook, by link id."""
-        return read_pins(bpffs.pins_at(self._node, device, hook, self._base)).get((device, hook), {})
+        return linked_at(bpffs.Pin(self._node, device, hook, ""), self._base)
 
     def _take(self, change: _Change, backends: Mapping[Backend, AttachBackend]) -> None:
         """Step after step."""
@@ -459,10 +468,11 @@ def _check_fresh(action: SetChain, now: Hook, *, tc: bool) -> None:
         raise KernelError(errno.ESTALE, asked, "somebody changed it since the plan was made")
 
 
-def _parts(entry: str) -> tuple[str, str, int]:
-    """Name, digest and number in the name of a pin."""
-    name, digest, number = entry.rsplit("@", 2)
-    return name, digest, int(number)
+def _parts(entry: str) -> tuple[str, str, int] | None:
+    """Name, digest and id in the name of a held program's pin; None where it is none that nkform gave."""
+    name, *parts = entry.rsplit("@", 2)
+    number = decimal(parts[1], IDS) if len(parts) == 2 else None
+    return None if number is None else (name, parts[0], number)
 
 
 def _unshared(load: Loader, use: Callable[[int], T]) -> T:

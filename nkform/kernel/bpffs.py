@@ -19,7 +19,7 @@ import re
 import stat
 from collections.abc import Iterator
 
-from nkform.dataclass import dataclass
+from nkform.dataclass import dataclass, field
 from nkform.kernel.error import KernelError
 from nkform.kernel.files import writable_by_others
 from nkform.model import is_node_name
@@ -34,6 +34,11 @@ MAGIC = 0xCAFE4A11
 FOLDER_MODE = 0o700
 NAME_BYTES = 255
 """NAME_MAX, include/uapi/linux/limits.h."""
+
+AT_FDCWD = -100
+"""include/uapi/linux/fcntl.h."""
+RENAME_EXCHANGE = 2
+"""include/uapi/linux/fs.h; bpffs can since Linux 5.17."""
 
 MS_NOSUID = 2
 MS_NODEV = 4
@@ -113,13 +118,17 @@ def decode(written: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """A pin of ours: whose it is, where its program runs, and which one of the chain it is. `top`: FOLDER or HELD."""
+    """A pin of ours: whose it is, where its program runs, and which one of the chain it is. `top`: FOLDER or HELD.
+
+    `touched`, of a pin that was listed: somebody may have renamed it since, and it may hold what another one should.
+    """
 
     node: str
     device: str
     hook: str
     entry: str
     top: str = FOLDER
+    touched: bool = field(default=False, compare=False)
 
     def path(self, base: str = BASE) -> str:
         return f"{self.folders(base)[0]}/{encode(self.entry)}"
@@ -175,9 +184,7 @@ def pins(node: str, base: str = BASE, top: str = FOLDER) -> Iterator[Pin]:
             return
     for device in _entries(folder):
         for hook in _entries(device.path):
-            for entry in _entries(hook.path):
-                if entry.is_file(follow_symlinks=False):
-                    yield Pin(node, decode(device.name), decode(hook.name), decode(entry.name), top)
+            yield from _pins_in(hook.path, Pin(node, decode(device.name), decode(hook.name), "-", top))
 
 
 def pins_at(node: str, device: str, hook: str, base: str = BASE) -> Iterator[Pin]:
@@ -189,9 +196,30 @@ def pins_at(node: str, device: str, hook: str, base: str = BASE) -> Iterator[Pin
             _check(folder)
         except FileNotFoundError:
             return
-    for entry in _entries(folders[0]):
+    yield from _pins_in(folders[0], where)
+
+
+def _pins_in(folder: str, where: Pin) -> Iterator[Pin]:
+    """The pins in the folder of a hook."""
+    for entry in _entries(folder):
         if entry.is_file(follow_symlinks=False):
-            yield Pin(node, device, hook, decode(entry.name))
+            touched = _is_touched(entry.path)
+            yield Pin(where.node, where.device, where.hook, decode(entry.name), where.top, touched)
+
+
+def is_touched(pin: Pin, base: str = BASE) -> bool:
+    """Whether somebody may have renamed a pin: it may hold what another one should."""
+    return _is_touched(pin.path(base))
+
+
+def _is_touched(path: str) -> bool:
+    """A rename moves a file's time of change (ctime) away from that of its content (mtime), which `rename` below puts
+    right; so of thousands of pins none has to be opened to tell whether it is where nkform put it."""
+    try:
+        state = os.lstat(path)
+    except FileNotFoundError:
+        return False
+    return state.st_ctime_ns != state.st_mtime_ns
 
 
 def is_taken(pin: Pin, base: str = BASE) -> bool:
@@ -264,7 +292,28 @@ def rename(old: Pin, new: Pin, base: str = BASE) -> None:
     except OSError as error:
         tidy(new, base)
         raise _refused(error, f"rename the pin {old.path(base)} to {target}") from error
+    _accept(target)
     tidy(old, base)
+
+
+def exchange(one: Pin, other: Pin, base: str = BASE) -> None:
+    """Exchanges two pins in one step: each gets the other's name. Raises KernelError (ENOENT: one is not there)."""
+    paths = [os.fsencode(pin.path(base)) for pin in (one, other)]
+    _check_all(one, base)
+    _check_all(other, base)
+    if _libc.renameat2(AT_FDCWD, paths[0], AT_FDCWD, paths[1], RENAME_EXCHANGE) < 0:
+        asked = f"exchange the pins {one.path(base)} and {other.path(base)}"
+        raise KernelError(ctypes.get_errno(), asked)
+
+
+def accept(pin: Pin, base: str = BASE) -> None:
+    """A pin is where it should be: it does not count as touched any more."""
+    _accept(pin.path(base))
+
+
+def _accept(path: str) -> None:
+    with contextlib.suppress(OSError):  # then it is looked at again
+        os.utime(path)
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:

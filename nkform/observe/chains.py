@@ -7,11 +7,9 @@ a device has a clsact qdisc.
 from __future__ import annotations
 
 import errno
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from nkform.dataclass import replace
-from nkform.kernel import bpffs
 from nkform.kernel.bpf import BpfError, link_fd, prog_fd
 from nkform.kernel.bpf_links import AttachType, LinkInfo, link_info, query
 from nkform.kernel.bpf_programs import prog_info
@@ -19,6 +17,8 @@ from nkform.kernel.clsact import PREFIX, Direction, Filter, Tc
 from nkform.kernel.descriptors import Owned
 from nkform.kinds import EXTERNAL, KINDS
 from nkform.model import Attached, Device, Endpoint, Hook
+from nkform.numbers import IDS, decimal
+from nkform.observe.pins import Pinned, Pins, pins_of, read_pins
 
 TYPES: Mapping[tuple[str, str], AttachType] = {
     (kind.name, hook): AttachType[site] for kind in KINDS.values() for hook, site in kind.hooks.items()
@@ -29,24 +29,6 @@ DIRECTIONS: Mapping[AttachType, Direction] = {
     AttachType.TCX_INGRESS: Direction.INGRESS,
     AttachType.TCX_EGRESS: Direction.EGRESS,
 }
-
-LAST_ID = 0xFFFFFFFF
-"""The kernel's ids of programs and links have 32 bits."""
-
-Pinned = Mapping[int, tuple[str, str, int]]
-"""Name, digest and id of the programs that we put at a hook, by link id."""
-
-Pins = Mapping[tuple[str, str], Pinned]
-"""By device and hook."""
-
-
-def entry_name(name: str, digest: str, link_id: int, program_id: int) -> str:
-    """What the pin of a link is called: what was loaded, and which link, so that looking at names is enough.
-
-    The program's id tells whether that is what runs: whoever has the pin or the link's id can put another program into
-    the link (BPF_LINK_UPDATE), which leaves the pin as it is.
-    """
-    return f"{name}@{digest}@{link_id}@{program_id}"
 
 
 def pin_name(entry: Attached) -> str:
@@ -65,24 +47,6 @@ def filter_name(node: str, name: str, digest: str, program_id: int) -> str:
     return f"{node}@{name}@{digest}@{program_id}"
 
 
-def _id(text: str) -> int | None:
-    """The id of a program or link that a name has in it; None where it has something else there."""
-    number = int(text) if re.fullmatch("[0-9]{1,10}", text) else None
-    return number if number is not None and number <= LAST_ID else None
-
-
-def read_pins(pins: Iterable[bpffs.Pin]) -> Pins:
-    """What pins say by their names. Those of earlier versions, without the program's id, are taken at their word."""
-    found: dict[tuple[str, str], dict[int, tuple[str, str, int]]] = {}
-    for pin in pins:
-        name, *parts = pin.entry.split("@")  # which no program's name has in it
-        ids = [_id(part) for part in parts[1:]]
-        if len(parts) in (2, 3) and None not in ids:
-            link_id, loaded = ids[0] or 0, (ids[1] or 0) if len(ids) > 1 else 0
-            found.setdefault((pin.device, pin.hook), {})[link_id] = (name, parts[0], loaded)
-    return found
-
-
 def with_hooks(
     devices: Mapping[str, Device], node: str, indexes: Mapping[str, int], legacy: Collection[int], base: str
 ) -> tuple[dict[str, Device], int]:
@@ -92,7 +56,7 @@ def with_hooks(
 
     `indexes` are the ifindexes of all devices by name, `legacy` those that have a clsact qdisc. Raises KernelError.
     """
-    pins = read_pins(bpffs.pins(node, base))
+    pins = read_pins(pins_of(node, base))
     left = {name for name, _ in pins} | _filtered(node, indexes, legacy)
     others = {
         name: Device(name, EXTERNAL.name, {}, Endpoint(name), index=indexes[name])
@@ -188,8 +152,8 @@ def read_filters(index: int, direction: Direction, node: str) -> tuple[Attached,
 def _attached(each: Filter, node: str) -> Attached:
     parts = each.name.removeprefix(PREFIX).split("@")
     if each.ours and len(parts) in (3, 4) and parts[0] == node:
-        loaded = (_id(parts[3]) or 0) if len(parts) == 4 else 0
-        return Attached(each.prog_id, each.priority, parts[1], parts[2], True, loaded=loaded)
+        loaded = decimal(parts[3], IDS) if len(parts) == 4 else 0
+        return Attached(each.prog_id, each.priority, parts[1], parts[2], True, loaded=loaded or 0)
     # Another node's filter has a name that changes with what it runs: the program's is as that of a link.
     name = _name(each.prog_id) if each.ours and each.prog_id else each.name
     return Attached(each.prog_id, each.priority, name or each.kind)

@@ -15,7 +15,7 @@ from nkform.kernel import bpffs, rundir
 from nkform.kernel.error import KernelError
 from nkform.model import Attached, Device
 from nkform.observe import explanations
-from nkform.observe.chains import read_pins
+from nkform.observe.pins import read_pins
 
 KERNEL_NAME = 15
 """BPF_OBJ_NAME_LEN less the closing NUL: how much of a template's name the kernel keeps. Bytes."""

@@ -6,12 +6,12 @@ number that the kernel gives each namespace once a boot (its cookie), so that an
 
 from __future__ import annotations
 
-import re
 from contextlib import suppress
 
 from nkform.kernel import rundir
 from nkform.kernel.error import KernelError
 from nkform.kernel.place import boot
+from nkform.numbers import COOKIES, decimal
 
 FILE = "namespaces"
 """A line for each that was made or taken over, or let go (cookie 0): boot, cookie, name. The last of a name counts."""
@@ -37,6 +37,7 @@ def read(node: str) -> dict[str, int]:
     for line in lines:
         when, _, rest = line.rstrip("\n").partition(" ")
         cookie, _, name = rest.partition(" ")
-        if when == now and re.fullmatch("[0-9]{1,20}", cookie) and name:
-            found[name] = int(cookie)
+        number = decimal(cookie, COOKIES)
+        if when == now and number is not None and name:
+            found[name] = number
     return {name: cookie for name, cookie in found.items() if cookie}

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nkform.apply.executor import Executor
+from nkform.dataclass import replace
+from nkform.kernel import bpf, bpffs
+from nkform.kernel.clsact import PREFIX, Direction, Tc
+from nkform.kernel.descriptors import Owned
 from nkform.kernel.netns import RUN
+from tests.live.chain_sites import CLSACT_INGRESS, DEVICE, NODE, TCX_INGRESS
 from tests.live.support import Node, Outcome, ip, needs
 from tests.live.test_pairs import veth
 from tests.live.whole import differences, whole
@@ -124,39 +130,55 @@ def test_a_map_that_is_not_per_cpu(node: Node) -> None:
     assert node.run("status").code == 0
 
 
-NO_IDS = ("%C2%B2", "99999999999999999999", "4294967296", "9" * 200, "%D9%A3")
-"""What Python takes for digits, or more than an id has room for; as pins have it in their names."""
+NO_NUMBERS = ["²", "٣", "99999999999999999999", "4294967296", "9" * 100, "-1", "01", "1_0", ""]
+
+
+def everything_is_expected(node: Node) -> None:
+    for words in (("plan", str(node.path)), ("status",), ("show",), ("apply", "-y", str(node.path)), ("destroy", "-y")):
+        expected(node.run(*words, *(["--node", NODE] if words[0] == "destroy" else [])))
 
 
 @needs("tcx")
-@pytest.mark.parametrize("place", [2, 3], ids=["link", "program"])
-@pytest.mark.parametrize("number", NO_IDS, ids=["square", "long", "33 bits", "longer", "arabic"])
-def test_a_pin_with_a_number_that_is_no_id(node: Node, number: str, place: int) -> None:
-    from nkform.kernel import bpffs
-    from tests.live.chain_sites import TCX_INGRESS
-
+@pytest.mark.parametrize("part", [2, 3], ids=["link", "program"])
+@pytest.mark.parametrize("number", NO_NUMBERS)
+def test_a_pin_whose_name_has_no_number_where_one_belongs(node: Node, number: str, part: int) -> None:
     node.apply(TCX_INGRESS.spec(["count"]))
-    (pin,) = [path for path in Path(bpffs.BASE).rglob("*@*") if not path.is_dir()]
-    parts = pin.name.split("@")
-    parts[place] = number
-    pin.rename(pin.with_name("@".join(parts)))
-    for command in ("status", "show"):
-        expected(node.run(command))
-    expected(node.run("plan", str(node.path)))
-    expected(node.run("apply", "-y", str(node.path)))
-    expected(node.run("destroy", "-y", str(node.path)))
+    (pin,) = bpffs.pins(NODE)
+    parts = pin.entry.split("@")
+    parts[part] = number
+    Path(pin.path()).rename(replace(pin, entry="@".join(parts)).path())
+    everything_is_expected(node)
 
 
-@pytest.mark.parametrize("cookie", ["\u00b2", "9" * 5000, "-1"], ids=["square", "long", "negative"])
-def test_a_record_of_namespaces_with_a_number_that_is_none(node: Node, cookie: str) -> None:
+@needs("tcx")
+@pytest.mark.parametrize("name", ["²", "count@x@²", "count@x@99999999999999999999", "count", "@@"])
+def test_a_held_program_of_any_name(node: Node, name: str) -> None:
+    node.apply(TCX_INGRESS.spec(["count"]))
+    node.apply(TCX_INGRESS.spec([]))
+    (pin,) = bpffs.pins(NODE, top=bpffs.HELD)
+    Path(pin.path()).rename(replace(pin, entry=name).path())
+    expected(node.run("rollback", "-y"))
+    everything_is_expected(node)
+
+
+@pytest.mark.parametrize("number", NO_NUMBERS)
+def test_a_filter_whose_name_has_no_number_where_one_belongs(node: Node, number: str) -> None:
+    node.apply(CLSACT_INGRESS.spec(["count"]))
+    (running,) = CLSACT_INGRESS.filters()
+    index = socket.if_nametoindex(DEVICE)
+    name = running.name.removeprefix(PREFIX).rpartition("@")[0] + f"@{number}"
+    with Tc() as tc, Owned(bpf.prog_fd(running.prog_id)) as program:
+        tc.filter_update(index, Direction.INGRESS, running.priority, program, name=name)
+    everything_is_expected(node)
+
+
+@pytest.mark.parametrize("number", NO_NUMBERS)
+def test_a_record_of_namespaces_with_a_cookie_that_is_none(node: Node, number: str) -> None:
     node.apply(veth())
-    (record,) = Path("/run/nkform").rglob("namespaces")
-    lines = [line.split() for line in record.read_text().splitlines()]
-    record.write_text("".join(f"{when} {cookie} {name}\n" for when, _, name in lines))
-    for command in ("status", "show"):
-        expected(node.run(command))
-    expected(node.run("plan", str(node.path)))
-    expected(node.run("destroy", "-y", str(node.path)))
+    record = Path("/run/nkform/w/namespaces")
+    lines = [line.split(" ") for line in record.read_text().splitlines()]
+    record.write_text("".join(f"{boot} {number} {name}\n" for boot, _, name in lines))
+    everything_is_expected(node)
 
 
 def test_a_note_of_a_guardian_that_nests_deep(node: Node) -> None:

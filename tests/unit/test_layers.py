@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "nkform"
-EVERYWHERE = {"dataclass"}
+EVERYWHERE = {"dataclass", "numbers"}
 ALLOWED: dict[str, set[str]] = {
     "dataclass": set(),
+    "numbers": set(),
     "kinds": set(),
     "model": {"kinds", "namespace_key"},
     "problem": set(),
