@@ -91,10 +91,10 @@ def test_pairs_go_together_with_a_sysfs_or_without(node: Node, monkeypatch: pyte
     }
     node.apply(spec)
 
-    def refuse(number: int, *_: object) -> int:
+    def refuse(*_: object) -> int:
         raise KernelError(refused, "mount a sysfs")
 
     if refused:
-        monkeypatch.setattr(sysfs, "_call", refuse)
+        monkeypatch.setattr(sysfs, "mounted", refuse)
     node.destroy()
     assert links_present() == set()
