@@ -14,9 +14,9 @@ from nkform.dataclass import dataclass, field
 from nkform.kernel import rundir
 from nkform.kernel.place import boot, place
 from nkform.model import Node
+from nkform.observe import managed
 
 FILE = "applied.json"
-MANAGED = "managed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +70,6 @@ def note(record: Record) -> None:
     rundir.write(record.node.name, FILE, serial.dumps(record))
 
 
-def read_managed(node: str) -> str | None:
-    """The digest of what the spec that was applied last managed (plan/let_go.py). Raises KernelError."""
-    return rundir.read(node, MANAGED)
-
-
-def note_managed(node: str, digest: str) -> None:
-    """Raises KernelError."""
-    if read_managed(node) != digest:
-        rundir.write(node, MANAGED, digest)
-
-
 def forget(node: str) -> None:
     """Nothing is applied any more. Raises KernelError."""
-    rundir.remove(node, FILE, MANAGED)
+    rundir.remove(node, FILE, managed.FILE)

@@ -5,8 +5,8 @@ No plan depends on it: what was applied before is on record as an explanation (o
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
+from zlib import crc32
 
 from nkform.attributes import BY_NAME
 from nkform.listing import enumerated
@@ -15,15 +15,15 @@ from nkform.plan.changes import Plan
 from nkform.problem import Problem
 
 
-def managed(devices: Mapping[str, Device]) -> str:
-    """A digest of which keys a spec has of which device: as long as it stays, nothing was let go."""
+def checksum(devices: Mapping[str, Device]) -> str:
+    """A checksum of which keys a spec has of which device: as long as it stays, nothing was let go."""
     alike: dict[tuple[str, ...], list[str]] = {}
     for name, device in devices.items():
         keys = [device.kind, *device.attrs]
         for end in device.ends:
             keys += ["|", *end.attrs, *end.sysctl]
         alike.setdefault(tuple(keys), []).append(name)
-    return hashlib.sha256(repr(alike).encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{crc32(repr(alike).encode('utf-8', 'surrogatepass')):08x}"
 
 
 def let_go(before: Mapping[str, Device], plan: Plan) -> list[Problem]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from nkform.dataclass import dataclass
 from nkform.model import Node
+from nkform.namespace_key import is_unnamed
 from nkform.problem import NkformError, Problem
 from nkform.session.listener import Listener, timed
 
@@ -132,12 +133,9 @@ def _observe(
     without: Without | None,
     check: Callable[[Node], None],
 ) -> Observation:
-    from nkform.apply.lasting import require_lasting
     from nkform.apply.parts import observation
-    from nkform.apply.tidy import require_here
     from nkform.dataclass import replace
     from nkform.kernel.probe import probe, require_root
-    from nkform.observe.nameless import is_nameless, on_record
     from nkform.observe.node import observe
     from nkform.plan.losses import leaving, replaced, with_losses, without_ipv6
     from nkform.plan.plan import build
@@ -151,10 +149,15 @@ def _observe(
         features = probe(namespaces, needed_features(desired) | (programs.needs(desired) if programs else set()))
     with timed(listener, "observe"):
         live = observe(namespaces, desired.name, desired, begun)
-        if any(map(is_nameless, live.devices.values())) and (also := on_record(namespaces, live)):
-            live = observe(namespaces, desired.name, desired, begun, also=also)
+        if any(device.peer and is_unnamed(device.peer.namespace) for device in live.devices.values()):
+            from nkform.observe.nameless import on_record
+
+            if also := on_record(namespaces, live):
+                live = observe(namespaces, desired.name, desired, begun, also=also)
     check(live)
     if prepared.destroys and live.astray:
+        from nkform.apply.tidy import require_here
+
         require_here(live.name)
     desired = desired.at_home(live.home)
 
@@ -167,7 +170,10 @@ def _observe(
 
     with timed(listener, "plan"):
         found = observation(desired, live, features, plan, without)
-    require_lasting(found.plan)
+    if found.plan.actions:
+        from nkform.apply.lasting import require_lasting
+
+        require_lasting(found.plan)
     anew, moved, small = replaced(found.plan), leaving(found.plan), without_ipv6(found.plan)
     if anew or moved or small:
         from nkform.observe.baggage import baggage

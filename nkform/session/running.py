@@ -281,9 +281,8 @@ def _converged(observation: Observation) -> Observation:
 def _remember(order: Order, observation: Observation, live: Node) -> None:
     """Puts on record what was applied, and what the programs were made of."""
     from nkform.apply import owned, record
-    from nkform.observe import explanations
-    from nkform.observe import record as known
-    from nkform.plan.let_go import managed
+    from nkform.observe import explanations, managed
+    from nkform.plan.let_go import checksum
 
     prepared, plan = order.prepared, observation.plan
     with timed(order.listener, "record"), afterwards(order.listener):
@@ -298,7 +297,7 @@ def _remember(order: Order, observation: Observation, live: Node) -> None:
             if not targets:
                 return  # nothing is as the spec says, so what was applied before is still what is on record
         record.note(plan, prepared.spec.node, features=observation.features, files=files, targets=targets)
-        known.note_managed(live.name, managed(prepared.spec.node.devices) if not targets else "")
+        managed.note(live.name, checksum(prepared.spec.node.devices) if not targets else "")
 
 
 def _forget(live: Node, listener: Listener) -> None:

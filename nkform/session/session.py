@@ -396,13 +396,15 @@ class Session:
         """What the spec does not say any more that it said when it was applied last."""
         if prepared.destroys or prepared.saved is not None:
             return []
-        from nkform.observe import record
-        from nkform.plan.let_go import let_go, managed
+        from nkform.observe import managed
+        from nkform.plan.let_go import checksum, let_go
 
-        before = record.read_managed(plan.node)
-        if before in (None, managed(prepared.spec.node.devices)) or (known := record.read(plan.node)) is None:
+        if managed.read(plan.node) in (None, checksum(prepared.spec.node.devices)):
             return []
-        return let_go(known.node.devices, plan)
+        from nkform.observe import record
+
+        known = record.read(plan.node)
+        return let_go(known.node.devices, plan) if known is not None else []
 
     def _observe(self, prepared: Prepared, begun: Begun | None = None) -> Observation:
         from nkform.plan.parts import NOTHING
