@@ -1,5 +1,7 @@
-"""A checksum of what the spec that was applied last managed (plan/let_go.py), which each plan looks at. The record of the
-last apply (record.py), beside which it is, takes longer to load."""
+"""A checksum of what the spec that was applied last managed (plan/let_go.py), which each plan looks at.
+
+The record of the last apply (record.py) takes longer to load.
+"""
 
 from __future__ import annotations
 
