@@ -21,6 +21,9 @@ Site = Literal["NETKIT_PRIMARY", "NETKIT_PEER", "TCX_INGRESS", "TCX_EGRESS"]
 """Where programs are attached, always through the primary's ifindex (include/uapi/linux/bpf.h, enum
 bpf_attach_type, without its BPF_)."""
 
+TcPlace = Literal["qdisc", "ingress", "egress"]
+"""Where legacy tc has filters: at the two sides of a clsact, which has the place of an ingress qdisc."""
+
 
 @dataclass(frozen=True, slots=True)
 class Kind:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from functools import lru_cache
 
 from nkform.dataclass import dataclass, field, replace
-from nkform.kinds import Kind, KindName, kind_of
+from nkform.kinds import Kind, KindName, TcPlace, kind_of
 from nkform.namespace_key import ROOT
 
 IPV6_MIN_MTU = 1280
@@ -365,9 +365,9 @@ class Device:
     carries, whether it is a port of a bridge or the like (whose driver may raise its headroom), and what its hooks run.
     `optional`: an external device may be absent. `index` is the primary's ifindex when observed. `framing` is what
     packets begin with, which only external devices may have otherwise: ethernet, ip (no header before that of IP) or
-    other; it is observed, and a declared device takes it from the observed one. `ingress`, observed: somebody's ingress
-    qdisc is where legacy tc's filters of ours would need a clsact. `alias`: what somebody wrote where the mark goes.
-    `mac`, observed: that of an external device.
+    other; it is observed, and a declared device takes it from the observed one. `tc_taken`, observed: where
+    filters of legacy tc cannot be ours, for an ingress qdisc of others or a block of filters that devices share.
+    `alias`: what somebody wrote where the mark goes. `mac`, observed: that of an external device.
     """
 
     name: str
@@ -383,7 +383,7 @@ class Device:
     hooks: Mapping[str, Hook] = field(default_factory=dict)
     optional: bool = False
     framing: str = "ethernet"
-    ingress: bool = field(default=False, compare=False)
+    tc_taken: tuple[TcPlace, ...] = field(default=(), compare=False)
     alias: str = field(default="", compare=False)
     mac: str = field(default="", compare=False)
 

@@ -20,6 +20,8 @@ from nkform.plan.actions import Action, DeletePair, MoveEnd, SetLink, SetMaster
 def readdressed(actions: Iterable[Action], live: Node) -> dict[str, set[str]]:
     """By namespace, the links whose hardware address changes, or may change, as they are called before the actions:
     ends that get another one, and what gains or loses ends as its ports. To an end that is new it does not matter."""
+    if not live.devices:
+        return {}
     devices = {device.index: device for device in live.devices.values() if device.index}
     ends = {(end.namespace, end.index): end.name for device in devices.values() for end in device.ends if end.index}
     names: dict[str, set[str]] = {}

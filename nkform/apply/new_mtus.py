@@ -22,6 +22,8 @@ from nkform.plan.actions import Action, DeletePair, MoveEnd, SetLink, SetUp
 def resized(actions: Iterable[Action], live: Node) -> dict[str, dict[str, bool]]:
     """By namespace, the ends whose MTUs for IPv6 the kernel sets anew, as they are called before the actions, and
     whether `ipv6.mtu` is declared for them, which is no choice of others."""
+    if not live.devices:
+        return {}
     devices = {device.index: device for device in live.devices.values() if device.index}
     ends = {(end.namespace, end.index): end for device in devices.values() for end in device.ends if end.index}
     found: dict[str, dict[str, bool]] = {}

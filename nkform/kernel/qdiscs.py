@@ -6,9 +6,10 @@ Numbers: include/uapi/linux/rtnetlink.h, pkt_sched.h.
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 from nkform.kernel.netlink import NLM_F_CREATE, NLM_F_REPLACE, Request, Socket, attribute, string, walk
+from nkform.kinds import TcPlace
 
 RTM_NEWQDISC = 36
 RTM_GETQDISC = 38
@@ -18,6 +19,8 @@ TCMSG = struct.Struct("=B3xiIII")
 TCA_KIND = 1
 TCA_OPTIONS = 2
 TCA_BPF_NAME = 7
+BLOCKS: Mapping[int, TcPlace] = {13: "ingress", 14: "egress"}
+"""TCA_INGRESS_BLOCK, TCA_EGRESS_BLOCK: the kernel takes filters for such a block by its number alone."""
 FILTER_PREFIX = "nkform:"
 """How the names of all filters of ours begin."""
 TC_H_INGRESS = 0xFFFFFFF1
@@ -34,20 +37,24 @@ PARENTS = (0xFFFFFFF2, 0xFFFFFFF3)
 """Ingress and egress of a clsact: TC_H_CLSACT with TC_H_MIN_INGRESS, TC_H_MIN_EGRESS."""
 
 
-def at_ingress(socket: Socket) -> tuple[set[int], set[int]]:
-    """The ifindexes of the devices of the socket's namespace that have a clsact, and of those that have an ingress
-    qdisc, beside which there can be no clsact."""
-    clsact, ingress = set[int](), set[int]()
+def at_ingress(socket: Socket) -> tuple[set[int], dict[int, tuple[TcPlace, ...]]]:
+    """The ifindexes of the devices of the socket's namespace that have a clsact, and of those where no filters can be
+    given to one: an ingress qdisc has its place, or its filters of a side are those of a block that devices share."""
+    clsact: set[int] = set()
+    taken: dict[int, tuple[TcPlace, ...]] = {}
     for message in socket.dump(Request(RTM_GETQDISC, 0, TCMSG.pack(0, 0, 0, 0, 0), "list the qdiscs")):
         _, index, _, parent, _ = TCMSG.unpack_from(message.buffer, message.start)
         if parent != TC_H_INGRESS:
             continue  # as with nearly all: nothing more is decoded of it
-        kind = string(walk(message.buffer, message.start + TCMSG.size, message.end).get(TCA_KIND))
+        found = walk(message.buffer, message.start + TCMSG.size, message.end)
+        kind = string(found.get(TCA_KIND))
         if kind == "clsact":
             clsact.add(index)
+            if shared := tuple(side for number, side in BLOCKS.items() if number in found):
+                taken[index] = shared
         elif kind == "ingress":
-            ingress.add(index)
-    return clsact, ingress
+            taken[index] = ("qdisc",)
+    return clsact, taken
 
 
 def has_filter(socket: Socket, index: int, prefix: str) -> bool:

@@ -186,10 +186,10 @@ def _with_hooks(
 ) -> tuple[dict[str, Device], int]:
     """The devices with what their hooks run, where anything of ours runs or shall run; how many links are astray."""
     with Socket() as socket:
-        legacy, ingress = at_ingress(socket)
+        legacy, taken = at_ingress(socket)
         known = {device.index for device in devices.values()}
-        if ingress & known:
-            devices = {n: replace(d, ingress=True) if d.index in ingress else d for n, d in devices.items()}
+        if taken.keys() & known:
+            devices = {n: replace(d, tc_taken=taken[d.index]) if d.index in taken else d for n, d in devices.items()}
         left = {index for index in legacy - known if has_filter(socket, index, f"{FILTER_PREFIX}{node}@")}
     # On the way back, what was observed before is declared.
     chained = any(device.chains or any(hook.ours for hook in device.hooks.values()) for device in declared.values())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from nkform.dataclass import replace
-from nkform.kinds import kind_of
+from nkform.kinds import TcPlace, kind_of
 from nkform.model import (
     MAX_PROGRAMS,
     After,
@@ -28,6 +28,9 @@ KERNEL_NAME = 15
 
 DEFAULT = "default"
 """The generated program that drops what nobody decided, or stands in for the policy that a veth lacks."""
+
+SIDES: Mapping[str, TcPlace] = {"ingress": "ingress", "peer": "ingress", "egress": "egress", "primary": "egress"}
+"""At which side of a device a hook's filters of legacy tc are: what a peer transmits comes in at the primary."""
 
 VERDICT = "verdict"
 
@@ -276,7 +279,7 @@ def describe(position: Position | None) -> str:
 
 def preconditions(device: Device, live: Device | None, *, legacy: bool) -> Iterator[Problem]:
     """What a chain asks for and cannot have, and what is worth a warning."""
-    if legacy and live is not None and live.ingress:
+    if legacy and live is not None and live.tc_taken:
         yield from _no_clsact(device, live)
     for name in device.chains:
         chain = device.chains[name]
@@ -314,17 +317,29 @@ def preconditions(device: Device, live: Device | None, *, legacy: bool) -> Itera
 
 
 def _no_clsact(device: Device, live: Device) -> Iterator[Problem]:
-    """Filters on a device whose ingress qdisc is somebody's: the kernel has one place for that and a clsact."""
-    if not any(chain.programs for chain in device.chains.values()):
-        return
+    """Filters on a device whose ingress qdisc is somebody's, where the kernel has one place for that and a clsact; or
+    on a side of its clsact whose filters are those of a block that devices share."""
+    hooks = [name for name, chain in device.chains.items() if chain.programs]
     if not device.traits.programs_only and any(field.forces_replacement for field in device_fields(device, live)):
         return  # the new pair has no such qdisc
+    shared = [name for name in hooks if SIDES[name] in live.tc_taken]
     asked = device.attach == "tc"
+    if "qdisc" in live.tc_taken and hooks:
+        said = f"{device.name} has an ingress qdisc of others: filters of legacy tc need a clsact in its place"
+        remedy = f"remove it (tc qdisc del dev {device.name} ingress)"
+    elif shared:
+        sides = " and ".join(dict.fromkeys(SIDES[name] for name in shared))
+        said = (
+            f"the clsact of {device.name} shares its filters at {sides} with other devices: nkform gives it none there"
+        )
+        remedy = f"have a clsact without a block there (tc qdisc del dev {device.name} clsact)"
+    else:
+        return
     yield Problem(
         "NK0479",
-        f"{device.name} has an ingress qdisc of others: filters of legacy tc need a clsact in its place",
+        said,
         path=("devices", device.name, "attach" if asked else "programs"),
-        hint=f"remove it (tc qdisc del dev {device.name} ingress){', or leave out `attach: tc`' if asked else ''}",
+        hint=f"{remedy}{', or leave out `attach: tc`' if asked else ''}",
     )
 
 

@@ -11,12 +11,16 @@ from collections.abc import Collection, Iterator
 
 from nkform.attributes import BY_NAME
 from nkform.dataclass import replace
-from nkform.device_sysctls import STABLE_SECRET
+from nkform.device_sysctls import FORCE_FORWARDING, STABLE_SECRET
 from nkform.model import Attached, Device, Endpoint, Hook, Namespace, Node, Route
 from nkform.plan.addresses import by_subnet, of_others, taken_places
 from nkform.plan.compare import is_raised
 from nkform.plan.saved import differences
 from nkform.problem import Problem
+
+_PARTLY_READ = frozenset({STABLE_SECRET, FORCE_FORWARDING})
+"""Sysctls that count only where both sides have them. The secret, once set, cannot be unset, and is nothing where
+addresses are made in another way; the other is read only of what forwards."""
 
 
 def state_diff(before: Node, after: Node, *, losses: bool = True, newcomers: bool = False) -> list[str]:
@@ -112,9 +116,9 @@ def _ordered(end: Endpoint, losses: bool, other: Endpoint) -> Endpoint:
     addresses = (*itertools.chain(*(subnets[subnet] for subnet in places)), *rest)
     routes = tuple(sorted(_told(end.routes, other.routes), key=repr))
     sysctls = end.sysctl
-    if STABLE_SECRET in sysctls and STABLE_SECRET not in other.sysctl:
-        # Once set, it cannot be unset: it counts for nothing where addresses are made in another way.
-        sysctls = {key: value for key, value in sysctls.items() if key != STABLE_SECRET}
+    if not _PARTLY_READ.isdisjoint(sysctls.keys() - other.sysctl.keys()):
+        unknown = _PARTLY_READ - other.sysctl.keys()
+        sysctls = {key: value for key, value in sysctls.items() if key not in unknown}
     return replace(end, addresses=addresses, routes=routes, sysctl=sysctls)
 
 

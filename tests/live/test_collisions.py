@@ -330,6 +330,30 @@ def test_legacy_filters_beside_a_foreign_ingress_qdisc_are_refused(node: Node, k
     node.apply(made)
 
 
+@pytest.mark.parametrize("side", ["ingress", "egress"])
+@pytest.mark.parametrize("kind", ["veth", "external"])
+def test_legacy_filters_in_a_shared_block_are_refused(node: Node, kind: str, side: str) -> None:
+    """Nor is anything wrong with the other side, which has filters of its own."""
+    made = pair(attach="tc")
+    hooks = {"ingress": "peer", "egress": "primary"}
+    if kind == "veth":
+        node.apply(made)
+    else:
+        ip("link", "add", "v0", "type", "veth", "peer", "name", "far")
+        made = {"version": 1, "node": "w", "devices": {"v0": {"kind": "external", "attach": "tc"}}}
+        hooks = {"ingress": "ingress", "egress": "egress"}
+    sh("tc", "qdisc", "add", "dev", "v0", f"{side}_block", "22", "clsact")
+    made["programs"] = {"count": {"template": "counters"}}
+    made["devices"]["v0"]["programs"] = {hooks[side]: ["count"]}
+    error = node.refused(made)
+    assert "NK0479" in error
+    assert f"the clsact of v0 shares its filters at {side}" in error
+    (other,) = hooks.keys() - {side}
+    made["devices"]["v0"]["programs"] = {hooks[other]: ["count"]}
+    node.apply(made)
+    node.destroy()
+
+
 @needs("tcx")
 def test_links_beside_a_foreign_ingress_qdisc_are_fine(node: Node) -> None:
     made = pair()

@@ -208,3 +208,17 @@ def test_forwarding_of_one_device_forwards(node: Node) -> None:
     assert value("ipv6.force_forwarding", "to-a") == "1"
     assert any(pings("a", "fd00::3") for _ in range(10))
     node.destroy()
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_going_back_to_what_forwards_is_whole(node: Node, kind: str) -> None:
+    """Whether packets are forwarded anyway is known there, and was not asked where a spec forwards nothing."""
+    made = spec("8", kind)
+    device = made["devices"]["v0"]
+    for forwarding in (1, 0):
+        device["sysctl"] = device["peer"]["sysctl"] = {"ipv6": {"forwarding": forwarding}}
+        node.apply(made)
+    for forwarding in (1, 0, 1):
+        outcome = node.run("rollback", "-y")
+        assert outcome.code == 0, outcome.err
+        assert value("ipv6.forwarding", "v0") == value("ipv6.forwarding", "eth0", "web") == str(forwarding)
