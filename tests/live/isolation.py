@@ -54,6 +54,8 @@ def fresh_bpffs() -> None:
 
 def fresh_records() -> None:
     """No node has anything on record; what is the machine's stays (kernel/rundir.py)."""
+    for held in rundir.RUN.glob("*/namespace-*"):
+        _libc.umount2(str(held).encode(), MNT_DETACH)
     for folder in (*(rundir.RUN / node for node in rundir.nodes()), *(path for path, _ in rundir.untrusted())):
         shutil.rmtree(folder, ignore_errors=True)  # a guardian of the last test may be at work in there
 

@@ -74,7 +74,7 @@ def test_the_log_has_it_of_a_trial(node: Node, monkeypatch: pytest.MonkeyPatch, 
         with log.open("a") as file:
             file.write(message + "\n")
 
-    monkeypatch.setattr(guardian, "log_warning", note)
+    monkeypatch.setattr(guardian.system_log, "warning", note)
     node.write(spec("10.8.0.1/24"))
     assert node.run("apply", "-y", str(node.path), "--confirm", "1s", "--detach").code == 0
     until(lambda: not alive())

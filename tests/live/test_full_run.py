@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,9 +23,7 @@ RUN = Path("/run/nkform")
 @pytest.fixture(autouse=True)
 def _small() -> Iterator[None]:
     """A small file system in the place of all that is on record."""
-    if RUN.exists():
-        shutil.rmtree(RUN)
-    RUN.mkdir(mode=0o700)
+    RUN.mkdir(mode=0o700, exist_ok=True)
     sh("mount", "-t", "tmpfs", "-o", "size=1m,nr_inodes=64,mode=700", "nkform", str(RUN))
     yield
     if guardians():

@@ -246,7 +246,7 @@ def test_a_route_of_others_through_a_nexthop_object_is_not_taken_over(node: Node
         made["devices"]["v0"]["peer"]["routes"].append({"to": to, "via": gateway})
     error = node.refused(made, "--adopt")
     assert error.count("NK0451") == 2
-    assert "--adopt" not in error
+    assert "with `nkform apply --adopt`" not in error
 
 
 def nexthops(group: bool) -> None:
