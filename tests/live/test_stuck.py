@@ -284,7 +284,7 @@ def test_a_guardian_that_is_stopped_when_it_tries_again_is_not_waited_for_either
     def go_back(*words: str) -> object:
         tries.append(1)
         if is_guardian() and len(tries) == 2:
-            monkeypatch.setattr(guardians, "revert", lambda *_: stop())
+            monkeypatch.setattr(guardians, "revert", lambda *_, **__: stop())
         return genuine(*words)
 
     monkeypatch.setattr(guardians, "go_back", go_back)
