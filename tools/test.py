@@ -34,6 +34,8 @@ ELSEWHERE = (
     *("cli", "confirm", "drift", "expedite", "going_back", "going_back_in_part", "going_back_programs", "inputs"),
     *("keep_going", "marks", "programs_templates", "rollback", "runs", "saved_plans", "several_nodes", "trust"),
     *("undo", "unexpected", "unread_output", "watch"),
+    *("cut_records", "damaged_records", "full_run", "guardian_start", "held_namespaces", "lacking", "lasting"),
+    *("peers_by_process", "pins_exchanged", "safety_net", "stuck", "syslog", "too_large"),
     *("cut_records", "full_run", "guardian_start", "lacking", "syslog"),
 )
 """Files of tests about which an older kernel shows nothing that the newest and the machine's own do not: what is read,

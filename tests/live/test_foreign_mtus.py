@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.live.chain_sites import inside
+from tests.live.processes import until
 from tests.live.strike import strikes
 from tests.live.support import Node, ip, kinds
 from tests.live.test_foreign_state import virtual
@@ -31,6 +32,8 @@ def write(device: str, value: int, namespace: str = "") -> None:
         with inside(namespace):
             write(device, value)
     else:
+        if device in ("to-a", "eth0"):  # the kernel sets it once more, some time after a pair came up
+            until(lambda: "fe80::" in (said := ip("-6", "addr", "show", "dev", device)) and "tentative" not in said)
         Path(f"/proc/sys/net/ipv6/conf/{device}/mtu").write_text(str(value))
 
 

@@ -162,7 +162,7 @@ def test_one_that_gets_on_is_waited_for(node: Node, works: Callable[[], None], m
         monkeypatch.setattr(stuck, name, 2.0)
     node.apply(veth())
     before = whole()
-    tried(node, "1s")
+    tried(node, "5s")  # so long a start may take
     run = Process("rollback", "-y", prepare=half_way(works))
     until(lambda: not alive())
     assert run.ended() == 0, run.said
