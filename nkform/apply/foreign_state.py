@@ -19,7 +19,7 @@ from typing import Literal
 
 from nkform.apply import mtus_again
 from nkform.dataclass import dataclass, replace
-from nkform.kernel import inet, inet_foreign, link_requests, links, neighbours, qdiscs
+from nkform.kernel import clock, inet, inet_foreign, link_requests, links, neighbours, qdiscs
 from nkform.kernel.error import KernelError
 from nkform.kernel.links import Link
 from nkform.kernel.netlink import U32, Request, Socket, consistent_dump
@@ -41,6 +41,9 @@ from nkform.plan.actions import (
 from nkform.plan.changes import Change
 from nkform.problem import Problem
 
+FOLLOW_SECONDS = 1.0
+FOLLOW_PAUSE = 0.02
+"""How long a VLAN may take to go down or up with its link, and between two looks. Seconds."""
 FOLLOWING = ("vlan", "macvlan", "macvtap")
 """Links that have no larger MTU than the one below."""
 
@@ -257,7 +260,7 @@ def give_again(items: Sequence[ForeignItem], namespaces: Namespaces, *, beside: 
     for key, some in by_namespace.items():
         try:
             with namespaces.open(key) as fd, namespaces.entered(fd, key), Socket() as socket:
-                indexes = {link.name: link.index for link in consistent_dump(links.dump, socket)}
+                indexes = _indexes(some, socket)
                 for lost in _lost(some, socket, indexes, beside):
                     wanted = list(lost)
                     outcomes, _ = socket.ask([request for _, request in wanted])
@@ -320,11 +323,28 @@ def _host(item: ForeignItem) -> str:
 
 def _still_there(places: Mapping[ForeignItem, int], key: str, namespaces: Namespaces) -> list[int]:
     with namespaces.open(key) as fd, namespaces.entered(fd, key), Socket() as socket:
-        indexes = {link.name: link.index for link in consistent_dump(links.dump, socket)}
+        indexes = _indexes(places, socket)
         some = _lost(list(places), socket, indexes, beside=True, onlink=True)
         gone = {item for lost in some for item, _ in lost}
         gone.update(item for item, _ in mtus_again.links_lost(list(places), socket))
     return [place for item, place in places.items() if item.name in indexes and item not in gone]
+
+
+def _indexes(some: Collection[ForeignItem], socket: Socket) -> dict[str, int]:
+    """The ifindexes of all links by name. Since Linux 7 the VLANs upon a link go down and up some moments after it
+    (net/8021q/vlan.c): those that others have something on are waited for."""
+    names = {each.name for each in some}
+    deadline = clock.monotonic() + FOLLOW_SECONDS
+    while True:
+        present = {link.index: link for link in consistent_dump(links.dump, socket)}
+        vlans = [link for link in present.values() if link.kind == "vlan" and link.name in names and link.nsid is None]
+        below = ((link, present.get(link.link)) for link in vlans)
+        if all(lower is None or lower.values.get("up") == link.values.get("up") for link, lower in below):
+            break
+        if clock.monotonic() > deadline:  # somebody has it down
+            break
+        clock.pause(FOLLOW_PAUSE)
+    return {link.name: index for index, link in present.items()}
 
 
 def _lost(
