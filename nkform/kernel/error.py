@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class KernelError(OSError):
@@ -18,3 +20,13 @@ class KernelError(OSError):
         name = errno.errorcode.get(self.errno or 0, str(self.errno))
         told = f"{self.strerror}: {self.extack}" if self.extack else self.strerror
         return f"{self.asked}: {told} ({name})"
+
+
+@contextmanager
+def unless_gone() -> Iterator[None]:
+    """Within the block, that a device is not there any more (ENODEV) is no error: it went while we looked."""
+    try:
+        yield
+    except KernelError as error:
+        if error.errno != errno.ENODEV:
+            raise

@@ -15,6 +15,7 @@ from nkform.kernel.bpf_links import AttachType, LinkInfo, link_info, query
 from nkform.kernel.bpf_programs import prog_info
 from nkform.kernel.clsact import PREFIX, Direction, Filter, Tc
 from nkform.kernel.descriptors import Owned
+from nkform.kernel.error import unless_gone
 from nkform.kinds import EXTERNAL, KINDS
 from nkform.model import Attached, Device, Endpoint, Hook
 from nkform.numbers import IDS, decimal
@@ -54,7 +55,8 @@ def with_hooks(
 
     And how many links of ours lead to none of these.
 
-    `indexes` are the ifindexes of all devices by name, `legacy` those that have a clsact qdisc. Raises KernelError.
+    `indexes` are the ifindexes of all devices by name, `legacy` those that have a clsact qdisc. A device that has gone
+    meanwhile is left out. Raises KernelError.
     """
     pins = read_pins(pins_of(node, base))
     left = {name for name, _ in pins} | _filtered(node, indexes, legacy)
@@ -66,15 +68,21 @@ def with_hooks(
     found = {}
     for device in (*devices.values(), *others.values()):
         relevant = device.owner == node or device.traits.programs_only
-        hooks = {}
-        for hook in device.traits.hooks if relevant else ():
-            attach_type = TYPES[device.kind, hook]
-            hooks[hook] = read_links(device.index, attach_type, pins.get((device.name, hook), {}))
-            if device.index in legacy and attach_type in DIRECTIONS:
-                filters = read_filters(device.index, DIRECTIONS[attach_type], node)
-                hooks[hook] = replace(hooks[hook], filters=filters)
-        found[device.name] = replace(device, hooks=hooks)
+        with unless_gone():
+            found[device.name] = _with_hooks(device, node, pins, legacy) if relevant else replace(device, hooks={})
     return _followed(found, pins, indexes)
+
+
+def _with_hooks(device: Device, node: str, pins: Pins, legacy: Collection[int]) -> Device:
+    """A device with what its hooks run. Raises KernelError (ENODEV: it has gone)."""
+    hooks = {}
+    for hook in device.traits.hooks:
+        attach_type = TYPES[device.kind, hook]
+        hooks[hook] = read_links(device.index, attach_type, pins.get((device.name, hook), {}))
+        if device.index in legacy and attach_type in DIRECTIONS:
+            filters = read_filters(device.index, DIRECTIONS[attach_type], node)
+            hooks[hook] = replace(hooks[hook], filters=filters)
+    return replace(device, hooks=hooks)
 
 
 def _followed(found: dict[str, Device], pins: Pins, indexes: Mapping[str, int]) -> tuple[dict[str, Device], int]:
@@ -91,10 +99,11 @@ def _followed(found: dict[str, Device], pins: Pins, indexes: Mapping[str, int]) 
             for hook in device.traits.hooks:
                 if (attach_type := TYPES[device.kind, hook]) == info.attach_type:
                     known = {**pins.get((name, hook), {}), **elsewhere}
-                    linked = read_links(device.index, attach_type, known)
-                    hooks[hook] = replace(linked, filters=hooks.get(hook, linked).filters)
-                    followed += info.id in {entry.place for entry in linked.linked}
-            found[name] = replace(device, hooks=hooks)
+                    with unless_gone():
+                        linked = read_links(device.index, attach_type, known)
+                        hooks[hook] = replace(linked, filters=hooks.get(hook, linked).filters)
+                        followed += info.id in {entry.place for entry in linked.linked}
+                        found[name] = replace(device, hooks=hooks)
     return found, len(elsewhere) - followed
 
 

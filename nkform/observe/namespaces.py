@@ -11,7 +11,7 @@ from typing import TypeVar
 from nkform.dataclass import dataclass, field
 from nkform.kernel import inet, inet_foreign, links
 from nkform.kernel.descriptors import Owned
-from nkform.kernel.error import KernelError
+from nkform.kernel.error import KernelError, unless_gone
 from nkform.kernel.netlink import Socket, consistent_dump
 from nkform.kernel.netns import Namespaces, get_nsid, nsid_of
 from nkform.model import Address, Route, Taken
@@ -62,7 +62,10 @@ def read(decoder: links.Decoder, relevant: Relevant) -> Contents:
         if indexes:
             dumped = _grouped(inet_foreign.of_links(partial(inet.dump_addresses, among=indexes), socket, indexes))
             addresses = {index: _as_added(some) for index, some in dumped.items()}
-            routes = _grouped(_routes(socket, indexes))
+            through, gone = _routes(socket, indexes)
+            routes = _grouped(through)
+            for index in gone:
+                known.pop(index, None)
         if not places:
             return Contents(known, addresses, routes, cookie=socket.cookie())
         seen = look(socket, places, addresses, routes, {link.index: link.name for link in known.values()})
@@ -75,12 +78,20 @@ def _as_added(addresses: tuple[Address, ...]) -> tuple[Address, ...]:
     return addresses if len(ipv6) < 2 else (*(a for a in addresses if ":" not in a.text), *reversed(ipv6))
 
 
-def _routes(socket: Socket, indexes: Collection[int]) -> list[tuple[int, Route]]:
-    """Our routes through some links. Of a workload's few, the kernel passes over what else it has there, with whatever
-    number."""
+def _routes(socket: Socket, indexes: Collection[int]) -> tuple[list[tuple[int, Route]], Collection[int]]:
+    """Our routes through some links, and which of these have gone since.
+
+    Of a workload's few, the kernel passes over what else it has there, with whatever number.
+    """
     if len(indexes) > LINKS_ONE_BY_ONE:
-        return [each for each in consistent_dump(inet.dump_routes, socket) if each[0] in indexes]
-    return [each for index in indexes for each in consistent_dump(partial(inet.dump_routes, index=index), socket)]
+        return [each for each in consistent_dump(inet.dump_routes, socket) if each[0] in indexes], ()
+    found: list[tuple[int, Route]] = []
+    present = set()
+    for index in indexes:
+        with unless_gone():
+            found += consistent_dump(partial(inet.dump_routes, index=index), socket)
+            present.add(index)
+    return found, set(indexes) - present
 
 
 def _grouped(pairs: Iterable[tuple[int, T]]) -> dict[int, tuple[T, ...]]:

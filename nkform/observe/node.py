@@ -14,7 +14,7 @@ from nkform.attributes import ATTRIBUTES
 from nkform.dataclass import dataclass, replace
 from nkform.device_sysctls import ADDR_GEN_MODE, FORCE_FORWARDING, FORWARDING, STABLE_SECRET
 from nkform.kernel import bpffs, clock, devconf, hardware, links
-from nkform.kernel.error import KernelError
+from nkform.kernel.error import KernelError, unless_gone
 from nkform.kernel.netlink import Socket
 from nkform.kernel.netns import Namespaces
 from nkform.kernel.qdiscs import FILTER_PREFIX, at_ingress, has_filter
@@ -107,17 +107,18 @@ def _observe(namespaces: Namespaces, wish: _Wish) -> Node:
 
 
 def _whole(namespaces: Namespaces, wish: _Wish) -> Node:
-    """One look in which no pair lacks an end, or the last of several."""
+    """One look in which no pair lacks an end and no device of it went, or the last of several."""
     for pause in TORN:
-        live = _look(namespaces, wish)
-        if all(device.peer for device in live.devices.values() if device.traits.has_peer):
+        live, gone = _look(namespaces, wish)
+        if not gone and all(device.peer for device in live.devices.values() if device.traits.has_peer):
             return live
         clock.pause(pause)
-    return _look(namespaces, wish)
+    return _look(namespaces, wish)[0]
 
 
-def _look(namespaces: Namespaces, wish: _Wish) -> Node:
-    """The live state, out of one dump after the other."""
+def _look(namespaces: Namespaces, wish: _Wish) -> tuple[Node, Collection[str]]:
+    """The live state, out of one dump after the other; and the names of devices that went meanwhile, and are left
+    out."""
     node, desired, begun, owners = wish.node, wish.desired, wish.begun, wish.owners
     declared = desired.devices if desired else {}
     world, values = _read(namespaces, wish)
@@ -126,12 +127,18 @@ def _look(namespaces: Namespaces, wish: _Wish) -> Node:
         owners.update(owner_of(link.alias) for link in root.links.values())
         owners.update(world.owners.get(contents.cookie) for contents in world.contents.values())
     devices: dict[str, Device] = {}
+    found: set[str] = set()
     for link in (_marked(link, node, begun) for link in root.links.values()):
         owner = owner_of(link.alias)
         if link.name in declared or (owner == node and kind_of(link.kind).made):
-            device = _device(world, link, declared.get(link.name), node)
-            devices[link.name] = sysctls.with_sysctls(device, values)
+            with unless_gone():
+                device = _device(world, link, declared.get(link.name), node)
+                devices[link.name] = sysctls.with_sysctls(device, values)
+            found.add(link.name)
     devices, astray = _with_hooks(devices, root, node, declared)
+    if gone := found - devices.keys():
+        root = replace(root, links={index: link for index, link in root.links.items() if link.name not in gone})
+        world = replace(world, contents={**world.contents, ROOT: root})
     covered = any(device.chains for device in declared.values()) and bpffs.is_covered()
     if covered:
         from nkform.observe import other_nodes
@@ -143,7 +150,7 @@ def _look(namespaces: Namespaces, wish: _Wish) -> Node:
     lacking = {key for key in desired.namespaces if key not in known} if desired else set()
     home = tuple(sorted(_named(desired).intersection(world.keys[None])))
     lacking -= {*home, *world.barred}
-    return Node(
+    live = Node(
         name=node,
         namespaces=known,
         devices=devices,
@@ -156,6 +163,7 @@ def _look(namespaces: Namespaces, wish: _Wish) -> Node:
         barred={key: world.barred[key] for key in sorted(_named(desired).intersection(world.barred))},
         marked_only=tuple(sorted(_marked_only(world, node))),
     )
+    return live, gone
 
 
 def _root_device(link: links.Link, root: Mapping[int, links.Link]) -> RootDevice:

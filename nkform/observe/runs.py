@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import struct
 from collections.abc import Mapping
 from contextlib import suppress
@@ -34,8 +35,20 @@ class Run:
     maps: Mapping[str, Mapping[str, Mapping[str, int]]]
 
 
-def read(entry: Attached, maps: Mapping[str, Names]) -> Run:
-    """Looks at a program; `maps` say which of its maps hold numbers for people. Raises BpfError."""
+def read(entry: Attached, maps: Mapping[str, Names]) -> Run | None:
+    """Looks at a program; `maps` say which of its maps hold numbers for people. None if it has gone by now.
+
+    Raises BpfError.
+    """
+    try:
+        return _read(entry, maps)
+    except BpfError as error:
+        if error.errno == errno.ENOENT:
+            return None
+        raise
+
+
+def _read(entry: Attached, maps: Mapping[str, Names]) -> Run:
     with Owned(bpf.prog_fd(entry.program_id)) as fd:
         info = prog_info(fd)
     found = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from nkform.attributes import ATTRIBUTES
@@ -15,6 +15,9 @@ Told = Callable[[str, str, Attached], Explanation | None]
 """What a program at a device and a hook was made of."""
 
 GENERATED = "default"
+
+_NAMED = 3
+"""How many routes of an end are named that are left out."""
 
 
 def unexplained(node: Node, told: Told) -> list[Problem]:
@@ -72,10 +75,20 @@ def _unknown(device: str, hook: str, entry: Attached) -> Problem:
 
 
 def as_spec(node: Node, told: Told, engine: str = "") -> dict[str, Any]:
-    """The node as the data of a spec; what the kernel gives any new device is left out.
+    """The node as the data of a spec file; what the kernel gives any new device is left out.
 
     `engine`: the one to name, if any.
     """
+    return escaped(as_data(node, told, engine))
+
+
+def escaped(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The data of a spec as a file has it, with no text that it would take for a variable."""
+    return {key: _plain(value) for key, value in spec.items()}
+
+
+def as_data(node: Node, told: Told, engine: str = "") -> dict[str, Any]:
+    """As `as_spec`, with texts as they are meant."""
     spec: dict[str, Any] = {"version": 1, "node": node.name, **({"engine": engine} if engine else {})}
     node = node.with_devices({name: d for name, d in node.devices.items() if not _is_out_of_reach(d)})
     keys = {d.peer.namespace for d in node.devices.values() if d.peer and ":" not in d.peer.namespace} - {ROOT}
@@ -89,7 +102,7 @@ def as_spec(node: Node, told: Told, engine: str = "") -> dict[str, Any]:
         spec["templates"] = sorted(programs.folders)
     if programs.declared:
         spec["programs"] = programs.declared
-    return {key: _plain(value) for key, value in {**spec, "devices": devices}.items()}
+    return {**spec, "devices": devices}
 
 
 def _plain(value: Any) -> Any:
@@ -131,6 +144,38 @@ def out_of_reach(node: Node) -> list[Problem]:
         for device in node.devices.values()
         if _is_out_of_reach(device)
     ]
+
+
+def left_out(node: Node) -> list[Problem]:
+    """What no spec can say: routes that nkform does not make or that may be of others, and marks that are gone."""
+    found = []
+    for device in node.devices.values():
+        for end in device.ends if not _is_out_of_reach(device) else ():
+            what = f"of {_text(end.name)}, an end of {device.name},"
+            if strange := [route for route in end.routes if route.message]:
+                found.append(_left_out(f"routes {what} are left out, since nkform makes none like them", strange))
+            if doubtful := [route for route in end.routes if not route.ours]:
+                why = "since the kernel does not tell whose they are"
+                found.append(_left_out(f"IPv6 next hops {what} are left out, {why}", doubtful))
+    unmarked = [name for name, space in node.namespaces.items() if space.owner == node.name and not space.marked]
+    found += [_left_out(f"the mark on the `lo` of the namespace {name} is gone", ()) for name in unmarked]
+    return found
+
+
+def _left_out(told: str, routes: Sequence[Route]) -> Problem:
+    texts = ", ".join(route.text for route in routes[:_NAMED])
+    more = f" and {len(routes) - _NAMED} more" if len(routes) > _NAMED else ""
+    return Problem(
+        "NK0619",
+        f"{told}: {texts}{more}" if routes else told,
+        hint="a spec cannot say that; `nkform plan` of what is shown may say that it will be mended",
+        severity="warning",
+    )
+
+
+def _is_sayable(route: Route) -> bool:
+    """Whether a spec can have a route: it has nothing that nkform does not set, and is known to be ours."""
+    return route.ours and not route.message
 
 
 def _is_out_of_reach(device: Device) -> bool:
@@ -267,8 +312,8 @@ def _rest(end: Endpoint) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if addresses := [address.text for address in end.addresses if address.ours]:
         found["addresses"] = addresses
-    if end.routes:
-        found["routes"] = [_route(route) for route in end.routes]
+    if routes := [_route(route) for route in end.routes if _is_sayable(route)]:
+        found["routes"] = routes
     if end.sysctl:
         found["sysctl"] = _sysctls(end.sysctl)
     return found

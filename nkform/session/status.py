@@ -51,13 +51,19 @@ def _device(device: Device, known: Known, drift: Sequence[Drifted]) -> DeviceSta
 
 def _hook(device: str, name: str, hook: Hook, known: Known) -> list[ProgramStatus | str]:
     entries = [(entry, "link") for entry in hook.linked] + [(entry, "tc") for entry in hook.filters]
-    return [_program(entry, way, known.of(device, name, entry)) if entry.ours else entry.name for entry, way in entries]
+    found = (
+        _program(entry, way, known.of(device, name, entry)) if entry.ours else entry.name for entry, way in entries
+    )
+    return [each for each in found if each is not None]
 
 
-def _program(entry: Attached, way: str, explanation: Explanation | None) -> ProgramStatus:
+def _program(entry: Attached, way: str, explanation: Explanation | None) -> ProgramStatus | None:
+    """What a program does; None if it has gone since the hook was looked at."""
     from nkform.observe.runs import read
 
     found = read(entry, _numbers(explanation) if explanation else {})
+    if found is None:
+        return None
     template = explanation.template if explanation else ""
     digest = "" if entry.strange else entry.digest
     return ProgramStatus(
