@@ -168,6 +168,18 @@ class Master:
 
 
 @dataclass(frozen=True, slots=True)
+class Upper:
+    """A device of others that is made upon an end: where it is, as its namespace's key, and its name."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind or 'device'} {self.name}" + (f" in {self.namespace}" if self.namespace != ROOT else "")
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """One end of a pair, or the only one of a device without a peer.
 
@@ -176,7 +188,7 @@ class Endpoint:
     `taken`, observed: what of others stands where the spec wants something of ours. `index`, observed: the ifindex.
     `mtu_limit`, observed: the largest MTU that the kernel lets it have as it is, in bytes; 0 where that is the kind's.
     `master`, observed: what others have made it a port or a member of. `leaning`, observed: devices of others that are
-    made upon it, in words; `xdp`, the ids of its XDP programs; `altnames`, its further names: all go with it.
+    made upon it; `xdp`, the ids of its XDP programs; `altnames`, its further names: all go with it.
     """
 
     name: str
@@ -189,7 +201,7 @@ class Endpoint:
     index: int = field(default=0, compare=False)
     mtu_limit: int = field(default=0, compare=False)
     master: Master | None = field(default=None, compare=False)
-    leaning: tuple[str, ...] = field(default=(), compare=False)
+    leaning: tuple[Upper, ...] = field(default=(), compare=False)
     xdp: tuple[int, ...] = field(default=(), compare=False)
     altnames: tuple[str, ...] = field(default=(), compare=False)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from nkform.apply import foreign_state, new_macs, new_mtus, sysctl_snapshot
+from nkform.apply import closed_vlans, foreign_state, new_macs, new_mtus, sysctl_snapshot
 from nkform.apply.foreign_state import ForeignItem
 from nkform.dataclass import replace
 from nkform.device_sysctls import FORCE_FORWARDING, FORWARDING
@@ -32,14 +32,14 @@ def noted(plan: Plan, live: Node, namespaces: Namespaces) -> tuple[Node, tuple[F
     going = sysctl_snapshot.going(plan, live)
     shaken = foreign_state.shaken(plan.actions, live)
     lowered = foreign_state.lowered(plan.actions, live)
-    fallen = foreign_state.fallen(plan.actions, live)
+    closing = closed_vlans.closing(plan.actions, live)
     readdressed = new_macs.readdressed(plan.actions, live)
     resized = new_mtus.resized(plan.actions, live)
     values: dict[str, sysctl_snapshot.Interfaces] = {}
     others: list[ForeignItem] = []
     shared = devconf.Shared()
     with namespaces.away() as enter:
-        keys = going.keys() | shaken.keys() | lowered.keys() | fallen.keys() | readdressed.keys() | resized.keys()
+        keys = going.keys() | shaken.keys() | lowered.keys() | closing.keys() | readdressed.keys() | resized.keys()
         for key in sorted(key for key in keys if not is_unnamed(key)):
             with namespaces.open(key) as fd:
                 enter(fd, key)
@@ -51,10 +51,11 @@ def noted(plan: Plan, live: Node, namespaces: Namespaces) -> tuple[Node, tuple[F
                 upon = foreign_state.upon(socket, ends) if ends else {}
                 others += (ForeignItem(key, name, "mtu", U32.pack(mtu).hex()) for name, mtu in upon.items())
                 small = [index for index, mtu in ends.items() if foreign_state.is_small(mtu)]
-                small += fallen.get(key, ())
-                robbed = foreign_state.upon(socket, small) if small else {}  # of more than an MTU
+                robbed = foreign_state.upon(socket, small) if small else {}  # of IPv6, not of an MTU alone
+                closed = closed_vlans.read(socket, *closing[key]) if key in closing else []
+                others += (ForeignItem(key, link.name, "down", "") for link in closed if not link.values["up"])
                 known = {index: name for index, name, _ in interfaces}
-                if names := {*shaken.get(key, ()), *robbed}:
+                if names := {*shaken.get(key, ()), *robbed, *(link.name for link in closed)}:
                     others += foreign_state.read(socket, key, names, known)
                 if key in readdressed:
                     others += new_macs.read(socket, key, readdressed[key], known)

@@ -51,7 +51,7 @@ FOLLOWING = ("vlan", "macvlan", "macvtap")
 @dataclass(frozen=True, slots=True)
 class ForeignItem:
     """An address, a route, a neighbour or a root qdisc of others, and the end that has it or that it leads through; or
-    the MTU of a link of others upon one, or the MTU for IPv6 that they chose for a link.
+    the MTU of a link of others upon one, or that it is down; or the MTU for IPv6 that they chose for a link.
 
     `message`: the body of the netlink message that the kernel reported it with, or the four bytes of an MTU, in
     hexadecimal digits.
@@ -59,7 +59,7 @@ class ForeignItem:
 
     namespace: str
     name: str
-    kind: Literal["address", "route", "neighbour", "qdisc", "mtu", "ipv6 mtu"]
+    kind: Literal["address", "route", "neighbour", "qdisc", "mtu", "ipv6 mtu", "down"]
     message: str
 
     def __str__(self) -> str:
@@ -77,6 +77,8 @@ class ForeignItem:
                 return f"the MTU of {where}"
             case "ipv6 mtu":
                 return f"the IPv6 MTU of {where}"
+            case "down":
+                return f"{where} being down"
 
     @property
     def text(self) -> str:
@@ -95,6 +97,8 @@ class ForeignItem:
                 return f"MTU {self.mtu} of {where}"
             case "ipv6 mtu":
                 return f"IPv6 MTU {self.mtu} of {where}"
+            case "down":
+                return f"{where} being down"
 
     @property
     def body(self) -> bytes:
@@ -155,18 +159,6 @@ def lowered(actions: Iterable[Action], live: Node) -> dict[str, dict[int, int]]:
         before, after = (each.get("mtu") for each in (action.before, action.after))
         if isinstance(after, int) and (not isinstance(before, int) or after < before):
             ends.setdefault(action.end.namespace, {})[action.end.index] = after
-    return ends
-
-
-def fallen(actions: Iterable[Action], live: Node) -> dict[str, set[int]]:
-    """By namespace, the ifindexes of the ends that go down, and stay where they are. The kernel takes down the VLANs
-    upon them too (net/8021q/vlan.c, vlan_device_event)."""
-    present = {(end.namespace, end.name): end.index for device in live.devices.values() for end in device.ends}
-    ends: dict[str, set[int]] = {}
-    for action in actions:
-        if isinstance(action, SetUp) and not action.up:
-            key = action.end.namespace
-            ends.setdefault(key, set()).add(action.end.index or present.get((key, action.end.name), 0))
     return ends
 
 
@@ -299,11 +291,11 @@ def lost(
     items: Sequence[ForeignItem], kept: Collection[int], actions: Collection[Action], changes: Collection[Change]
 ) -> list[str]:
     """What others had before a run on ends that stay, and have no more, by its name; `kept` are the places of what they
-    have. What the plan has taken over is none of it."""
+    have. What the plan has taken over is none of it, nor is a link that is up by now."""
     over = set(_taken_over(actions))
     found: dict[str, None] = {}
     for place, item in enumerate(items):
-        if place not in kept:
+        if place not in kept and item.kind != "down":
             for now in renamed(left_alone([item], actions), changes):
                 taken = now.kind == "address" and (now.namespace, _host(now)) in over
                 found.update({} if taken else {now.text: None})
@@ -327,7 +319,8 @@ def _still_there(places: Mapping[ForeignItem, int], key: str, namespaces: Namesp
         some = _lost(list(places), socket, indexes, beside=True, onlink=True)
         gone = {item for lost in some for item, _ in lost}
         gone.update(item for item, _ in mtus_again.links_lost(list(places), socket))
-    return [place for item, place in places.items() if item.name in indexes and item not in gone]
+    there = [(item, place) for item, place in places.items() if item.name in indexes and item not in gone]
+    return [place for item, place in there if item.kind != "down"]  # it comes up with the link below: look again then
 
 
 def _indexes(some: Collection[ForeignItem], socket: Socket) -> dict[str, int]:
@@ -356,6 +349,7 @@ def _lost(
     yield _addresses_lost(some, socket, indexes)
     yield _neighbours_lost(some, socket, indexes)
     yield _qdiscs_lost(some, socket, indexes)
+    yield _downs_lost(some, socket, indexes)
     yield _routes_lost(some, socket, indexes, beside, onlink)
     yield mtus_again.routes_lost(some, socket, indexes, room=not onlink)
 
@@ -368,6 +362,14 @@ def _mtus_lost(some: Sequence[ForeignItem], socket: Socket, indexes: Mapping[str
         link = present.get(indexes[each.name])
         if link is not None and (_is_below(link, each.mtu) or _falls(link, each.mtu, present)):
             yield each, link_requests.change(each.name, {"mtu": each.mtu}, link.index)
+
+
+def _downs_lost(some: Sequence[ForeignItem], socket: Socket, indexes: Mapping[str, int]) -> Iterator[Lost]:
+    had = [each for each in some if each.kind == "down" and each.name in indexes]
+    present = {link.index: link for link in consistent_dump(links.dump, socket)} if had else {}
+    for each in had:
+        if (link := present.get(indexes[each.name])) is not None and link.values.get("up"):
+            yield each, link_requests.change(each.name, {"up": False}, link.index)
 
 
 def _falls(link: Link, mtu: int, present: Mapping[int, Link]) -> bool:

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 
 from nkform.kernel.links import Link
 from nkform.kinds import kind_of
-from nkform.namespace_key import ROOT
+from nkform.model import Upper
 
-Leaning = dict[tuple[str, int], list[str]]
-"""In words, by the key of the namespace and the ifindex of the link below."""
+Leaning = dict[tuple[str, int], list[Upper]]
+"""By the key of the namespace and the ifindex of the link below."""
 
 
 def note(leaning: Leaning, key: str, known: Mapping[int, Link], below: Callable[[int], str | None]) -> None:
@@ -25,8 +25,7 @@ def note(leaning: Leaning, key: str, known: Mapping[int, Link], below: Callable[
             continue
         lower = key if link.nsid is None else below(link.nsid)
         if lower is not None:
-            text = f"{link.kind or 'device'} {link.name}" + (f" in {key}" if key != ROOT else "")
-            leaning.setdefault((lower, link.link), []).append(text)
+            leaning.setdefault((lower, link.link), []).append(Upper(link.kind, key, link.name))
 
 
 def any_leans(known: Mapping[int, Link]) -> bool:

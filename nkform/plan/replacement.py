@@ -322,14 +322,18 @@ def lost(found: Device, wanted: Device) -> list[str]:
     ]
     new = with_masters(wanted, found)
     places = [place for old, end in zip(found.ends, new.ends, strict=False) for place in _places(old, end)]
-    return [*programs, *places, *(text for end in found.ends for text in (*few(end.leaning), *_with_the_link(end)))]
+    return [
+        *programs,
+        *places,
+        *(text for end in found.ends for text in (*few([*map(str, end.leaning)]), *_with_the_link(end))),
+    ]
 
 
 def left_behind(found: Device, wanted: Device) -> list[str]:
     """What others have at a peer, and what it leaves when it goes to another namespace."""
     if found.peer is None or wanted.peer is None:
         return []
-    return [*_places(found.peer, wanted.peer), *few(found.peer.leaning)]
+    return [*_places(found.peer, wanted.peer), *few([*map(str, found.peer.leaning)])]
 
 
 def _with_the_link(end: Endpoint) -> Iterator[str]:

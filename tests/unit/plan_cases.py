@@ -88,6 +88,7 @@ class Kernel:
         more = self.of("ends", _text(end))
         others = more.pop("others", ())
         more |= {"master": m.Master(**more["master"])} if "master" in more else {}
+        more |= {"leaning": tuple(m.Upper(**each) for each in more["leaning"])} if "leaning" in more else {}
         unsaid = {*wanted.sysctl} - {*end.sysctl, STABLE_SECRET} if wanted.name == end.name else ()
         assert not unsaid, f"live.yaml has to say what {unsaid} of {end.name} are"
         addresses = tuple(Listed(replace(address, ours=address.text not in others) for address in end.addresses))
