@@ -26,7 +26,9 @@ FEATURES: dict[str, Feature] = {
     "netkit_mac": Feature("6.10", "MAC addresses on netkit in l2 mode", kind="netkit"),
     "netkit_scrub": Feature("6.13", "scrub on netkit (6.12.4 of the stable series has it too)", kind="netkit"),
     "netkit_room": Feature("6.14", "headroom and tailroom on netkit", kind="netkit"),
-    "dummy": Feature("2.6.23", "dummy devices", "a kernel with CONFIG_DUMMY has them", "CONFIG_DUMMY", "dummy"),
+    "dummy": Feature(
+        "2.6.23", "dummy devices", "boot a kernel with CONFIG_DUMMY, or declare a pair instead", "CONFIG_DUMMY", "dummy"
+    ),
     "gro_max_size": Feature("5.19", "a largest GRO packet (gro_max_size)"),
     "gso_ipv4": Feature("6.3", "GSO and GRO sizes for IPv4 of their own"),
     "numrxqueues": Feature("3.7", "more than one receive queue", config="CONFIG_RPS"),

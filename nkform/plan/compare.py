@@ -76,6 +76,11 @@ def device_fields(desired: Device, live: Device) -> Iterator[FieldChange]:
     yield from _attrs(("pair", "end"), ("peer",), desired.peer.attrs, live.peer.attrs, live.enslaved)
 
 
+def is_made_anew(desired: Device, live: Device) -> bool:
+    """Whether a device cannot become what it shall be as it is."""
+    return any(field.forces_replacement for field in device_fields(desired, live))
+
+
 def _attrs(
     places: tuple[str, ...], prefix: tuple[str, ...], desired: Attrs, live: Attrs, enslaved: bool
 ) -> Iterator[FieldChange]:

@@ -1,6 +1,7 @@
 """Values that are computed from other devices, `{for: [wg0]}`: what each of them is on this node. Pure.
 
-A device that the spec makes counts as the spec says, so that one plan is enough; any other counts as it is.
+A device that the spec makes counts as the spec says, so that one plan is enough, and as the kernel makes it in what the
+spec does not say where it is new; any other counts as it is.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def _number(
 def _part(row: Attribute, name: str, path: Path, root: Root, made: Mapping[str, Device]) -> int | Problem:
     """What one device brings to a value."""
     assert row.computed is not None
-    said = _said(row, made.get(name))
+    said = _said(row, name, root, made)
     if isinstance(said, ComputedFor):
         told = f"{name} cannot be counted here: its own {row.name} is computed from other devices"
         return Problem("NK0315", told, path=path, hint=f"name those devices, or give {name} a number")
@@ -92,11 +93,13 @@ def _part(row: Attribute, name: str, path: Path, root: Root, made: Mapping[str, 
     return Problem("NK0401", told, path=path, hint=f"give {row.name} as a number of bytes")
 
 
-def _said(row: Attribute, device: Device | None) -> Value | None:
-    """What the spec says of a device that it makes."""
+def _said(row: Attribute, name: str, root: Root, made: Mapping[str, Device]) -> Value | None:
+    """What the spec says of a device that it makes, or the kernel gives it where it is new."""
+    device = made.get(name)
     if device is None:
         return None
-    return (device.attrs if row.place == "device" else device.primary.attrs).get(row.name)
+    said = (device.attrs if row.place == "device" else device.primary.attrs).get(row.name)
+    return row.usual if said is None and name not in root else said
 
 
 def _carriers(name: str, root: Root) -> Iterator[str]:
@@ -116,7 +119,7 @@ def _passing(row: Attribute, name: str, root: Root, made: Mapping[str, Device]) 
     """
     passing, below = 0, None
     for each in reversed(list(_carriers(name, root))):
-        seen, said = root.get(each), _said(row, made.get(each))
+        seen, said = root.get(each), _said(row, each, root, made)
         own = said if isinstance(said, int) else seen.mtu if seen else 0
         passing = own if below is None else min(own, passing - _added(seen, below))
         below = seen

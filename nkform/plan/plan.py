@@ -50,6 +50,7 @@ from nkform.plan.phases import Phases
 from nkform.plan.preconditions import in_place, preconditions
 from nkform.plan.reach import out_of_reach
 from nkform.plan.resolve import resolve
+from nkform.plan.root_after import root_after
 from nkform.plan.routes import hops_behind
 from nkform.problem import NkformError, Problem
 
@@ -110,8 +111,7 @@ def build(
     errors += _unknown_targets(targets, desired, live)
     wanted = _wanted_namespaces(desired, devices, bool(targets))
     errors += preconditions(desired.name, wanted, devices, live, adopt, readopt, goes_back=aim == "before")
-    gone = [d for d in live.devices.values() if d.owner == desired.name and d.name not in desired.devices]
-    gone = [d for d in gone if not targets or d.name in targets]
+    gone = _gone(desired, live, targets)
     errors += collisions(wanted, devices, live, gone)
     if aim != "before":
         errors += in_place(devices, live, adopt, gone)
@@ -150,8 +150,12 @@ def meaning(
 ) -> tuple[dict[str, Device], list[Problem]]:
     """The devices of a spec as this node shall have them, and what is wrong with that or worth saying."""
     meant = resolve(desired, features, live.root_devices)
+    devices = _aimed_at(meant.devices, targets)
+    if meant.computed:
+        going = [device.name for device in _gone(desired, live, targets)]
+        meant = resolve(desired, features, root_after(devices, live, going))
+        devices = _aimed_at(meant.devices, targets)
     problems = list(meant.problems)
-    devices = {name: d for name, d in meant.devices.items() if not targets or name in targets}
     indexes = _indexes(desired, live) if programs is not None else {}
     for name, device in devices.items():
         if device.chains and programs is not None:
@@ -162,6 +166,16 @@ def meaning(
             devices[name], notes = programs.resolve(framed, features, indexes, known)
             problems += notes
     return devices, [problem for problem in problems if not chains.is_void(problem, devices)]
+
+
+def _aimed_at(devices: Mapping[str, Device], targets: Collection[str]) -> dict[str, Device]:
+    return {name: device for name, device in devices.items() if not targets or name in targets}
+
+
+def _gone(desired: Node, live: Node, targets: Collection[str]) -> list[Device]:
+    """Devices of ours that the spec does not name any more."""
+    gone = (d for d in live.devices.values() if d.owner == desired.name and d.name not in desired.devices)
+    return [device for device in gone if not targets or device.name in targets]
 
 
 def _indexes(desired: Node, live: Node) -> dict[str, int | None]:

@@ -33,15 +33,18 @@ ALIKE = 1024
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """Devices as they shall be, and what was found wrong or worth saying on the way."""
+    """Devices as they shall be, and what was found wrong or worth saying on the way. `computed`: some have values that
+    follow from other devices."""
 
     devices: Mapping[str, Device]
     problems: tuple[Problem, ...]
+    computed: bool
 
 
 def resolve(desired: Node, features: Collection[str], root_devices: Mapping[str, RootDevice]) -> Resolved:
     devices: dict[str, Device] = {}
     problems: list[Problem] = []
+    computed = False
     for name, device in desired.devices.items():
         if device.traits.programs_only:
             devices[name], noted = completed(device)
@@ -54,6 +57,7 @@ def resolve(desired: Node, features: Collection[str], root_devices: Mapping[str,
         problems += noted
         filled, is_open = _as_kind(whole)
         if is_open:
+            computed = True
             filled, noted = with_numbers(filled, root_devices, desired.devices)
             problems += noted
         devices[name] = filled
@@ -69,7 +73,7 @@ def resolve(desired: Node, features: Collection[str], root_devices: Mapping[str,
         problems += noted
         problems += _missing(filled, features)
         devices[name] = filled
-    return Resolved(devices, tuple(problems))
+    return Resolved(devices, tuple(problems), computed)
 
 
 def needed_features(desired: Node) -> set[str]:

@@ -114,3 +114,54 @@ def test_the_smallest_counts_and_follows_the_devices(node: Node, far: str) -> No
 @pytest.mark.parametrize(("devices", "code"), [(["absent0"], "NK0404"), (["to-a"], "NK0315"), (["eth0"], "NK0404")])
 def test_what_no_mtu_comes_of_is_refused(node: Node, devices: list[str], code: str) -> None:
     assert code in node.refused(spec(*devices))
+
+
+LA: dict[str, Any] = {"kind": "veth", "peer": {"name": "pa"}}
+"""The pair that others are computed from."""
+
+
+def pairs(**devices: dict[str, Any]) -> dict[str, Any]:
+    return {"version": 1, "node": "w", "devices": devices}
+
+
+def computed(*names: str) -> dict[str, Any]:
+    return {"kind": "veth", "mtu": {"for": list(names)}, "peer": {"name": "pb"}}
+
+
+@pytest.mark.parametrize(
+    ("after", "mtu"),
+    [
+        pytest.param({"la": LA, "lb": computed("la")}, 1400, id="it stays as it is"),
+        pytest.param({"la": {**LA, "numtxqueues": 2}, "lb": computed("la")}, 1500, id="it is made anew"),
+        pytest.param({"la": {**LA, "numtxqueues": 2}, "lb": computed("pa")}, 1500, id="its peer, which is made anew"),
+        pytest.param({"lc": LA, "lb": computed("pa")}, 1500, id="another pair gets its peer's name"),
+        pytest.param({"la": {**LA, "peer": {"name": "pc"}}, "lb": computed("pc")}, 1400, id="its peer is renamed"),
+        pytest.param(
+            {"la": {**LA, "peer": {"name": "pc"}}, "lc": LA, "lb": computed("pa")}, 1500, id="another one has that name"
+        ),
+        pytest.param({"la": {**LA, "mtu": 1300}, "lb": computed("pa")}, 1300, id="it gets another MTU"),
+    ],
+)
+def test_a_device_counts_as_the_plan_leaves_it(node: Node, after: dict[str, Any], mtu: int) -> None:
+    node.apply(pairs(la={**LA, "mtu": 1400}))
+    node.apply(pairs(**after))  # holds that the next plan is empty
+    assert link("lb")["mtu"] == mtu
+
+
+def test_a_device_that_goes_is_not_counted(node: Node) -> None:
+    node.apply(pairs(la=LA, lb=computed("la")))
+    assert "NK0404" in node.refused(pairs(lb=computed("la")))
+
+
+def test_devices_that_are_new_count_at_once(node: Node) -> None:
+    node.apply(pairs(la=LA, lb=computed("la", "pa")))
+    assert link("lb")["mtu"] == 1500
+
+
+@needs("netkit_room")
+def test_a_new_netkit_needs_no_more_than_it_is_given(node: Node) -> None:
+    """One that is made anew does not ask for what the old one asked for."""
+    inner = {"kind": "netkit", "headroom": {"for": ["la"]}, "peer": {"name": "pb"}}
+    outer = {"kind": "netkit", "peer": {"name": "pa"}}
+    node.apply(pairs(la={**outer, "headroom": 40}, lb=inner))
+    node.apply(pairs(la={**outer, "mode": "l2"}, lb=inner))
