@@ -19,6 +19,7 @@ def collisions(
         yield from _at_home(wanted, devices, live)
     further = {key: space.altnames for key, space in live.namespaces.items() if space.altnames}
     going = {(end.namespace, end.name) for device in gone for end in device.ends}
+    yield from _kept_names(devices, live, going)
     for name, device in devices.items():
         if device.traits.programs_only:
             continue
@@ -77,6 +78,25 @@ def _at_home(wanted: Mapping[str, Namespace], devices: Mapping[str, Device], liv
                     f"{other}",
                     path=path,
                     hint="give one of them another name, or put it into another namespace",
+                )
+
+
+def _kept_names(devices: Mapping[str, Device], live: Node, going: Collection[tuple[str, str]]) -> Iterator[Problem]:
+    """Ends whose names devices of ours have that this plan leaves as they are, since they are no targets."""
+    left = (d for d in live.devices.values() if d.owner == live.name and d.name not in devices and d.traits.made)
+    kept = {(end.namespace, end.name): device for device in left for end in device.ends}
+    for place in going:
+        kept.pop(place, None)
+    for name, device in devices.items() if kept else ():
+        for side, end in enumerate(device.ends):
+            holder = kept.get((end.namespace, end.name))
+            if holder is not None and not device.traits.programs_only:
+                yield Problem(
+                    "NK0415",
+                    f"{'the peer of ' if side else ''}{name} cannot be {end.name} in {described(end.namespace)}:"
+                    f" that is an end of {holder.name}, which is nkform's and not among the targets",
+                    path=("devices", name, "peer", "name") if side else ("devices", name),
+                    hint=f"add `--target {holder.name}`, or leave `--target` out",
                 )
 
 

@@ -108,7 +108,7 @@ def build(
                 problems += chains.unpinned(device, live.devices.get(name, device))
     errors = [p for p in problems if p.severity == "error"]
     warnings = [*notes, *(p for p in problems if p.severity != "error")]
-    errors += _unknown_targets(targets, desired, live)
+    errors += _unknown_targets([name for name in targets if ("device", name) not in spared.names], desired, live)
     wanted = _wanted_namespaces(desired, devices, bool(targets))
     errors += preconditions(desired.name, wanted, devices, live, adopt, readopt, goes_back=aim == "before")
     gone = _gone(desired, live, targets)

@@ -129,7 +129,14 @@ def _device_obstacles(node: str, device: Device, live: Node, adopt: bool) -> Ite
                 else "`kind: external` is for devices that exist",
             )
         return
-    if found is not None and found.owner != node:
+    if found is not None and found.owner != node and (other := _pair_of(device.name, node, live)):
+        yield Problem(
+            "NK0412",
+            f"device {device.name} exists already: it is the peer of {other}, which is nkform's",
+            path=path,
+            hint=f"use another name; or apply the spec without {other} and {device.name} first, and as it is then",
+        )
+    elif found is not None and found.owner != node:
         yield from _foreign(f"device {device.name}", found.owner, path, adopt)
         forced = [field for field in device_fields(device, found) if field.forces_replacement]
         if found.owner is None and adopt and forced:
@@ -156,6 +163,12 @@ def _device_obstacles(node: str, device: Device, live: Node, adopt: bool) -> Ite
                 path=(*path, "peer", "name"),
                 hint="use another name for the peer",
             )
+
+
+def _pair_of(name: str, node: str, live: Node) -> str:
+    """The pair of ours that a device of the root namespace is the peer of, or ""."""
+    ours = (device for device in live.devices.values() if device.owner == node and device.peer)
+    return next((d.name for d in ours if d.peer and (d.peer.namespace, d.peer.name) == (ROOT, name)), "")
 
 
 def _too_small(device: Device, found: Device) -> Iterator[Problem]:

@@ -459,3 +459,33 @@ def test_a_source_that_ours_have_no_more_is_told(node: Node, peer: bool, whose: 
     ip("addr", "add", host, "dev", "lo", *(["nodad"] if family == "IPv6" else []), namespace="web" if peer else "")
     ip("link", "set", "lo", "up", namespace="web" if peer else "")
     assert node.plan(after).code == 0
+
+
+def two(**changes: Spec) -> Spec:
+    devices: Spec = {"v0": device("e0"), "v1": device("e1")}
+    return {"version": 1, "node": "w", "devices": devices | changes}
+
+
+@pytest.mark.parametrize(
+    ("after", "target", "other"),
+    [
+        ({"v0": device("e1"), "v1": device("e0")}, "v0", "v1"),
+        ({"v1": device("e2"), "v2": device("e1")}, "v2", "v1"),
+    ],
+    ids=["exchanged names", "a new pair"],
+)
+def test_the_name_of_a_device_that_is_no_target_is_taken(node: Node, after: Spec, target: str, other: str) -> None:
+    node.apply(two())
+    said = node.refused(two(**after), "--target", target)
+    assert "error[NK0415]" in said
+    assert f"add `--target {other}`" in said
+    node.apply(two(**after), "--target", target, "--target", other)
+
+
+@pytest.mark.parametrize("words", [(), ("--adopt",)])
+def test_a_peer_of_a_pair_of_ours_is_not_taken_over(node: Node, words: tuple[str, ...]) -> None:
+    node.apply(two())
+    said = node.refused({"version": 1, "node": "w", "devices": {"e0": device("v0")}}, *words)
+    assert "it is the peer of v0, which is nkform's" in said
+    node.apply({"version": 1, "node": "w", "devices": {}})
+    node.apply({"version": 1, "node": "w", "devices": {"e0": device("v0")}})

@@ -266,6 +266,7 @@ def test_what_may_be_absent_is_no_error(node: Node) -> None:
     outcome = node.apply(some)
     assert "NK0430" in outcome.err
     assert links() == {"v0", "v1"}
+    assert "NK0430" in node.apply(None, "--target", "absent0").err
     ip("netns", "add", "gone")
     ip("link", "add", "absent0", "type", "veth", "peer", "name", "other0")
     outcome = node.apply()
