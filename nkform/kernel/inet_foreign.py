@@ -29,6 +29,7 @@ from nkform.kernel.inet import (
     RTA_OIF,
     RTA_PREFSRC,
     RTA_PRIORITY,
+    RTA_SRC,
     RTA_TABLE,
     RTA_VIA,
     RTAX_LOCK,
@@ -320,10 +321,11 @@ def route_protocol(number: int) -> str:
 
 
 def route_key(route: bytes) -> tuple[object, ...]:
-    """What of a dumped route another one must differ in to stand beside it: prefix, tos, table and metric."""
-    family, length, _, tos, table, _, _, _, _ = RTMSG.unpack_from(route)
+    """What of a dumped route another one must differ in to stand beside it: prefixes, tos, table and metric."""
+    family, length, source_length, tos, table, _, _, _, _ = RTMSG.unpack_from(route)
     found = walk(route, RTMSG.size, len(route))
-    return family, length, tos, *(bytes(found.get(number, b"")) for number in (RTA_DST, RTA_TABLE, RTA_PRIORITY)), table
+    parts = (bytes(found.get(number, b"")) for number in (RTA_DST, RTA_SRC, RTA_TABLE, RTA_PRIORITY))
+    return family, length, source_length, tos, *parts, table
 
 
 def route_text(route: bytes) -> str:
@@ -387,10 +389,13 @@ def _metrics(route: bytes) -> Mapping[int, bytes]:
     return walk(parts[RTA_METRICS], 0, len(parts[RTA_METRICS]))
 
 
-def add_foreign_route(route: bytes, index: int, name: str, *, instead: bool = False, onlink: bool = False) -> Request:
-    """Adds a route that was dumped, through any link, behind those of its key; or `instead` of one of them. `onlink`:
-    its gateway is taken for reachable."""
-    flags = NLM_F_CREATE | (NLM_F_REPLACE if instead else NLM_F_APPEND)
+def add_foreign_route(
+    route: bytes, index: int, name: str, *, instead: bool = False, first: bool = False, onlink: bool = False
+) -> Request:
+    """Adds a route that was dumped, through any link, behind those of its key; or `instead` of one of them, or as the
+    `first`, which IPv6 does not know. `onlink`: its gateway is taken for reachable."""
+    ahead = first and route[0] == AF_INET
+    flags = NLM_F_CREATE | (NLM_F_REPLACE if instead else 0 if ahead else NLM_F_APPEND)
     body = through(route, index)
     if onlink:
         body = with_onlink(body)
