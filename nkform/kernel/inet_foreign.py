@@ -69,6 +69,8 @@ from nkform.model import Route, RouteKey
 
 IPV6_HOST = 128
 """The prefix length of a single IPv6 address."""
+LEADING = (RTN_UNICAST, 2, 3, 4, 5)
+"""Kinds of routes that lead through a link: also RTN_LOCAL, RTN_BROADCAST, RTN_ANYCAST, RTN_MULTICAST."""
 FEW = 2
 """Links that are asked for one by one."""
 
@@ -180,7 +182,8 @@ def _all_but_too_large(dump: Callable[[Asked], Iterator[T]]) -> list[T]:
 
 
 def dump_foreign_routes(socket: Socket, index: int = 0, *, wide: bool = False) -> Iterator[bytes]:
-    """The unicast routes of others through one link, of all by default; without those that the kernel makes by itself.
+    """The routes of others through one link, of all by default; without those that the kernel makes by itself, and
+    those that drop packets, which lead through none.
 
     They are as the kernel reports them. What leads through several links or through a nexthop object is among them only
     if `wide`, and what is there for some time only never.
@@ -191,7 +194,7 @@ def dump_foreign_routes(socket: Socket, index: int = 0, *, wide: bool = False) -
 def _foreign_routes(socket: Socket, index: int, wide: bool, asked: Asked) -> Iterator[bytes]:
     for message in socket.dump(_request("list the routes of others", asked, index)):
         family, _, _, _, _, protocol, _, kind, flags = RTMSG.unpack_from(message.buffer, message.start)
-        if kind != RTN_UNICAST or flags & RTM_F_CLONED or protocol in (PROTOCOL, RTPROT_KERNEL, RTPROT_RA):
+        if kind not in LEADING or flags & RTM_F_CLONED or protocol in (PROTOCOL, RTPROT_KERNEL, RTPROT_RA):
             continue
         found = walk(message.buffer, message.start + RTMSG.size, message.end)
         if family in (AF_INET, AF_INET6) and (_goes_through_any_link(found) or (wide and _is_wide(family, found))):
@@ -199,13 +202,13 @@ def _foreign_routes(socket: Socket, index: int, wide: bool, asked: Asked) -> Ite
 
 
 def _goes_through_any_link(parts: Mapping[int, bytes]) -> bool:
-    """Whether a unicast route of these attributes can be given to another link: it has one next hop of its own, and is
+    """Whether a route of these attributes can be given to another link: it has one next hop of its own, and is
     there for good."""
     return RTA_OIF in parts and RTA_NH_ID not in parts and not passing(parts)
 
 
 def _is_wide(family: int, parts: Mapping[int, bytes]) -> bool:
-    """Whether a unicast route of these attributes leads through several links, or through a nexthop object that leads
+    """Whether a route of these attributes leads through several links, or through a nexthop object that leads
     somewhere, and is there for good."""
     bound = RTA_MULTIPATH in parts or RTA_NH_ID in parts
     return bound and not passing(parts) and next(hops_of(family, 0, parts), None) is not None
@@ -213,7 +216,7 @@ def _is_wide(family: int, parts: Mapping[int, bytes]) -> bool:
 
 def dump_bound_routes(socket: Socket, index: int) -> Iterator[bytes]:
     """The routes of others that lead through a link, as `dump_foreign_routes` leaves them out: through several links or
-    a nexthop object, for some time only, or of another kind than unicast."""
+    a nexthop object, or for some time only."""
     yield from _all_but_too_large(partial(_bound_routes, socket, index))
 
 
@@ -224,7 +227,7 @@ def _bound_routes(socket: Socket, index: int, asked: Asked) -> Iterator[bytes]:
             continue
         parts = walk(message.buffer, message.start + RTMSG.size, message.end)
         through_it = family in (AF_INET, AF_INET6) and any(hop == index for hop, _, _ in hops_of(family, flags, parts))
-        if through_it and not (kind == RTN_UNICAST and _goes_through_any_link(parts)):
+        if through_it and not (kind in LEADING and _goes_through_any_link(parts)):
             yield bytes(message.buffer[message.start : message.end])
 
 
