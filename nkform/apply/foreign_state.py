@@ -222,9 +222,15 @@ def read(socket: Socket, key: str, names: Collection[str], known: Mapping[int, s
     `known` are the names of all its links by their ifindex. Raises KernelError.
     """
     indexes = [index for index, name in known.items() if name in names]
+    addresses: dict[int, list[bytes]] = {}
     for index, address in inet_foreign.of_links(inet_foreign.dump_foreign_addresses, socket, indexes):
         if known.get(index) in names:
+            addresses.setdefault(index, []).append(address)
             yield ForeignItem(key, known[index], "address", address.hex())
+    for index, some in addresses.items():
+        far = inet_foreign.far_ends(some)
+        for route in consistent_dump(partial(inet_foreign.dump_far_end_routes, far=far, index=index), socket):
+            yield ForeignItem(key, known[index], "route", route.hex())
     for index, entry in neighbours.made(socket, indexes):
         yield ForeignItem(key, known[index], "neighbour", entry.hex())
     for index, (kind, qdisc) in qdiscs.at_root(socket, indexes).items():
@@ -438,7 +444,9 @@ def _routes_lost(
     had = [each for each in some if each.kind == "route"]
     wide = any(inet_foreign.is_bound(each.body) for each in had)
     routes = consistent_dump(partial(inet_foreign.dump_foreign_routes, wide=wide), socket)
-    there = {inet.through(route, inet_foreign.leads(route)[0]) for route in routes}
+    far = inet_foreign.reached(each.body for each in had)
+    made = consistent_dump(partial(inet_foreign.dump_far_end_routes, far=far), socket)
+    there = {inet.through(route, inet_foreign.leads(route)[0]) for route in (*routes, *made)}
     sourceless = {
         inet.through(route, inet_foreign.leads(route)[0], sourceless=True) for route in routes if route[0] == AF_INET6
     }

@@ -241,12 +241,22 @@ def dump_advertised(socket: Socket) -> Iterator[int]:
             yield from (index for index, _, _ in hops_of(family, flags, parts))
 
 
-def dump_far_end_routes(socket: Socket, index: int, addresses: Iterable[bytes]) -> Iterator[bytes]:
-    """The routes that the kernel made to the far ends of a link's IPv6 addresses, as it reports them.
+def far_ends(addresses: Iterable[bytes]) -> set[bytes]:
+    """The far ends of dumped IPv6 addresses, packed."""
+    return {key[3] for key in map(address_key, addresses) if key[0] == AF_INET6 and key[2] != key[3]}
+
+
+def reached(routes: Iterable[bytes]) -> set[bytes]:
+    """The destinations of the dumped routes that the kernel made, packed."""
+    made = [route for route in routes if RTMSG.unpack_from(route)[5] == RTPROT_KERNEL]
+    return {bytes(walk(route, RTMSG.size, len(route)).get(RTA_DST, b"")) for route in made}
+
+
+def dump_far_end_routes(socket: Socket, far: Collection[bytes], index: int = 0) -> Iterator[bytes]:
+    """The routes that the kernel made to far ends of IPv6 addresses, through one link or any, as it reports them.
 
     With an address that a link gets while it is down comes none, nor later (net/ipv6/addrconf.c, fixup_permanent_addr).
     """
-    far = {key[3] for key in map(address_key, addresses) if key[0] == AF_INET6 and key[2] != key[3]}
     request = _request("list the routes to far ends", (AF_INET6, RTPROT_KERNEL), index)
     for message in socket.dump(request) if far else ():
         _, length, _, _, _, protocol, _, kind, _ = RTMSG.unpack_from(message.buffer, message.start)

@@ -52,3 +52,35 @@ def test_a_pair_that_is_made_anew_keeps_routes_of_any_kind(node: Node, name: str
     made_anew(changed)
     node.apply(changed)
     assert whole()["root: routes"] == before
+
+
+FAR_ENDS = {
+    "2001:db8::1 peer 2001:db8::2": "2001:db8::2",
+    "2001:db8::1 peer 2001:db8:3::2/64": "2001:db8:3::2",
+}
+
+
+def far_end(address: str) -> str:
+    return ip("-6", "route", "show", FAR_ENDS[address], "dev", "to-a", "proto", "kernel")
+
+
+@pytest.mark.parametrize("way", [down, deleted, made_anew])
+@pytest.mark.parametrize("address", FAR_ENDS)
+def test_the_far_end_of_an_address_of_others_is_reached_again(
+    node: Node, address: str, way: Callable[[Spec], None]
+) -> None:
+    """The kernel makes no route there for an address that its link gets while it is down."""
+    changed = spec()
+    node.apply(changed)
+    ip("-6", "addr", "add", *address.split(), "dev", "to-a", "nodad")
+    ip("-6", "route", "add", "2001:db8:9::/48", "via", FAR_ENDS[address], "dev", "to-a")
+    before, reached = whole(), far_end(address)
+    assert reached
+    way(changed)
+    struck(node, changed, "rename journal")
+    assert far_end(address) == reached
+    node.apply(changed)
+    outcome = node.run("rollback", "-y")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert differences(before, whole()) == []
+    assert far_end(address) == reached
