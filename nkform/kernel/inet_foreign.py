@@ -241,6 +241,16 @@ def dump_advertised(socket: Socket) -> Iterator[int]:
             yield from (index for index, _, _ in hops_of(family, flags, parts))
 
 
+def is_within(address: bytes, route: bytes) -> bool:
+    """Whether a dumped address, or the far end of it, has the network that a dumped route leads to."""
+    family, length, *ends = address_key(address)
+    if (family, length) != (route[0], route[1]):
+        return False
+    to = walk(route, RTMSG.size, len(route)).get(RTA_DST, bytes(len(ends[0])))
+    *firsts, wanted = (int.from_bytes(each, "big") >> 8 * len(each) - length for each in (*ends, to))
+    return wanted in firsts
+
+
 def far_ends(addresses: Iterable[bytes]) -> set[bytes]:
     """The far ends of dumped IPv6 addresses, packed."""
     return {key[3] for key in map(address_key, addresses) if key[0] == AF_INET6 and key[2] != key[3]}
