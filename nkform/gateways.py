@@ -37,6 +37,43 @@ def is_link_local(text: str) -> bool:
     return ":" in text and int(text.partition(":")[0] or "0", 16) >> 6 == LINK_LOCAL
 
 
+class Ways:
+    """The networks that an end leads to by IPv6, table by table.
+
+    The kernel looks for a gateway as for any destination, by the longest prefix and then the smallest metric, and
+    refuses it where the route that it finds has a gateway itself (net/ipv6/route.c, ip6_route_check_nh).
+    """
+
+    def __init__(self) -> None:
+        self._best: dict[tuple[int, int, int], tuple[int, str]] = {}
+        self._direct: set[tuple[int, int, int]] = set()
+        self._lengths: dict[int, list[int]] = {}
+
+    def add(self, table: int, value: int, length: int, metric: int = 256, through: str = "") -> None:
+        """A network, as the number of one of its addresses and a prefix length; `through` is a route with a gateway, in
+        words."""
+        key = (table, length, value >> (128 - length))
+        self._best[key] = min(self._best.get(key, (metric, through)), (metric, through))
+        if not through:
+            self._direct.add(key)
+        if length not in (lengths := self._lengths.setdefault(table, [])):
+            lengths.append(length)
+            lengths.sort(reverse=True)
+
+    def hides(self, value: int) -> str:
+        """The route with a gateway that the kernel finds instead of what leads there at once; empty where nothing leads
+        there at once, or something is found in any table that does."""
+        hiding, covered = "", False
+        for table, lengths in self._lengths.items():
+            keys = [(table, length, value >> (128 - length)) for length in lengths]
+            found = [key for key in keys if key in self._best]
+            if found and not (through := self._best[found[0]][1]):
+                return ""
+            hiding = hiding or (through if found else "")
+            covered = covered or not self._direct.isdisjoint(found)
+        return hiding if covered else ""
+
+
 class Around:
     """The addresses of all links of a namespace, and the IPv6 routes through them in the main table.
 

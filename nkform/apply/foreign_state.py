@@ -54,13 +54,15 @@ class ForeignItem:
     the MTU of a link of others upon one, or that it is down; or the MTU for IPv6 that they chose for a link.
 
     `message`: the body of the netlink message that the kernel reported it with, or the four bytes of an MTU, in
-    hexadecimal digits.
+    hexadecimal digits. `place`: of a route, the one that it has among all of others with its prefix, tos, table and
+    metric.
     """
 
     namespace: str
     name: str
     kind: Literal["address", "route", "neighbour", "qdisc", "mtu", "ipv6 mtu", "down"]
     message: str
+    place: Literal["alone", "first", "further"] = "alone"
 
     def __str__(self) -> str:
         where = f"{self.name} in {self.namespace}" if self.namespace else self.name
@@ -220,9 +222,15 @@ def read(socket: Socket, key: str, names: Collection[str], known: Mapping[int, s
     `known` are the names of all its links by their ifindex. Raises KernelError.
     """
     indexes = [index for index, name in known.items() if name in names]
+    addresses: dict[int, list[bytes]] = {}
     for index, address in inet_foreign.of_links(inet_foreign.dump_foreign_addresses, socket, indexes):
         if known.get(index) in names:
+            addresses.setdefault(index, []).append(address)
             yield ForeignItem(key, known[index], "address", address.hex())
+    for index, some in addresses.items():
+        far = inet_foreign.far_ends(some)
+        for route in consistent_dump(partial(inet_foreign.dump_far_end_routes, far=far, index=index), socket):
+            yield ForeignItem(key, known[index], "route", route.hex())
     for index, entry in neighbours.made(socket, indexes):
         yield ForeignItem(key, known[index], "neighbour", entry.hex())
     for index, (kind, qdisc) in qdiscs.at_root(socket, indexes).items():
@@ -231,19 +239,31 @@ def read(socket: Socket, key: str, names: Collection[str], known: Mapping[int, s
     routes = consistent_dump(partial(inet_foreign.dump_foreign_routes, wide=True), socket)
     present = inet_foreign.of_links(inet.dump_addresses, socket, indexes) if routes else ()
     sources = {inet.packed(address.text) for index, address in present if known.get(index) in names}
+    places = _places(routes)
     for route in routes:
         index, source = inet_foreign.leads(route)
         # Through several links a route can be had again only as it was, so not where one of them has gone meanwhile.
         through_it = known.get(index) in names and not inet_foreign.is_bound(route)
         if index in known and (through_it or source in sources):
-            yield ForeignItem(key, known[index], "route", route.hex())
+            yield ForeignItem(key, known[index], "route", route.hex(), places.get(route, "alone"))
+
+
+def _places(routes: Iterable[bytes]) -> dict[bytes, Literal["first", "further"]]:
+    """The places of routes that are not alone with their prefix, tos, table and metric; the kernel lists IPv4 routes
+    in the order in which it would take them."""
+    by_key: dict[tuple[object, ...], list[bytes]] = {}
+    for route in routes:
+        by_key.setdefault(inet_foreign.route_key(route), []).append(route)
+    several = [some for some in by_key.values() if len(some) > 1]
+    return {route: "further" if number else "first" for some in several for number, route in enumerate(some)}
 
 
 def give_again(items: Sequence[ForeignItem], namespaces: Namespaces, *, beside: bool) -> list[str]:
     """Gives others again what they have lost; returns what could not be. What has lost its link, or namespace, is not
     looked for.
 
-    `beside`: a route comes back even where there is one of the same prefix and metric by now.
+    `beside`: a route comes back even where there is one of the same prefix and metric by now; without it, only one that
+    was not alone before.
     """
     failed: list[str] = []
     by_namespace: dict[str, list[ForeignItem]] = {}
@@ -424,7 +444,9 @@ def _routes_lost(
     had = [each for each in some if each.kind == "route"]
     wide = any(inet_foreign.is_bound(each.body) for each in had)
     routes = consistent_dump(partial(inet_foreign.dump_foreign_routes, wide=wide), socket)
-    there = {inet.through(route, inet_foreign.leads(route)[0]) for route in routes}
+    far = inet_foreign.reached(each.body for each in had)
+    made = consistent_dump(partial(inet_foreign.dump_far_end_routes, far=far), socket)
+    there = {inet.through(route, inet_foreign.leads(route)[0]) for route in (*routes, *made)}
     sourceless = {
         inet.through(route, inet_foreign.leads(route)[0], sourceless=True) for route in routes if route[0] == AF_INET6
     }
@@ -441,8 +463,9 @@ def _routes_lost(
             continue
         if alike and inet_foreign.without_mtu(route) in alike:  # with another MTU, which it gets back by itself
             continue
-        there.add(route)
         # An IPv6 route loses its source address alone, and cannot stand beside what is left of it.
         robbed = each.body[0] == AF_INET6 and inet.through(each.body, index, sourceless=True) in there
-        if robbed or beside or inet_foreign.route_key(each.body) not in taken:
-            yield each, inet_foreign.add_foreign_route(each.body, index, each.name, instead=robbed)
+        there.add(route)
+        if robbed or beside or each.place != "alone" or inet_foreign.route_key(each.body) not in taken:
+            first = each.place == "first"
+            yield each, inet_foreign.add_foreign_route(each.body, index, each.name, instead=robbed, first=first)

@@ -200,8 +200,9 @@ class Visit:
         addresses = consistent_dump(partial(inet_foreign.dump_foreign_addresses, index=old), self._socket)
         bodies = [body for _, body in addresses]
         self._socket.ask([inet_foreign.add_foreign_address(body, new, after.name, relabelled=True) for body in bodies])
-        far = consistent_dump(partial(inet_foreign.dump_far_end_routes, index=old, addresses=bodies), self._socket)
-        self._socket.ask([inet_foreign.add_foreign_route(route, new, after.name) for route in far])
+        far = inet_foreign.far_ends(bodies)
+        made = consistent_dump(partial(inet_foreign.dump_far_end_routes, far=far, index=old), self._socket)
+        self._socket.ask([inet_foreign.add_foreign_route(route, new, after.name) for route in made])
         routes = consistent_dump(partial(inet_foreign.dump_foreign_routes, index=old), self._socket)
         waiting = sorted(routes, key=inet_foreign.has_gateway)
         carried: list[bytes] = []

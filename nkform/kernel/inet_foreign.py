@@ -29,6 +29,7 @@ from nkform.kernel.inet import (
     RTA_OIF,
     RTA_PREFSRC,
     RTA_PRIORITY,
+    RTA_SRC,
     RTA_TABLE,
     RTA_VIA,
     RTAX_LOCK,
@@ -68,6 +69,8 @@ from nkform.model import Route, RouteKey
 
 IPV6_HOST = 128
 """The prefix length of a single IPv6 address."""
+LEADING = (RTN_UNICAST, 2, 3, 4, 5)
+"""Kinds of routes that lead through a link: also RTN_LOCAL, RTN_BROADCAST, RTN_ANYCAST, RTN_MULTICAST."""
 FEW = 2
 """Links that are asked for one by one."""
 
@@ -179,7 +182,8 @@ def _all_but_too_large(dump: Callable[[Asked], Iterator[T]]) -> list[T]:
 
 
 def dump_foreign_routes(socket: Socket, index: int = 0, *, wide: bool = False) -> Iterator[bytes]:
-    """The unicast routes of others through one link, of all by default; without those that the kernel makes by itself.
+    """The routes of others through one link, of all by default; without those that the kernel makes by itself, and
+    those that drop packets, which lead through none.
 
     They are as the kernel reports them. What leads through several links or through a nexthop object is among them only
     if `wide`, and what is there for some time only never.
@@ -190,7 +194,7 @@ def dump_foreign_routes(socket: Socket, index: int = 0, *, wide: bool = False) -
 def _foreign_routes(socket: Socket, index: int, wide: bool, asked: Asked) -> Iterator[bytes]:
     for message in socket.dump(_request("list the routes of others", asked, index)):
         family, _, _, _, _, protocol, _, kind, flags = RTMSG.unpack_from(message.buffer, message.start)
-        if kind != RTN_UNICAST or flags & RTM_F_CLONED or protocol in (PROTOCOL, RTPROT_KERNEL, RTPROT_RA):
+        if kind not in LEADING or flags & RTM_F_CLONED or protocol in (PROTOCOL, RTPROT_KERNEL, RTPROT_RA):
             continue
         found = walk(message.buffer, message.start + RTMSG.size, message.end)
         if family in (AF_INET, AF_INET6) and (_goes_through_any_link(found) or (wide and _is_wide(family, found))):
@@ -198,13 +202,13 @@ def _foreign_routes(socket: Socket, index: int, wide: bool, asked: Asked) -> Ite
 
 
 def _goes_through_any_link(parts: Mapping[int, bytes]) -> bool:
-    """Whether a unicast route of these attributes can be given to another link: it has one next hop of its own, and is
+    """Whether a route of these attributes can be given to another link: it has one next hop of its own, and is
     there for good."""
     return RTA_OIF in parts and RTA_NH_ID not in parts and not passing(parts)
 
 
 def _is_wide(family: int, parts: Mapping[int, bytes]) -> bool:
-    """Whether a unicast route of these attributes leads through several links, or through a nexthop object that leads
+    """Whether a route of these attributes leads through several links, or through a nexthop object that leads
     somewhere, and is there for good."""
     bound = RTA_MULTIPATH in parts or RTA_NH_ID in parts
     return bound and not passing(parts) and next(hops_of(family, 0, parts), None) is not None
@@ -212,7 +216,7 @@ def _is_wide(family: int, parts: Mapping[int, bytes]) -> bool:
 
 def dump_bound_routes(socket: Socket, index: int) -> Iterator[bytes]:
     """The routes of others that lead through a link, as `dump_foreign_routes` leaves them out: through several links or
-    a nexthop object, for some time only, or of another kind than unicast."""
+    a nexthop object, or for some time only."""
     yield from _all_but_too_large(partial(_bound_routes, socket, index))
 
 
@@ -223,7 +227,7 @@ def _bound_routes(socket: Socket, index: int, asked: Asked) -> Iterator[bytes]:
             continue
         parts = walk(message.buffer, message.start + RTMSG.size, message.end)
         through_it = family in (AF_INET, AF_INET6) and any(hop == index for hop, _, _ in hops_of(family, flags, parts))
-        if through_it and not (kind == RTN_UNICAST and _goes_through_any_link(parts)):
+        if through_it and not (kind in LEADING and _goes_through_any_link(parts)):
             yield bytes(message.buffer[message.start : message.end])
 
 
@@ -237,12 +241,32 @@ def dump_advertised(socket: Socket) -> Iterator[int]:
             yield from (index for index, _, _ in hops_of(family, flags, parts))
 
 
-def dump_far_end_routes(socket: Socket, index: int, addresses: Iterable[bytes]) -> Iterator[bytes]:
-    """The routes that the kernel made to the far ends of a link's IPv6 addresses, as it reports them.
+def is_within(address: bytes, route: bytes) -> bool:
+    """Whether a dumped address, or the far end of it, has the network that a dumped route leads to."""
+    family, length, *ends = address_key(address)
+    if (family, length) != (route[0], route[1]):
+        return False
+    to = walk(route, RTMSG.size, len(route)).get(RTA_DST, bytes(len(ends[0])))
+    *firsts, wanted = (int.from_bytes(each, "big") >> 8 * len(each) - length for each in (*ends, to))
+    return wanted in firsts
+
+
+def far_ends(addresses: Iterable[bytes]) -> set[bytes]:
+    """The far ends of dumped IPv6 addresses, packed."""
+    return {key[3] for key in map(address_key, addresses) if key[0] == AF_INET6 and key[2] != key[3]}
+
+
+def reached(routes: Iterable[bytes]) -> set[bytes]:
+    """The destinations of the dumped routes that the kernel made, packed."""
+    made = [route for route in routes if RTMSG.unpack_from(route)[5] == RTPROT_KERNEL]
+    return {bytes(walk(route, RTMSG.size, len(route)).get(RTA_DST, b"")) for route in made}
+
+
+def dump_far_end_routes(socket: Socket, far: Collection[bytes], index: int = 0) -> Iterator[bytes]:
+    """The routes that the kernel made to far ends of IPv6 addresses, through one link or any, as it reports them.
 
     With an address that a link gets while it is down comes none, nor later (net/ipv6/addrconf.c, fixup_permanent_addr).
     """
-    far = {key[3] for key in map(address_key, addresses) if key[0] == AF_INET6 and key[2] != key[3]}
     request = _request("list the routes to far ends", (AF_INET6, RTPROT_KERNEL), index)
     for message in socket.dump(request) if far else ():
         _, length, _, _, _, protocol, _, kind, _ = RTMSG.unpack_from(message.buffer, message.start)
@@ -320,10 +344,11 @@ def route_protocol(number: int) -> str:
 
 
 def route_key(route: bytes) -> tuple[object, ...]:
-    """What of a dumped route another one must differ in to stand beside it: prefix, tos, table and metric."""
-    family, length, _, tos, table, _, _, _, _ = RTMSG.unpack_from(route)
+    """What of a dumped route another one must differ in to stand beside it: prefixes, tos, table and metric."""
+    family, length, source_length, tos, table, _, _, _, _ = RTMSG.unpack_from(route)
     found = walk(route, RTMSG.size, len(route))
-    return family, length, tos, *(bytes(found.get(number, b"")) for number in (RTA_DST, RTA_TABLE, RTA_PRIORITY)), table
+    parts = (bytes(found.get(number, b"")) for number in (RTA_DST, RTA_SRC, RTA_TABLE, RTA_PRIORITY))
+    return family, length, source_length, tos, *parts, table
 
 
 def route_text(route: bytes) -> str:
@@ -387,10 +412,13 @@ def _metrics(route: bytes) -> Mapping[int, bytes]:
     return walk(parts[RTA_METRICS], 0, len(parts[RTA_METRICS]))
 
 
-def add_foreign_route(route: bytes, index: int, name: str, *, instead: bool = False, onlink: bool = False) -> Request:
-    """Adds a route that was dumped, through any link, behind those of its key; or `instead` of one of them. `onlink`:
-    its gateway is taken for reachable."""
-    flags = NLM_F_CREATE | (NLM_F_REPLACE if instead else NLM_F_APPEND)
+def add_foreign_route(
+    route: bytes, index: int, name: str, *, instead: bool = False, first: bool = False, onlink: bool = False
+) -> Request:
+    """Adds a route that was dumped, through any link, behind those of its key; or `instead` of one of them, or as the
+    `first`, which IPv6 does not know. `onlink`: its gateway is taken for reachable."""
+    ahead = first and route[0] == AF_INET
+    flags = NLM_F_CREATE | (NLM_F_REPLACE if instead else 0 if ahead else NLM_F_APPEND)
     body = through(route, index)
     if onlink:
         body = with_onlink(body)

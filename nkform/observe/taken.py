@@ -72,9 +72,7 @@ def look(
                 if (found := _in_place(address, body)) is not None:
                     seen.taken.setdefault(place.slot, []).append(found)
     if wanted := _missing_routes(places, routes):
-        # A kernel's route with such a source goes with an address of ours.
-        sources = {host(address) for some in addresses.values() for address in some if address.ours}
-        _look_at_routes(socket, wanted, routes.keys(), sources, names, seen)
+        _look_at_routes(socket, wanted, routes.keys(), addresses, names, seen)
         _look_at_gateways(socket, wanted.values(), names, seen)
     _look_at_sources(socket, places, addresses, names, seen)
     return seen
@@ -223,10 +221,12 @@ def _look_at_routes(
     socket: Socket,
     wanted: Mapping[RouteKey, tuple[Place, Route]],
     own: Collection[int],
-    sources: Collection[str],
+    addresses: Mapping[int, tuple[Address, ...]],
     names: Mapping[int, str],
     seen: Seen,
 ) -> None:
+    # A kernel's route with such a source goes with an address of ours.
+    sources = {host(address) for some in addresses.values() for address in some if address.ours}
     lengths = {(":" in to, int(to.rpartition("/")[2])) for _, to, _ in wanted}
     ours: set[RouteKey] = set()
     found: dict[RouteKey, list[Taken]] = {}
@@ -244,13 +244,25 @@ def _look_at_routes(
                 ours.add(route.key)
             if usual and any(index in own for index, _ in route.hops):
                 continue  # it is ours, or it is another end's and moves
-        if route.protocol != inet.RTPROT_KERNEL or route.source not in sources:
+        kernel = route.protocol == inet.RTPROT_KERNEL
+        if not (kernel and (route.source in sources or _comes_with_ours(socket, route, addresses))):
             taken = _held(route, wanted[route.key], through, names)
             found.setdefault(route.key, []).append(replace(taken, ahead=route.key not in ours))
     for key, some in found.items():
         place, _ = wanted[key]
         beside = [replace(each, blocking=False, gone=None) for each in some] if key in ours else some
         seen.taken.setdefault(place.slot, []).extend(beside)
+
+
+def _comes_with_ours(socket: Socket, route: inet_foreign.AnyRoute, own: Collection[int]) -> bool:
+    """Whether a route of the kernel is that of IPv6 to the network of addresses which all are ours: it names no source,
+    and goes with the last of them."""
+    index = route.hops[0][0] if route.alone else 0
+    if index not in own or ":" not in route.key[1]:
+        return False
+    dump = partial(inet_foreign.dump_any_addresses, index=index)
+    some = [body for _, body in consistent_dump(dump, socket) if inet_foreign.is_within(body, route.body)]
+    return bool(some) and all(inet_foreign.decode_address(body)[1] == inet.PROTOCOL for body in some)
 
 
 def _held(route: inet_foreign.AnyRoute, wanted: tuple[Place, Route], through: bool, names: Mapping[int, str]) -> Taken:

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from nkform.gateways import is_link_local
+from nkform.gateways import Ways, is_link_local
 from nkform.model import Device, Endpoint, Node
+from nkform.plan.contradictions import MAIN
 from nkform.problem import Path, Problem
 
 if TYPE_CHECKING:
@@ -22,10 +23,19 @@ def out_of_reach(devices: Mapping[str, Device], live: Node) -> Iterator[Problem]
         if name in live.devices:
             continue
         for side, end in enumerate(device.ends):
+            path: Path = ("devices", name, "peer") if side else ("devices", name)
+            where = f" in {end.namespace}" if end.namespace else ""
+            for place, through in _hidden(end):
+                route = end.routes[place]
+                yield Problem(
+                    "NK0462",
+                    f"the route to {route.to} of {end.name}{where} cannot be added: the kernel finds the gateway "
+                    f"{route.via} through another one, by the route {through}",
+                    path=(*path, "routes", place, "via"),
+                    hint="add onlink: true, or a route to the gateway alone",
+                )
             for place, route in enumerate(end.routes):
                 if route.via and not route.onlink and not is_link_local(route.via) and not _leads(end, route.via):
-                    path: Path = ("devices", name, "peer") if side else ("devices", name)
-                    where = f" in {end.namespace}" if end.namespace else ""
                     yield Problem(
                         "NK0462",
                         f"the route to {route.to} of {end.name}{where} cannot be added: no address and no route of it "
@@ -33,6 +43,31 @@ def out_of_reach(devices: Mapping[str, Device], live: Node) -> Iterator[Problem]
                         path=(*path, "routes", place, "via"),
                         hint="add onlink: true, or a route or an address that covers it",
                     )
+
+
+def _hidden(end: Endpoint) -> Iterator[tuple[int, str]]:
+    """The places of IPv6 routes whose gateways the kernel finds through another gateway, and by which route: those with
+    a gateway are added last, in their order."""
+    led = [(place, route) for place, route in enumerate(end.routes) if ":" in route.to and route.via]
+    if len(led) < 2:
+        return
+    ways = Ways()
+    for address in end.addresses:
+        if ":" in address.text:
+            ways.add(MAIN, *_numbers(address.text))
+    for route in end.routes:
+        if ":" in route.to and not route.via:
+            ways.add(route.table, *_numbers(route.to), route.metric)
+    for place, route in led:
+        via = route.via or ""
+        if not route.onlink and not is_link_local(via) and (through := ways.hides(_numbers(f"{via}/128")[0])):
+            yield place, through
+        ways.add(route.table, *_numbers(route.to), route.metric, route.text)
+
+
+def _numbers(text: str) -> tuple[int, int]:
+    network = _network(text)
+    return int(network.network_address), network.prefixlen
 
 
 def _leads(end: Endpoint, via: str) -> bool:

@@ -25,7 +25,6 @@ BOUND = {
     ],
     "several ipv6": ["-6 route add fd09::/64 nexthop via fe80::9 dev eth0 nexthop via fe80::8 dev d0"],
     "passing": ["-6 route add fd09::/64 via fe80::9 dev eth0 expires 3600"],
-    "local": ["route add local 10.9.0.0/24 dev eth0"],
 }
 """What somebody does in the workload's namespace."""
 
@@ -35,7 +34,6 @@ SAID = {
     "ipv6": ["route fd09::/64 via fe80::9 through eth0 in web", "nexthop 5 through eth0 in web"],
     "several ipv6": ["route fd09::/64"],
     "passing": ["route fd09::/64 via fe80::9 through eth0 in web"],
-    "local": ["route local 10.9.0.0/24"],
 }
 
 

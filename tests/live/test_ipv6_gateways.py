@@ -1,4 +1,4 @@
-"""IPv4 routes through an IPv6 gateway: where there can be no IPv6, `plan` says so."""
+"""Gateways of IPv6, also of IPv4 routes: where the kernel would refuse them, `plan` says so."""
 
 from __future__ import annotations
 
@@ -67,3 +67,62 @@ def test_an_ipv4_route_through_an_ipv6_gateway_outlives_the_ipv6_of_its_device(n
         sh(*line.split())
         assert "10.7.0.0/24 via inet6 fe80::2" in ip("route")
         assert node.changes(made) == []
+
+
+HIDDEN: dict[str, list[dict[str, Any]]] = {
+    "longer": [{"to": "fd05::/64", "via": "fd00::9"}, {"to": "fd05::/48"}, {"to": "fd09::/64", "via": "fd05::1"}],
+    "metric": [
+        {"to": "::/0"},
+        {"to": "::/0", "via": "fd00::9", "metric": 256},
+        {"to": "fd09::/64", "via": "fd05::1"},
+    ],
+    "address": [{"to": "fd00::/96", "via": "fd00::9:0:9"}, {"to": "fd09::/64", "via": "fd00::7"}],
+    "link-local": [{"to": "fd00::/96", "via": "fe80::9"}, {"to": "fd09::/64", "via": "fd00::7"}],
+    "table": [
+        {"to": "fd05::/64", "via": "fd00::9", "table": 100},
+        {"to": "fd05::/48", "table": 100},
+        {"to": "fd09::/64", "via": "fd05::1", "table": 100},
+    ],
+}
+SEEN: dict[str, list[dict[str, Any]]] = {
+    "shorter": [{"to": "fd05::/48", "via": "fd00::9"}, {"to": "fd05::/64"}, {"to": "fd09::/64", "via": "fd05::1"}],
+    "later": [{"to": "fd05::/48"}, {"to": "fd09::/64", "via": "fd05::1"}, {"to": "fd05::/64", "via": "fd00::9"}],
+    "metric": [{"to": "::/0"}, {"to": "::/0", "via": "fd00::9", "metric": 2000}, {"to": "fd09::/64", "via": "fd05::1"}],
+    "onlink": [
+        {"to": "fd05::/64", "via": "fd00::9"},
+        {"to": "fd05::/48"},
+        {"to": "fd09::/64", "via": "fd05::1", "onlink": True},
+    ],
+    "another table": [
+        {"to": "fd05::/64", "via": "fd00::9", "table": 100},
+        {"to": "fd05::/48"},
+        {"to": "fd09::/64", "via": "fd05::1"},
+    ],
+    "own table": [
+        {"to": "fd05::/64", "via": "fd00::9"},
+        {"to": "fd05::/48", "table": 100},
+        {"to": "fd09::/64", "via": "fd05::1", "table": 100},
+    ],
+    "twice": [{"to": "fd05::/64", "via": "fd00::9"}, {"to": "fd05::1/128"}, {"to": "fd09::/64", "via": "fd05::1"}],
+}
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_a_gateway_that_the_kernel_finds_through_another_one_is_told(node: Node, name: str) -> None:
+    made = pair(addresses=["fd00::1/64"])
+    node.apply(made)
+    made = pair(addresses=["fd00::1/64"], routes=HIDDEN[name])
+    assert "NK0313" in node.plan(made).err
+    outcome = node.run("apply", "-y", str(node.path))
+    assert (outcome.code, "EHOSTUNREACH" in outcome.err) == (1, True)
+    node.destroy()
+    error = node.refused(made)
+    assert "NK0462" in error
+    assert "finds the gateway" in error
+
+
+@pytest.mark.parametrize("name", SEEN)
+def test_a_gateway_that_the_kernel_finds_is_not_refused(node: Node, name: str) -> None:
+    made = pair(addresses=["fd00::1/64"], routes=SEEN[name])
+    assert "NK0313" not in node.plan(made).err
+    node.apply(made)

@@ -200,6 +200,26 @@ def test_the_kernels_own_route_of_an_address_of_others_is_known(node: Node) -> N
     assert "the kernel's own, which comes with an address" in node.refused(made, "--adopt")
 
 
+@pytest.mark.parametrize("place", ["p0", "p1"])
+@pytest.mark.parametrize("network", ["10.0.0", "fd00::"])
+def test_a_route_may_take_the_place_of_the_kernels_own_that_goes(node: Node, network: str, place: str) -> None:
+    """With the last address of a network, the kernel's route there goes; an address of others keeps it."""
+    ipv6 = ":" in network
+    one, two, to = ("fd00::1/64", "fd00::2/64", "fd00::/64") if ipv6 else ("10.0.0.1/24", "10.0.0.2/24", "10.0.0.0/24")
+    devices: dict[str, Spec] = {name: {"kind": "veth", "peer": {"name": f"{name}p"}} for name in ("p0", "p1")}
+    made: Spec = {"version": 1, "node": "w", "devices": devices}
+    devices["p0"]["addresses"] = [one]
+    node.apply(made)
+    ip("addr", "add", two, "dev", "p0")
+    devices["p0"]["addresses"] = []
+    devices[place]["routes"] = [{"to": to, "metric": 256} if ipv6 else {"to": to}]
+    if ipv6:
+        assert "NK0451" in node.refused(made)
+    ip("addr", "del", two, "dev", "p0")
+    node.apply(made)
+    assert f"dev {place} proto 78" in ip("-6" if ipv6 else "-4", "route", "show", to)
+
+
 def test_going_back_does_not_need_to_adopt(node: Node) -> None:
     """What a workload does to its own addresses and routes keeps nobody from going back."""
     made = spec("8")
