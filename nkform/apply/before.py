@@ -18,13 +18,14 @@ from nkform.kernel.error import KernelError
 from nkform.kernel.netlink import U32, Socket, consistent_dump
 from nkform.kernel.netns import Namespaces
 from nkform.model import Node
-from nkform.namespace_key import is_unnamed
+from nkform.namespace_key import ROOT, is_unnamed
 from nkform.observe import explanations
 from nkform.plan.changes import Plan
 
 
-def noted(plan: Plan, live: Node, namespaces: Namespaces) -> tuple[Node, tuple[ForeignItem, ...]]:
-    """The live node with all sysctls of what the plan takes away, and what others may lose by it.
+def noted(plan: Plan, live: Node, namespaces: Namespaces) -> tuple[Node, tuple[ForeignItem, ...], tuple[str, ...]]:
+    """The live node with all sysctls of what the plan takes away, what others may lose by it, and the namespaces where
+    that is too much to be noted, which is none of it then.
 
     The node has with it what is on record of its programs. Raises KernelError.
     """
@@ -37,6 +38,7 @@ def noted(plan: Plan, live: Node, namespaces: Namespaces) -> tuple[Node, tuple[F
     resized = new_mtus.resized(plan.actions, live)
     values: dict[str, sysctl_snapshot.Interfaces] = {}
     others: list[ForeignItem] = []
+    unnoted: list[str] = []
     shared = devconf.Shared()
     with namespaces.away() as enter:
         keys = going.keys() | shaken.keys() | lowered.keys() | closing.keys() | readdressed.keys() | resized.keys()
@@ -47,21 +49,26 @@ def noted(plan: Plan, live: Node, namespaces: Namespaces) -> tuple[Node, tuple[F
                 dump = partial(devconf.dump, names=going.get(key, frozenset()), shared=shared)
                 interfaces = consistent_dump(dump, socket)
                 values[key] = {name: _forced(name, sysctls) for _, name, sysctls in interfaces}
+                some: list[ForeignItem] = []
                 ends = lowered.get(key, {})
                 upon = foreign_state.upon(socket, ends) if ends else {}
-                others += (ForeignItem(key, name, "mtu", U32.pack(mtu).hex()) for name, mtu in upon.items())
+                some += (ForeignItem(key, name, "mtu", U32.pack(mtu).hex()) for name, mtu in upon.items())
                 small = [index for index, mtu in ends.items() if foreign_state.is_small(mtu)]
                 robbed = foreign_state.upon(socket, small) if small else {}  # of IPv6, not of an MTU alone
                 closed = closed_vlans.read(socket, *closing[key]) if key in closing else []
-                others += (ForeignItem(key, link.name, "down", "") for link in closed if not link.values["up"])
+                some += (ForeignItem(key, link.name, "down", "") for link in closed if not link.values["up"])
                 known = {index: name for index, name, _ in interfaces}
                 if names := {*shaken.get(key, ()), *robbed, *(link.name for link in closed)}:
-                    others += foreign_state.read(socket, key, names, known)
+                    some += foreign_state.read(socket, key, names, known)
                 if key in readdressed:
-                    others += new_macs.read(socket, key, readdressed[key], known)
+                    some += new_macs.read(socket, key, readdressed[key], known)
                 if sized := {**dict.fromkeys(upon, False), **resized.get(key, {})}:
-                    others += new_mtus.read(socket, key, sized, known, names)
-    return sysctl_snapshot.noted(plan, live, going, values), tuple(others)
+                    some += new_mtus.read(socket, key, sized, known, names)
+                if key != ROOT and len(some) > foreign_state.MOST:
+                    unnoted.append(key)
+                else:
+                    others += some
+    return sysctl_snapshot.noted(plan, live, going, values), tuple(others), tuple(unnoted)
 
 
 def _forced(name: str, sysctls: Mapping[str, str]) -> Mapping[str, str]:

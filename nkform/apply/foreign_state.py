@@ -26,6 +26,7 @@ from nkform.kernel.netlink import U32, Request, Socket, consistent_dump
 from nkform.kernel.netns import Namespaces
 from nkform.listing import MANY, enumerated
 from nkform.model import IPV6_MIN_MTU, Device, Node, host
+from nkform.namespace_key import ROOT, described
 from nkform.observe.leaning import leans
 from nkform.plan.actions import (
     Action,
@@ -41,6 +42,8 @@ from nkform.plan.actions import (
 from nkform.plan.changes import Change
 from nkform.problem import Problem
 
+MOST = 16_384
+"""Of what there is in a workload's namespace so much is noted at most: it can have a million routes within seconds."""
 FOLLOW_SECONDS = 1.0
 FOLLOW_PAUSE = 0.02
 """How long a VLAN may take to go down or up with its link, and between two looks. Seconds."""
@@ -194,12 +197,19 @@ def left_alone(others: Iterable[ForeignItem], actions: Iterable[Action]) -> list
         for action in actions
         if isinstance(action, DeleteRoute) and action.route.message
     }
+    if not over:
+        return list(others)
     return [each for each in others if each.kind != "route" or (each.namespace, inet.through(each.body, 0)) not in over]
 
 
 def renamed(others: Iterable[ForeignItem], changes: Iterable[Change]) -> list[ForeignItem]:
     """What others had, by the names that its ends have after the changes; without that of ends that have gone, whose
     names may be those of other ends by then."""
+    return [now for _, now in as_named_now(others, changes)]
+
+
+def as_named_now(others: Iterable[ForeignItem], changes: Iterable[Change]) -> Iterator[tuple[ForeignItem, ForeignItem]]:
+    """The same, each with what it was."""
     names: dict[tuple[str, str], str] = {}
     for change in changes:
         if isinstance(change.before, Device):
@@ -207,8 +217,10 @@ def renamed(others: Iterable[ForeignItem], changes: Iterable[Change]) -> list[Fo
             for old, new in zip_longest(change.before.ends, after[: len(change.before.ends)]):
                 stays = new is not None and new.namespace == old.namespace
                 names[old.namespace, old.name] = new.name if stays else ""
-    following = [(each, names.get((each.namespace, each.name), each.name)) for each in others]
-    return [each if name == each.name else replace(each, name=name) for each, name in following if name]
+    for each in others:
+        name = names.get((each.namespace, each.name), each.name)
+        if name:
+            yield each, each if name == each.name else replace(each, name=name)
 
 
 def is_small(mtu: object) -> bool:
@@ -236,7 +248,9 @@ def read(socket: Socket, key: str, names: Collection[str], known: Mapping[int, s
     for index, (kind, qdisc) in qdiscs.at_root(socket, indexes).items():
         if kind in qdiscs.REMADE:
             yield ForeignItem(key, known[index], "qdisc", qdisc.hex())
-    routes = consistent_dump(partial(inet_foreign.dump_foreign_routes, wide=True), socket)
+    most = None if key == ROOT else MOST + 1
+    with Socket() as own:
+        routes = consistent_dump(partial(inet_foreign.dump_foreign_routes, wide=True, most=most), own)
     present = inet_foreign.of_links(inet.dump_addresses, socket, indexes) if routes else ()
     sources = {inet.packed(address.text) for index, address in present if known.get(index) in names}
     places = _places(routes)
@@ -291,15 +305,27 @@ def losses(texts: Sequence[str]) -> Iterator[Problem]:
         yield Problem("NK0521", said, hint="put it back if it is needed; `rollback` does", severity="warning")
 
 
+def unnoted(keys: Iterable[str]) -> Iterator[Problem]:
+    """The warnings of namespaces where others have more than is noted."""
+    for key in keys:
+        yield Problem(
+            "NK0524",
+            f"what others have in {described(key)} was not noted before this run: it is more than {MOST:,} addresses,"
+            " routes and neighbours",
+            hint="the run, or going back from it, may have taken some of it, which does not come back by itself",
+            severity="warning",
+        )
+
+
 def still_there(
     items: Sequence[ForeignItem], actions: Collection[Action], changes: Collection[Change], namespaces: Namespaces
 ) -> list[int]:
     """The places in the list of what others have after a run, as they had it before: what of it goes later, they let
     go themselves. What the plan has taken over is theirs no more, and not among them."""
+    numbers = {item: place for place, item in enumerate(items)}
     by_namespace: dict[str, dict[ForeignItem, int]] = {}
-    for place, item in enumerate(items):
-        for now in renamed(left_alone([item], actions), changes):
-            by_namespace.setdefault(now.namespace, {})[now] = place
+    for item, now in as_named_now(left_alone(items, actions), changes):
+        by_namespace.setdefault(now.namespace, {})[now] = numbers[item]
     present: list[int] = []
     for key, places in by_namespace.items():
         with suppress(KernelError):  # the namespace has gone, or cannot be looked into: nothing is known to be there
@@ -312,14 +338,11 @@ def lost(
 ) -> list[str]:
     """What others had before a run on ends that stay, and have no more, by its name; `kept` are the places of what they
     have. What the plan has taken over is none of it, nor is a link that is up by now."""
-    over = set(_taken_over(actions))
-    found: dict[str, None] = {}
-    for place, item in enumerate(items):
-        if place not in kept and item.kind != "down":
-            for now in renamed(left_alone([item], actions), changes):
-                taken = now.kind == "address" and (now.namespace, _host(now)) in over
-                found.update({} if taken else {now.text: None})
-    return list(found)
+    over, have = set(_taken_over(actions)), set(kept)
+    gone = [item for place, item in enumerate(items) if place not in have and item.kind != "down"]
+    some = renamed(left_alone(gone, actions), changes)
+    texts = (now.text for now in some if now.kind != "address" or (now.namespace, _host(now)) not in over)
+    return list(dict.fromkeys(texts))
 
 
 def _taken_over(actions: Iterable[Action]) -> Iterator[tuple[str, str]]:
@@ -408,12 +431,13 @@ def _is_below(link: Link, mtu: int) -> bool:
 
 
 def _addresses_lost(some: Sequence[ForeignItem], socket: Socket, indexes: Mapping[str, int]) -> Iterator[Lost]:
-    ends = {indexes[each.name] for each in some if each.name in indexes}
-    dumped = inet_foreign.of_links(inet_foreign.dump_foreign_addresses, socket, ends)
+    had = [each for each in some if each.kind == "address"]
+    ends = {indexes[each.name] for each in had if each.name in indexes}
+    dumped = inet_foreign.of_links(inet_foreign.dump_foreign_addresses, socket, ends) if ends else ()
     there = {(index, inet_foreign.address_key(address)) for index, address in dumped}
-    for each in some:
+    for each in had:
         index = indexes.get(each.name, 0)
-        if each.kind != "address" or not index or (index, inet_foreign.address_key(each.body)) in there:
+        if not index or (index, inet_foreign.address_key(each.body)) in there:
             continue
         # A run that follows one that was killed may have it twice.
         there.add((index, inet_foreign.address_key(each.body)))
@@ -442,8 +466,11 @@ def _routes_lost(
     some: Sequence[ForeignItem], socket: Socket, indexes: Mapping[str, int], beside: bool, onlink: bool
 ) -> Iterator[Lost]:
     had = [each for each in some if each.kind == "route"]
-    wide = any(inet_foreign.is_bound(each.body) for each in had)
-    routes = consistent_dump(partial(inet_foreign.dump_foreign_routes, wide=wide), socket)
+    routes = consistent_dump(partial(inet_foreign.dump_foreign_routes, wide=True), socket) if had else []
+    same = set(routes)  # as nearly all are, of which there may be many
+    had = [each for each in had if each.body not in same or indexes.get(each.name) != inet_foreign.leads(each.body)[0]]
+    if not had:
+        return
     far = inet_foreign.reached(each.body for each in had)
     made = consistent_dump(partial(inet_foreign.dump_far_end_routes, far=far), socket)
     there = {inet.through(route, inet_foreign.leads(route)[0]) for route in (*routes, *made)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from nkform.apply.before import noted
 from nkform.apply.context import RunContext
 from nkform.apply.executor import Executor
-from nkform.apply.foreign_state import ForeignItem, give_again, left_alone, losses, lost, renamed, still_there
+from nkform.apply.foreign_state import ForeignItem, give_again, left_alone, losses, lost, renamed, still_there, unnoted
 from nkform.apply.journal import Found, Journal, State, begin
 from nkform.apply.lines import STOPPED
 from nkform.apply.sysctl_snapshot import with_every_hop, with_sysctls_of
@@ -101,7 +101,7 @@ def apply(
     stop; the node is then as before, or the error says what is not and the journal stays. Stopped when somebody
     asked again: the node is then in between, and the journal stays.
     """
-    now, others = noted(plan, before, context.namespaces)
+    now, others, many = noted(plan, before, context.namespaces)
     others = tuple(dict.fromkeys((*run.others, *others)))
     journal = begin(
         run.command,
@@ -125,7 +125,7 @@ def apply(
         def undone() -> list[Problem]:
             back, worth_it = with_every_hop(plan, before, now), are_worth_it(plan.actions)
             undoing = Undoing(before, back, others, desired, journal, context, chains, cookies, worth_it)
-            return undoing.run(steps.count)
+            return [*undoing.run(steps.count), *unnoted(many)]
 
         try:
             chains = context.chains(plan, stack, explained=(*desired.explained, *now.explained), returns=run.returns)
@@ -150,8 +150,7 @@ def apply(
                 journal.undone()
             else:
                 still_had = still_there(journal.entry.others, plan.actions, plan.changes, context.namespaces)
-                for problem in losses(lost(journal.entry.others, still_had, plan.actions, plan.changes)):
-                    context.warn(problem)
+                _warn_of(lost(journal.entry.others, still_had, plan.actions, plan.changes), many, context)
                 journal.others_have(still_had)  # not before all is well: a failed undoing has to give them all again
                 if not run.goes_on:
                     journal.settle(run.settles)
@@ -166,6 +165,12 @@ def apply(
                 error.add_note(f"{problem.code}: {problem.message}")
             raise
     return live
+
+
+def _warn_of(gone: Sequence[str], many: Iterable[str], context: RunContext) -> None:
+    """Warns of what others have no more, and of the namespaces where nobody knows."""
+    for problem in (*losses(gone), *unnoted(many)):
+        context.warn(problem)
 
 
 def _note_stop(journal: Journal, _: object, error: BaseException | None, __: object) -> None:

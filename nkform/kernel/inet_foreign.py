@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
+from itertools import islice
 from socket import AF_INET, AF_INET6, AF_UNSPEC, inet_ntop
 from typing import NamedTuple
 
@@ -162,11 +163,11 @@ def _request(words: str, asked: Asked, index: int = 0) -> Request:
     return Request(RTM_GETROUTE, 0, RTMSG.pack(family, 0, 0, 0, 0, protocol, 0, 0, 0) + link, words)
 
 
-def _all_but_too_large(dump: Callable[[Asked], Iterator[T]]) -> list[T]:
-    """All routes; where one has more next hops than a message of the kernel holds, all but those of its family and
-    protocol. Raises KernelError."""
+def _all_but_too_large(dump: Callable[[Asked], Iterator[T]], most: int | None = None) -> list[T]:
+    """All routes, or so many of them; where one has more next hops than a message of the kernel holds, all but those of
+    its family and protocol. Raises KernelError."""
     try:
-        return list(dump((AF_UNSPEC, 0)))
+        return list(islice(dump((AF_UNSPEC, 0)), most))
     except KernelError as error:
         if error.errno != errno.EMSGSIZE:
             raise
@@ -174,21 +175,26 @@ def _all_but_too_large(dump: Callable[[Asked], Iterator[T]]) -> list[T]:
     for family in (AF_INET, AF_INET6):
         for protocol in range(1, 256):
             try:
-                found += dump((family, protocol))
+                found += islice(dump((family, protocol)), most)
             except KernelError as error:
                 if error.errno != errno.EMSGSIZE:
                     raise
+            if most is not None and len(found) >= most:
+                return found
     return found
 
 
-def dump_foreign_routes(socket: Socket, index: int = 0, *, wide: bool = False) -> Iterator[bytes]:
+def dump_foreign_routes(
+    socket: Socket, index: int = 0, *, wide: bool = False, most: int | None = None
+) -> Iterator[bytes]:
     """The routes of others through one link, of all by default; without those that the kernel makes by itself, and
     those that drop packets, which lead through none.
 
     They are as the kernel reports them. What leads through several links or through a nexthop object is among them only
-    if `wide`, and what is there for some time only never.
+    if `wide`, and what is there for some time only never. `most`: so many at most; a socket that was not read to the
+    end takes no other dump.
     """
-    yield from _all_but_too_large(partial(_foreign_routes, socket, index, wide))
+    yield from _all_but_too_large(partial(_foreign_routes, socket, index, wide), most)
 
 
 def _foreign_routes(socket: Socket, index: int, wide: bool, asked: Asked) -> Iterator[bytes]:

@@ -145,7 +145,7 @@ class _Runner:
 
         order = self._order
         if self._origin is None:
-            self._origin, self._others = noted(self._first.plan, self._first.live, order.namespaces)
+            self._origin, self._others, _ = noted(self._first.plan, self._first.live, order.namespaces)
         return order.prepared.observe(order.namespaces, order.listener, without=without)
 
     def end(self) -> None:
