@@ -1,4 +1,4 @@
-"""Who keeps from going back what nobody confirmed is told of, killed in time and not before; with a clock of its own."""
+"""Who keeps from going back what nobody confirmed is told of, and killed in time and not before."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Machine:
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     made = Machine()
     monkeypatch.setattr(clock, "monotonic", lambda: made.now)
-    monkeypatch.setattr(holders, "look", lambda path: made.seen.get(path))
+    monkeypatch.setattr(holders, "look", made.seen.get)
     monkeypatch.setattr(holders, "kill", made.kill)
     monkeypatch.setattr(rundir, "is_locked", lambda: made.locked)
     monkeypatch.setattr(rundir, "lock_holder", lambda: made.words)
