@@ -24,8 +24,8 @@ V1_FREEZER = Path("/sys/fs/cgroup/freezer")
 
 
 @dataclass(frozen=True, slots=True)
-class Process:
-    """A process; `born` (clock ticks since boot) tells it from another one of its number."""
+class Holder:
+    """Who has a lock, or may have it; `born` (clock ticks since boot) tells it from another process of its number."""
 
     pid: int
     born: int
@@ -39,14 +39,14 @@ class Holders:
     one of them started, gets on.
     """
 
-    processes: tuple[Process, ...]
+    processes: tuple[Holder, ...]
     halted: bool
     steps: tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    process: Process
+    process: Holder
     parent: int
     state: str
     ticks: int
@@ -71,7 +71,7 @@ def look(path: Path) -> Holders | None:
     return Holders(tuple(states[pid].process for pid in (*leaders, *(set(found) - {*leaders}))), halted, steps)
 
 
-def kill(process: Process, path: Path) -> bool:
+def kill(process: Holder, path: Path) -> bool:
     """Kills a process if it still has the lock of a file; whether it had."""
     try:
         fd = os.pidfd_open(process.pid)
@@ -124,7 +124,7 @@ def _state(pid: int) -> _State | None:
     except OSError:
         return None
     words = text.rpartition(")")[2].split()  # those from the third on: the name before them may be anything
-    return _State(Process(pid, int(words[19])), int(words[1]), words[0], int(words[11]) + int(words[12]))
+    return _State(Holder(pid, int(words[19])), int(words[1]), words[0], int(words[11]) + int(words[12]))
 
 
 def _family(pids: Iterable[int], states: Mapping[int, _State]) -> set[int]:

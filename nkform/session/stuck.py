@@ -45,7 +45,7 @@ class Stuck:
         self._seen: dict[object, tuple[object, float]] = {}
         """For each file what was seen of those that have its lock, and since when."""
         self._halted = False
-        self._killed: dict[holders.Process, float] = {}
+        self._killed: dict[holders.Holder, float] = {}
         """When; 0: it was told that it does not end."""
 
     def look(self) -> bool:
