@@ -44,7 +44,7 @@ UP_TO_DATE: Final = "up-to-date"
 """Where it was, if the last apply was to be confirmed and had nothing to do."""
 
 SPARES: Final = ("spare", *(f"spare.{number}" for number in range(1, 16)))
-"""Room for going back, while a run waits to be confirmed: the file system may be full by then.
+"""Room for going back, from before a run until nobody need go back: the file system may be full by then.
 
 The first takes bytes, for the journal of the way back. Each takes an inode, for that and the records beside it, and for
 the names of namespaces that come back.
@@ -121,10 +121,18 @@ class Journal:
         self._earlier = earlier
         self._file: rundir.Lasting | None = None
 
-    def write(self) -> None:
-        """Writes it down. Raises KernelError."""
+    def write(self, *, returns: bool) -> None:
+        """Writes it down, and takes the room that going back needs; where there is not enough, nothing of it is left.
+        `returns`: this run goes back itself, and does with what there is. Raises KernelError."""
         node = self.entry.before.name
+        free_room(node)
         rundir.write(node, JOURNAL, lines.written(self.entry))
+        try:
+            keep_room(node, JOURNAL)
+        except KernelError:
+            if not returns:
+                self.undone()
+                raise
         self._file = rundir.Lasting(node, JOURNAL, "the journal")
 
     def reach(self, count: int) -> None:
@@ -162,10 +170,14 @@ class Journal:
     def undone(self) -> None:
         """What is on record is what was on record before the run, which may be an interrupted run."""
         self.close()
+        node = self.entry.before.name
         if self._earlier:
-            rundir.write(self.entry.before.name, JOURNAL, _text(self._earlier))
+            free_room(node)
+            rundir.write(node, JOURNAL, _text(self._earlier))
+            with suppress(KernelError):
+                keep_room(node, JOURNAL)
         else:
-            rundir.remove(self.entry.before.name, JOURNAL)
+            rundir.remove(node, JOURNAL, *SPARES)
 
     def settle(self, state: State | None) -> None:
         """The run is done: its journal becomes the way back, now or once it is confirmed, or goes.
@@ -173,13 +185,19 @@ class Journal:
         Raises KernelError, also where there is no room for going back from what waits to be confirmed; the journal is
         then still open, for the undoing to go on with.
         """
-        if state == UNCONFIRMED:
-            keep_room(self.entry.before.name, JOURNAL)
-        if state is None:
-            rundir.remove(self.entry.before.name, JOURNAL)
-        else:
-            rundir.rename(self.entry.before.name, JOURNAL, state)
+        _settle(self.entry.before.name, state)
         self.close()
+
+
+def _settle(node: str, state: State | None) -> None:
+    if state == UNCONFIRMED:
+        keep_room(node, JOURNAL)  # it has grown
+    if state is None:
+        rundir.remove(node, JOURNAL)
+    else:
+        rundir.rename(node, JOURNAL, state)
+    if state != UNCONFIRMED:
+        free_room(node)
 
 
 def spec_key(desired: Node) -> str:
@@ -307,7 +325,7 @@ def free_room(node: str) -> None:
 
 def forget(node: str, *states: State) -> None:
     """Raises KernelError."""
-    rundir.remove(node, *states, *(SPARES if UNCONFIRMED in states else ()))
+    rundir.remove(node, *states, *(SPARES if {JOURNAL, UNCONFIRMED} & set(states) else ()))
 
 
 def forget_all(node: str) -> None:
@@ -380,14 +398,9 @@ def end_parts(node: str, state: State | None) -> None:
     found = find(node, JOURNAL)
     if found is None or found.ended == lines.STUCK:
         return
-    if state is None:
-        rundir.remove(node, JOURNAL)
-        return
-    if state == UNCONFIRMED:
-        keep_room(node, JOURNAL)
-    rundir.rename(node, JOURNAL, state)
+    _settle(node, state)
 
 
 def complete(node: str) -> None:
     """A run that was killed has done all that it was to do: its journal becomes the way back. Raises KernelError."""
-    rundir.rename(node, JOURNAL, PREVIOUS)
+    _settle(node, PREVIOUS)

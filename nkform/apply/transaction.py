@@ -114,7 +114,7 @@ def apply(
         confirm=run.confirm,
         spec=run.spec,
     )
-    journal.write()
+    journal.write(returns=run.returns)
     steps = _Steps(context, journal, len(plan.actions), holds=run.settles is not None or run.confirm > 0)
     cookies = {key: space.cookie for key, space in before.namespaces.items()}
     with ExitStack() as stack:

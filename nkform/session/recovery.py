@@ -92,7 +92,7 @@ def revert(
             check_agreed(shown.observation.live, way.observation.live, shown.plan, way.plan)
         expedite = expedite and found.entry.expedite
         context = RunContext(lock, namespaces, way.observation.features, interrupts, expedite=expedite, warn=warn)
-        if state == UNCONFIRMED:
+        if state != PREVIOUS:
             with suppress(KernelError):
                 free_room(node)
         problems = parts.carry_out(_Return(way, _returning(state, found), context), way.observation)

@@ -129,13 +129,14 @@ def cell(kind: str, **changes: Any) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def stopped_after(count: int, total: int | None, stop: Callable[[], None]) -> Iterator[None]:
-    """The next run stops after so many of its actions, in the way that `stop` does."""
+    """The next run of this process stops after so many of its actions, in the way that `stop` does; its guardian, which
+    is a process of its own, does not."""
     genuine = Executor.run
-    armed = True
+    armed, runs = True, os.getpid()
 
     def run(self: Executor, actions: Sequence[Action]) -> None:
         nonlocal armed
-        if not armed:
+        if not armed or os.getpid() != runs:
             genuine(self, actions)
             return
         armed = False

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.live.attack import die, in_child, killed_after, stopped_after
 from tests.live.processes import until
+from tests.live.strike import strikes
 from tests.live.support import Node, sh
 from tests.live.test_confirm import guardians
 from tests.live.test_going_back import changed, kill_guardians, mtus, tried
@@ -78,7 +81,10 @@ def test_there_is_room_for_each_try(node: Node) -> None:
 
 
 @pytest.mark.parametrize("fill", [fill_with_files, fill_with_bytes])
-def test_where_there_is_no_room_for_the_way_back_a_trial_is_undone(node: Node, fill: object) -> None:
+@pytest.mark.parametrize("words", [("--confirm", "600s", "--detach"), ()], ids=["on trial", "for good"])
+def test_where_there_is_no_room_for_the_way_back_nothing_is_begun(
+    node: Node, fill: object, words: tuple[str, ...]
+) -> None:
     node.apply(veth())
     before = whole()
     (RUN / "one").touch()
@@ -89,10 +95,73 @@ def test_where_there_is_no_room_for_the_way_back_a_trial_is_undone(node: Node, f
     for name in ("one", "another", "a-third"):
         (RUN / name).unlink()
     node.write(changed())
-    outcome = node.run("apply", "-y", "--confirm", "600s", "--detach", str(node.path))
+    outcome = node.run("apply", "-y", *words, str(node.path))
     assert outcome.code == 1, outcome.err
     assert "spare: No space left on device" in outcome.err
-    assert "NK0505" in outcome.err
+    assert "actions were undone" not in outcome.err
     assert differences(before, whole()) == []
     until(lambda: not guardians())
     assert not list((RUN / "w").glob("spare*"))
+
+
+@pytest.mark.parametrize("fill", [fill_with_files, fill_with_bytes])
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("command", ["", "recover", "apply"])
+def test_a_run_that_is_killed_half_way_goes_back(
+    node: Node, fill: Callable[[], None], count: int, command: str
+) -> None:
+    """What nobody confirms goes back by itself, and the rest by the next command."""
+    node.apply(veth())
+    before = whole()
+    node.write(changed())
+
+    def stop() -> None:
+        fill()
+        die()
+
+    def work() -> None:
+        words = ("apply", "-y", str(node.path)) + (() if command else ("--confirm", "600s", "--detach"))
+        with stopped_after(count, None, stop):
+            node.run(*words)
+
+    assert in_child(work) == -signal.SIGKILL
+    if command == "apply":
+        (RUN / "full").unlink(missing_ok=True)
+        for number in range(100):
+            (RUN / f"file{number}").unlink(missing_ok=True)
+        node.apply()
+    else:
+        if command:
+            outcome = node.run(command, "-y")
+            assert outcome.code == 0, outcome.err
+        until(lambda: not guardians())
+        assert differences(before, whole()) == []
+    assert not list((RUN / "w").glob("spare*"))
+
+
+@pytest.mark.parametrize("fill", [fill_with_files, fill_with_bytes])
+def test_going_back_that_is_killed_goes_back(node: Node, fill: Callable[[], None]) -> None:
+    node.apply(veth())
+    before = whole()
+    node.write(changed())
+    killed_after(node, 2)
+    killed_after(node, 1, None, "recover", "-y")
+    fill()
+    outcome = node.run("recover", "-y")
+    assert outcome.code == 0, outcome.err
+    assert differences(before, whole()) == []
+
+
+def test_no_run_leaves_what_it_has_reserved(node: Node) -> None:
+    node.apply(veth())
+    assert not list((RUN / "w").glob("spare*"))
+    node.write(changed())
+    with strikes("rename journal") as strike:
+        outcome = node.run("apply", "-y", str(node.path))
+    assert strike.struck
+    assert "NK0505" in outcome.err
+    assert not list((RUN / "w").glob("spare*"))
+    assert node.run("rollback", "-y").code == 0
+    assert not list((RUN / "w").glob("spare*"))
+    node.destroy()
+    assert not (RUN / "w").exists()
