@@ -214,10 +214,10 @@ def _with_foreign(end: Endpoint, old: Endpoint) -> Endpoint:
 
 def build(change: Replacement) -> Iterator[Action]:
     """Makes the new pair, complete but for what waits for its names."""
-    there, later = _keys(change.found), list(_later(change))
+    there, later = _keys(change.found), set(_later(change))
     for action in create(change.new):
         step = replace(action, beside=_key(action) in there) if isinstance(action, AddRoute) else action
-        if step not in later:
+        if not isinstance(step, AddAddress | AddRoute) or step not in later:
             yield step
 
 
