@@ -37,7 +37,7 @@ State = Literal["journal", "unconfirmed", "previous"]
 OUTCOME: Final = "reverted.json"
 """What became of a run that nobody confirmed (session/guardian.py)."""
 
-Loan = tuple[str, str, str, str]
+TemporarySetting = tuple[str, str, str, str]
 """A sysctl that is to change for a moment only: namespace, interface, key, and the value that it has otherwise."""
 
 UP_TO_DATE: Final = "up-to-date"
@@ -100,13 +100,13 @@ class Entry:
 class Found:
     """A journal that was left.
 
-    `reached`: how many of its actions may have been carried out. `lent`: what may not have been given back. `ended`:
+    `reached`: how many of its actions may have been carried out. `temporary`: what may not have been restored. `ended`:
     how, as far as it could still say so.
     """
 
     entry: Entry
     reached: int
-    lent: tuple[Loan, ...] = ()
+    temporary: tuple[TemporarySetting, ...] = ()
     ended: str = lines.KILLED
 
 
@@ -115,7 +115,7 @@ class Journal:
 
     def __init__(self, entry: Entry, earlier: Found | None) -> None:
         self.entry = entry
-        self.lent: list[Loan] = []
+        self.temporary: list[TemporarySetting] = []
         self.reached = 0
         """How many of the actions may have been carried out."""
         self._earlier = earlier
@@ -140,10 +140,10 @@ class Journal:
         self._add(count)
         self.reached = count
 
-    def lend(self, namespace: str, interface: str, key: str, value: str) -> None:
+    def note_temporary(self, namespace: str, interface: str, key: str, value: str) -> None:
         """Notes the value of a sysctl that changes for a moment. Raises KernelError."""
         self._add((namespace, interface, key, value))
-        self.lent.append((namespace, interface, key, value))
+        self.temporary.append((namespace, interface, key, value))
 
     def others_have(self, places: Sequence[int]) -> None:
         """Notes which of what others had they have after the run: going back gives them only the rest again. Raises
@@ -298,18 +298,18 @@ def _read(node: str, state: State) -> Found | None:
         raise UnreadableError(Problem("NK0510", what, hint=hint)) from error
     reached = max((line for line in added if isinstance(line, int)), default=0)
     lists = [line for line in added if isinstance(line, list) and line]
-    lent = tuple((line[0], line[1], line[2], line[3]) for line in lists if isinstance(line[0], str))
+    temporary = tuple((line[0], line[1], line[2], line[3]) for line in lists if isinstance(line[0], str))
     kept = {place for line in lists if isinstance(line[0], int) for place in line}
     if kept:
         lost = (item for place, item in enumerate(entry.others) if place not in kept)
         entry = replace(entry, others=tuple(lost))
     ended = next((line for line in reversed(added) if isinstance(line, str)), lines.KILLED)
-    return Found(entry, reached, lent, ended)
+    return Found(entry, reached, temporary, ended)
 
 
 def _text(found: Found) -> Iterator[str]:
     yield from lines.written(found.entry)
-    for line in (found.reached, *found.lent, found.ended):
+    for line in (found.reached, *found.temporary, found.ended):
         yield json.dumps(line) + "\n"
 
 

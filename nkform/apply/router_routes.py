@@ -21,12 +21,12 @@ ALSO_AS_ROUTER = "2"
 
 
 class RouterRoutes:
-    """Those of the namespace that the thread is in, as long as it is there. `lent` is told of each sysctl that is about
-    to change for a moment: its interface, its key, its value until now."""
+    """Those of the namespace that the thread is in, as long as it is there. `temporary` is told of each sysctl that is
+    about to change for a moment: its interface, its key, its value until now."""
 
-    def __init__(self, socket: Socket, lent: Callable[[str, str, str], None]) -> None:
+    def __init__(self, socket: Socket, temporary: Callable[[str, str, str], None]) -> None:
         self._socket = socket
-        self._lent = lent
+        self._temporary = temporary
         self._found: Sequence[str] | None = None
         self._told: set[tuple[str, str]] = set()
 
@@ -52,7 +52,7 @@ class RouterRoutes:
             return
         if (name, before) not in self._told:
             self._told.add((name, before))
-            self._lent(name, ACCEPT, before)
+            self._temporary(name, ACCEPT, before)
         sysctl.write(name, ACCEPT, ALSO_AS_ROUTER)
         try:
             yield

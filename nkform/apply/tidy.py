@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from nkform.apply import held as held_namespaces
 from nkform.apply.journal import STATES, Entry, Found, look
-from nkform.apply.visit import give_back
+from nkform.apply.visit import restore_settings
 from nkform.kernel import bpf_links, bpffs, link_requests, links
 from nkform.kernel.descriptors import Owned
 from nkform.kernel.netlink import Socket, consistent_dump
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 
 def tidy(found: Found, namespaces: Namespaces) -> None:
-    """Makes what a killed run left fit to be planned against: what it made is marked, what it lent is given back.
+    """Makes what a killed run left fit to be planned against: what it made is marked, temporary settings are restored.
 
     Changes nothing else. Raises KernelError.
     """
-    if failed := give_back(found.lent, namespaces):
+    if failed := restore_settings(found.temporary, namespaces):
         raise failed[0]
     tidy_entry(found.entry, namespaces)
 
 
 def tidy_entry(entry: Entry, namespaces: Namespaces, chains: Chains | None = None) -> None:
-    """As `tidy`, but for what was lent. `chains`: the run's own, if it has any. Raises KernelError."""
+    """As `tidy`, but for temporary settings. `chains`: the run's own, if it has any. Raises KernelError."""
     _claim(entry)
     for name in entry.namespaces:
         _unname(name, namespaces)

@@ -81,8 +81,8 @@ class _Steps:
         if self._context.progress is not None:
             self._context.progress(self.count, self._total)
 
-    def lent(self, namespace: str, interface: str, key: str, value: str) -> None:
-        self._journal.lend(namespace, interface, key, value)
+    def temporary(self, namespace: str, interface: str, key: str, value: str) -> None:
+        self._journal.note_temporary(namespace, interface, key, value)
 
 
 def apply(

@@ -21,7 +21,7 @@ from nkform.apply.journal import Journal
 from nkform.apply.lines import STUCK
 from nkform.apply.parts import Observation
 from nkform.apply.tidy import release, tidy_entry
-from nkform.apply.visit import give_back
+from nkform.apply.visit import restore_settings
 from nkform.dataclass import dataclass
 from nkform.kernel.error import KernelError
 from nkform.kernel.interrupt import Interrupted
@@ -107,10 +107,10 @@ class Undoing:
         The journal goes if the node is as before, and stays if it is not, or if this raises.
         """
         journal, namespaces = self.journal, self.context.namespaces
-        if not give_back(journal.lent, namespaces):  # now, while interfaces have the names that it was lent under
-            journal.lent.clear()
+        if not restore_settings(journal.temporary, namespaces):  # while interfaces have the old names
+            journal.temporary.clear()
         failed, left, told = self._go_back() if journal.reached else ([], [], [])
-        if kept := give_back(journal.lent, namespaces):
+        if kept := restore_settings(journal.temporary, namespaces):
             failed += (_while_undoing(f"could not {error}") for error in kept)
             left.append("a sysctl that was to change for a moment only")
         if left:
@@ -211,8 +211,8 @@ class _Back:
     def done(self, action: Action) -> None:
         pass
 
-    def lent(self, namespace: str, interface: str, key: str, value: str) -> None:
-        self._journal.lend(namespace, interface, key, value)
+    def temporary(self, namespace: str, interface: str, key: str, value: str) -> None:
+        self._journal.note_temporary(namespace, interface, key, value)
 
 
 def _while_undoing(message: str) -> Problem:

@@ -61,7 +61,7 @@ class Steps(Protocol):
     def done(self, action: Action) -> None:
         """An action took effect, wholly or in part; told in order, so that all can be undone."""
 
-    def lent(self, namespace: str, interface: str, key: str, value: str) -> None:
+    def temporary(self, namespace: str, interface: str, key: str, value: str) -> None:
         """A sysctl is about to change for the time of one request; its value until now."""
 
 
@@ -78,7 +78,7 @@ class Visit:
         self._pending: list[tuple[Action, Request]] = []
         self._indexes: dict[str, int] = {}
         self._shared = devconf.Shared()
-        self._router_routes = RouterRoutes(socket, partial(steps.lent, key))
+        self._router_routes = RouterRoutes(socket, partial(steps.temporary, key))
 
     def run(self, actions: Sequence[Action]) -> None:
         self._look_up(_names_at_first(actions))
@@ -130,7 +130,7 @@ class Visit:
                 self._send(action, inet.add_address(self._index(end), end.name, address, replace=again))
             case DeleteAddress(end, address):
                 self._flush()
-                with _SiblingsKept(end.name, address.text, partial(self._steps.lent, self._key)):
+                with _SiblingsKept(end.name, address.text, partial(self._steps.temporary, self._key)):
                     self._send(action, inet.delete_address(self._index(end), end.name, address))
                     self._flush()
             case AddRoute(end, route, beside, first):
@@ -367,14 +367,14 @@ class _SiblingsKept:
 
     KEY = "ipv4.promote_secondaries"
 
-    def __init__(self, interface: str, address: str, lent: Callable[[str, str, str], None]) -> None:
+    def __init__(self, interface: str, address: str, temporary: Callable[[str, str, str], None]) -> None:
         self._interface = interface
-        self._lent = lent
+        self._temporary = temporary
         self._needed = ":" not in address and sysctl.read(interface, self.KEY) == "0"
 
     def __enter__(self) -> None:
         if self._needed:
-            self._lent(self._interface, self.KEY, "0")
+            self._temporary(self._interface, self.KEY, "0")
             sysctl.write(self._interface, self.KEY, "1")
 
     def __exit__(self, *_: object) -> None:
@@ -382,10 +382,10 @@ class _SiblingsKept:
             sysctl.write(self._interface, self.KEY, "0")
 
 
-def give_back(lent: Iterable[tuple[str, str, str, str]], namespaces: Namespaces) -> list[KernelError]:
-    """Gives sysctls that were lent (apply/journal.py) their values again; what could not be done."""
+def restore_settings(temporary: Iterable[tuple[str, str, str, str]], namespaces: Namespaces) -> list[KernelError]:
+    """Gives sysctls that were to change for a moment (apply/journal.py) their values again; what could not be done."""
     failed = []
-    for namespace, interface, key, value in lent:
+    for namespace, interface, key, value in temporary:
         try:
             with namespaces.open(namespace) as fd, namespaces.entered(fd, namespace):
                 if sysctl.read(interface, key) != value:

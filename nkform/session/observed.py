@@ -35,7 +35,7 @@ def _with_contents(live: Node, known: Known) -> Node:
     """The node with what those maps of its programs hold now that a spec fills."""
     from nkform.observe.contents import filled_hook
 
-    maps = _FilledMaps()
+    maps = _MapReader()
     devices = {}
     for name, device in live.devices.items():
         hooks = {}
@@ -45,11 +45,11 @@ def _with_contents(live: Node, known: Known) -> Node:
     return live.with_devices(devices)
 
 
-def _of(maps: _FilledMaps, known: Known, device: str, hook: str, entry: Attached) -> MapsByParam:
+def _of(maps: _MapReader, known: Known, device: str, hook: str, entry: Attached) -> MapsByParam:
     return maps.of(known.of(device, hook, entry))
 
 
-class _FilledMaps:
+class _MapReader:
     """The maps that a spec fills, of templates, each of which is read once."""
 
     def __init__(self) -> None:

@@ -96,7 +96,7 @@ class Watch:
         self._waiting = Waiting(monitor, signals)
         self._stop = self._again = False
         self._scope = NOWHERE
-        self._pulse = Fingerprint(b"", frozenset())
+        self._fingerprint = Fingerprint(b"", frozenset())
         self._seen = Plan(""), Node("")
         """What came of the last look: the plan that leads to the spec, and the node."""
         self._found: tuple[Difference, ...] = ()
@@ -139,7 +139,7 @@ class Watch:
         """
         for _ in range(LOOKS):
             before = self._scope
-            self._pulse = take(self._namespaces, before)
+            self._fingerprint = take(self._namespaces, before)
             live = observe(self._namespaces, subject.node.name, subject.node)
             devices, wrong = self._meaning(subject, live)
             left = Without(frozenset(concerned(wrong)))
@@ -270,7 +270,7 @@ class Watch:
 
     def _changed(self) -> bool:
         try:
-            return take(self._namespaces, self._scope) != self._pulse
+            return take(self._namespaces, self._scope) != self._fingerprint
         except OSError:
             return True  # the look that follows says why
 
@@ -280,7 +280,7 @@ class Watch:
             asked = self._signals.caught()
             self._stop = self._stop or "stop" in asked
             self._again = self._again or "reread" in asked
-        return sum(matters(notice, self._scope, self._pulse) for notice in self._monitor.notices()) > 0
+        return sum(matters(notice, self._scope, self._fingerprint) for notice in self._monitor.notices()) > 0
 
 
 def follow(

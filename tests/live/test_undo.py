@@ -59,7 +59,7 @@ def test_what_was_lent_is_given_back_under_the_name_that_it_was_lent_under(node:
 
 
 def test_a_run_that_is_done_and_not_on_record_is_undone(node: Node) -> None:
-    """Undoing lends a sysctl in its turn, which goes into the journal too."""
+    """Undoing changes a sysctl for a moment in its turn, which goes into the journal too."""
     node.apply(subnet(1, 2))
     Path("/proc/sys/net/ipv4/conf/to-a/promote_secondaries").write_text("0")
     spec = subnet(2)
