@@ -46,9 +46,10 @@ def noted(plan: Plan, live: Node, namespaces: Namespaces) -> tuple[Node, tuple[F
             with namespaces.open(key) as fd:
                 enter(fd, key)
             with Socket() as socket:
-                dump = partial(devconf.dump, names=going.get(key, frozenset()), shared=shared)
+                own_ends = resized.get(key, {})
+                dump = partial(devconf.dump, names=going.get(key, frozenset()), shared=shared, sized=own_ends)
                 interfaces = consistent_dump(dump, socket)
-                values[key] = {name: _forced(name, sysctls) for _, name, sysctls in interfaces}
+                values[key] = {name: _forced(name, sysctls) for _, name, sysctls, _ in interfaces}
                 some: list[ForeignItem] = []
                 ends = lowered.get(key, {})
                 upon = foreign_state.upon(socket, ends) if ends else {}
@@ -57,13 +58,14 @@ def noted(plan: Plan, live: Node, namespaces: Namespaces) -> tuple[Node, tuple[F
                 robbed = foreign_state.upon(socket, small) if small else {}  # of IPv6, not of an MTU alone
                 closed = closed_vlans.read(socket, *closing[key]) if key in closing else []
                 some += (ForeignItem(key, link.name, "down", "") for link in closed if not link.values["up"])
-                known = {index: name for index, name, _ in interfaces}
+                known = {index: name for index, name, _, _ in interfaces}
                 if names := {*shaken.get(key, ()), *robbed, *(link.name for link in closed)}:
                     some += foreign_state.read(socket, key, names, known)
                 if key in readdressed:
                     some += new_macs.read(socket, key, readdressed[key], known)
-                if sized := {**dict.fromkeys(upon, False), **resized.get(key, {})}:
-                    some += new_mtus.read(socket, key, sized, known, names)
+                if sized := {**dict.fromkeys(upon, False), **own_ends}:
+                    mtus = {name: mtus for _, name, _, mtus in interfaces if name in own_ends}
+                    some += new_mtus.read(socket, key, sized, known, names, mtus)
                 if key != ROOT and len(some) > foreign_state.MOST:
                     unnoted.append(key)
                 else:

@@ -24,9 +24,10 @@ def links_lost(some: Sequence[ForeignItem], socket: Socket) -> list[tuple[Foreig
     """Of the MTUs that links had for IPv6, those that are other ones by now, and whether there is room for them. Raises
     KernelError."""
     had = {each.name: each for each in some if each.kind == "ipv6 mtu"}
-    found = consistent_dump(partial(devconf.dump_mtus, names=had), socket) if had else []
-    without = had.keys() - {name for name, _, _ in found}  # they are too small for IPv6 by now, or have gone
-    changed = [(had[name], had[name].mtu <= own) for name, own, mtu in found if mtu != had[name].mtu]
+    dumped = consistent_dump(partial(devconf.dump_mtus, names=had), socket) if had else []
+    found = {name: mtus for name, mtus in dumped if mtus is not None}
+    without = had.keys() - found.keys()  # they are too small for IPv6 by now, or have gone
+    changed = [(had[name], had[name].mtu <= own) for name, (own, mtu) in found.items() if mtu != had[name].mtu]
     return changed + [(had[name], False) for name in sorted(without)]
 
 

@@ -49,17 +49,23 @@ def _resized(action: Action, devices: Mapping[int, Device]) -> Iterator[tuple[st
 
 
 def read(
-    socket: Socket, key: str, names: Mapping[str, bool], known: Mapping[int, str], noted: Collection[str]
+    socket: Socket,
+    key: str,
+    names: Mapping[str, bool],
+    known: Mapping[int, str],
+    noted: Collection[str],
+    mtus: Mapping[str, devconf.Mtus | None],
 ) -> Iterator[ForeignItem]:
     """What others chose at some links of the socket's namespace: names, and whether `ipv6.mtu` is declared for them.
 
-    `known` are the names of all its links by their ifindex, `noted` those whose routes are noted all the same. Raises
-    KernelError.
+    `known` are the names of all its links by their ifindex, `noted` those whose routes are noted all the same, `mtus`
+    those of links that have been read already. Raises KernelError.
     """
-    others = [name for name, declared in names.items() if not declared]
-    for name, own, mtu in consistent_dump(partial(devconf.dump_mtus, names=others), socket) if others else ():
-        if mtu != own:
-            yield ForeignItem(key, name, "ipv6 mtu", U32.pack(mtu).hex())
+    unread = names.keys() - mtus.keys()
+    more = dict(consistent_dump(partial(devconf.dump_mtus, names=unread), socket)) if unread else {}
+    for name, both in {**mtus, **more}.items():
+        if both is not None and both[0] != both[1] and not names[name]:
+            yield ForeignItem(key, name, "ipv6 mtu", U32.pack(both[1]).hex())
     if names.keys() <= set(noted):
         return
     for route in consistent_dump(inet_foreign.dump_foreign_routes, socket):

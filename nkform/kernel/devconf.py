@@ -46,6 +46,9 @@ rpl_seg_enabled - ioam6_enabled - - ndisc_evict_nocarrier accept_untracked_na ac
 """
 """In the order of their numbers, by the names of their files; `-` for what is left out."""
 
+Mtus = tuple[int, int]
+"""The MTU of an interface, and the one that it has for IPv6 (`ipv6.mtu`), in bytes."""
+
 IPV6_MTU = 2
 """The place of `mtu` among those of IPv6 (DEVCONF_MTU6)."""
 
@@ -91,33 +94,34 @@ def decode(message: Message, shared: Shared) -> Mapping[str, str]:
     return shared.decoded(spec) if spec is not None else {}
 
 
-def dump(socket: Socket, names: Collection[str], shared: Shared) -> Iterator[tuple[int, str, Mapping[str, str]]]:
-    """The ifindex and name of each interface; of those of these names also their sysctls (`ipv4.rp_filter`).
+def dump(
+    socket: Socket, names: Collection[str], shared: Shared, sized: Collection[str] = ()
+) -> Iterator[tuple[int, str, Mapping[str, str], Mtus | None]]:
+    """The ifindex and name of each interface; of those of these names also their sysctls (`ipv4.rp_filter`), and of the
+    `sized` their MTUs, None where one has no IPv6.
 
     Raises KernelError.
     """
     body = IFINFOMSG.pack(AF_UNSPEC, 0, 0, 0, 0) + u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
     for message in socket.fetch(Request(RTM_GETLINK, 0, body, "list the sysctls of interfaces")):
         name = name_of(message)
-        yield index_of(message), name, decode(message, shared) if name in names else {}
+        sysctls = decode(message, shared) if name in names else {}
+        yield index_of(message), name, sysctls, _mtus(message) if name in sized else None
 
 
-def dump_mtus(socket: Socket, names: Collection[str]) -> Iterator[tuple[str, int, int]]:
-    """The name, the MTU and the MTU for IPv6 (`ipv6.mtu`) of each interface of these names that has IPv6, in bytes.
+def dump_mtus(socket: Socket, names: Collection[str]) -> Iterator[tuple[str, Mtus | None]]:
+    """The MTUs of each interface of these names, None where one has no IPv6. Raises KernelError."""
+    for _, name, _, mtus in dump(socket, (), Shared(), names) if names else ():
+        if name in names:
+            yield name, mtus
 
-    Raises KernelError.
-    """
-    body = IFINFOMSG.pack(AF_UNSPEC, 0, 0, 0, 0) + u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
-    for message in socket.fetch(Request(RTM_GETLINK, 0, body, "list the MTUs of interfaces")):
-        name = name_of(message)
-        if name not in names:
-            continue
-        parts = walk(message.buffer, message.start + IFINFOMSG.size, message.end)
-        payload = parts.get(IFLA_AF_SPEC, b"")
-        for number in (AF_INET6, IFLA_INET6_CONF):
-            payload = walk(payload, 0, len(payload)).get(number, b"")
-        if payload:
-            yield name, U32.unpack(parts[IFLA_MTU])[0], _numbers(payload)[IPV6_MTU]
+
+def _mtus(message: Message) -> Mtus | None:
+    parts = walk(message.buffer, message.start + IFINFOMSG.size, message.end)
+    payload = parts.get(IFLA_AF_SPEC, b"")
+    for number in (AF_INET6, IFLA_INET6_CONF):
+        payload = walk(payload, 0, len(payload)).get(number, b"")
+    return (U32.unpack(parts[IFLA_MTU])[0], _numbers(payload)[IPV6_MTU]) if payload else None
 
 
 def _numbers(payload: bytes) -> tuple[int, ...]:

@@ -58,7 +58,7 @@ def wanted_of(
         with Socket() as socket:
             told = {
                 name: some
-                for _, name, some in consistent_dump(partial(devconf.dump, names=many, shared=shared), socket)
+                for _, name, some, _ in consistent_dump(partial(devconf.dump, names=many, shared=shared), socket)
             }
     for interface, names in asked.items():
         known = told.get(interface, {})

@@ -78,7 +78,7 @@ def test_interfaces_with_the_same_sysctls_share_them() -> None:
     conf("v1", "ipv4/rp_filter").write_text("2")
     with Socket() as socket:
         dump = partial(devconf.dump, names={"v0", "v1", "v2"}, shared=devconf.Shared())
-        values = {name: sysctls for _, name, sysctls in consistent_dump(dump, socket)}
+        values = {name: sysctls for _, name, sysctls, _ in consistent_dump(dump, socket)}
     assert values["v0"] is values["v2"]
     assert values["v1"] == {**values["v0"], "ipv4.rp_filter": "2"}
     assert len(values["v0"]) > devconf.FILES_AT_MOST
