@@ -8,6 +8,7 @@ from contextlib import suppress
 from functools import partial
 
 from nkform.dataclass import replace
+from nkform.device_sysctls import FORCE_FORWARDING, FORWARDING
 from nkform.kernel import devconf, sysctl
 from nkform.kernel.error import KernelError
 from nkform.kernel.links import Link
@@ -19,13 +20,22 @@ Wanted = Mapping[str, Mapping[str, Mapping[str, str]]]
 
 
 def changed(key: str, known: Mapping[int, Link], socket: Socket) -> Iterator[tuple[tuple[str, str], Mapping[str, str]]]:
-    """The sysctls that are not at their default in the socket's namespace, by its key and the interface; `known` are
-    the links there. Raises KernelError."""
+    """The sysctls that are not at their default in the namespace of the socket and the thread, by its key and the
+    interface; `known` are the links there. Raises KernelError."""
     from nkform.kernel import netconf
 
     for index, values in consistent(netconf.changed, socket).items():
         if index in known:
-            yield (key, known[index].name), values
+            name = known[index].name
+            yield (key, name), {**values, **(_not_forced(name) if values.get(FORWARDING) == "1" else {})}
+
+
+def _not_forced(interface: str) -> Mapping[str, str]:
+    """What a spec says of an interface with forwarding, lest that is forced too (plan/contradictions.py)."""
+    with suppress(KernelError):  # this kernel has none
+        if sysctl.read(interface, FORCE_FORWARDING) == "0":
+            return {FORCE_FORWARDING: "0"}
+    return {}
 
 
 def with_sysctls(device: Device, values: Mapping[tuple[str, str], Mapping[str, str]]) -> Device:

@@ -222,3 +222,19 @@ def test_going_back_to_what_forwards_is_whole(node: Node, kind: str) -> None:
         outcome = node.run("rollback", "-y")
         assert outcome.code == 0, outcome.err
         assert value("ipv6.forwarding", "v0") == value("ipv6.forwarding", "eth0", "web") == str(forwarding)
+
+
+@pytest.mark.parametrize("forced", [0, 1])
+@pytest.mark.parametrize("kind", kinds())
+def test_what_is_shown_of_forwarding_plans_empty(node: Node, kind: str, forced: int) -> None:
+    """At both ends: forwarding that is not forced must not become so when what is shown is applied."""
+    made = spec("8", kind)
+    device = made["devices"]["v0"]
+    device["sysctl"] = device["peer"]["sysctl"] = {"ipv6": {"forwarding": 1, "force_forwarding": forced}}
+    node.write(made)
+    outcome = node.run("apply", "-y", str(node.path))
+    if "NK0406" in outcome.err:
+        pytest.skip("this kernel has no force_forwarding")
+    assert outcome.code == 0, outcome.err
+    assert value("ipv6.force_forwarding", "v0") == value("ipv6.force_forwarding", "eth0", "web") == str(forced)
+    assert node.changes(node.run("show").out) == []
