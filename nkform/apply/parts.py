@@ -27,6 +27,7 @@ class Observation:
     """One look at the kernel: what shall be, what is, what the kernel can do, and the plan that came of it.
 
     `without` is what the plan leaves alone, `problems` say why. `desired` says what to look for in maps of programs.
+    `given`: what was in the objects of programs that were built elsewhere (Programs.given).
     """
 
     desired: Node
@@ -35,6 +36,7 @@ class Observation:
     plan: Plan
     without: Without = NOTHING
     problems: tuple[Problem, ...] = ()
+    given: str = ""
 
 
 class Work(Protocol):

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from nkform.bpf import assembly
@@ -18,14 +19,14 @@ from nkform.bpf.diagnose import compiler_error, verifier_error
 from nkform.bpf.loader import MapDefinition, Prototype, in_child, no_program, places_of
 from nkform.bpf.overlay import INCLUDES, NO_CLOCK, Overlay, fd_path, virtual_files
 from nkform.bpf.render import ABI, Rendered
-from nkform.bpf.store import MAX_OBJECT, Store
+from nkform.bpf.store import MAX_OBJECT, Store, checksum
 from nkform.bpf.values import MAP_NAME
 from nkform.dataclass import dataclass, field
 from nkform.kernel import child, files
 from nkform.kernel.bpf_programs import VerifierError
 from nkform.kernel.child import ChildError, Done, Limits
 from nkform.kernel.descriptors import content
-from nkform.problem import NkformError, Position, Problem
+from nkform.problem import NkformError, Position, Problem, fail
 
 if TYPE_CHECKING:
     from nkform.kernel.libbpf import Library
@@ -129,15 +130,23 @@ def _only_values(rendered: Rendered, sections: Sequence[str]) -> None:
 
 class ClangEngine:
     """Builds with clang. `compiler` None: the one on PATH. `objects`: a store of objects that were built elsewhere,
-    where programs are looked for first. Raises NkformError if there is no compiler when one is needed."""
+    where programs are looked for first; `given` is what was in them when the plan was made (`checksum`), by structure.
+    Raises NkformError if there is no compiler when one is needed."""
 
     name = "clang"
 
     def __init__(
-        self, cache: Store, *, objects: Store | None = None, compiler: str | None = None, limits: Limits = LIMITS
+        self,
+        cache: Store,
+        *,
+        objects: Store | None = None,
+        given: Mapping[str, str] = MappingProxyType({}),
+        compiler: str | None = None,
+        limits: Limits = LIMITS,
     ) -> None:
         self.cache = cache
         self.objects = objects
+        self.given = given
         self.compiler = compiler
         self.limits = limits
         self.runs = 0
@@ -166,7 +175,7 @@ class ClangEngine:
         return rendered.structure
 
     def _find(self, rendered: Rendered) -> ClangObject:
-        if self.objects is not None and (data := self.objects.get(rendered.structure)) is not None:
+        if (data := self._find_given(rendered.structure)) is not None:
             return ClangObject(rendered.structure, rendered.structure, data, "objects", self._open_library)
         key = self._key(rendered)
         if (data := self.cache.get(key)) is not None:
@@ -179,6 +188,18 @@ class ClangEngine:
             with self._kept():
                 self.cache.put(key, data, about)
         return ClangObject(key, rendered.structure, data, "compiled", self._open_library)
+
+    def _find_given(self, structure: str) -> bytes | None:
+        if self.objects is None:
+            return None
+        data = self.objects.get(structure)
+        if self.given.get(structure, checksum(data)) != checksum(data):
+            raise fail(
+                "NK0623",
+                f"the compiled object {structure} in {self.objects.path} is another one than when the plan was made",
+                hint="plan again",
+            )
+        return data
 
     @contextlib.contextmanager
     def _building(self, key: str) -> Iterator[None]:

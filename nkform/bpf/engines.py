@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 from nkform.bpf.loader import Object
@@ -42,13 +44,20 @@ def resolve(wanted: str, *, objects: bool = False) -> str:
     return "bcc"
 
 
-def make(wanted: str = AUTO, *, cache: Path | None = None, objects: Path | None = None) -> Engine:
-    """An engine. `cache` None: the machine's. Raises NkformError if a folder cannot be trusted."""
+def make(
+    wanted: str = AUTO,
+    *,
+    cache: Path | None = None,
+    objects: Path | None = None,
+    given: Mapping[str, str] = MappingProxyType({}),
+) -> Engine:
+    """An engine. `cache` None: the machine's. `given`: what was in objects that were built elsewhere (`checksum`), by
+    structure, where that is known. Raises NkformError if a folder cannot be trusted."""
     if resolve(wanted, objects=objects is not None) == "bcc":
         from nkform.bpf.engine_bcc import BccEngine
 
         return BccEngine()
     from nkform.bpf.engine_clang import ClangEngine
 
-    given = Store(objects, create=False) if objects is not None else None
-    return ClangEngine(Store(cache or default_path()), objects=given)
+    store = Store(objects, create=False) if objects is not None else None
+    return ClangEngine(Store(cache or default_path()), objects=store, given=given)

@@ -63,6 +63,8 @@ class Programs:
         self._explained: dict[tuple[str, str, str], Explanation] = {}
         """What was rendered for a plan, by device, hook and name."""
         self._structures: set[str] = set()
+        self._given: dict[str, str] = {}
+        """What was in the objects that were built elsewhere when the plan was made, by structure."""
         """What a plan needs objects of."""
         self._loader = Loader()
 
@@ -304,18 +306,18 @@ class Programs:
     def given(self) -> str:
         """The SHA-256 of all objects that were built elsewhere and that the plan just made needs; empty without any.
 
-        A program's digest says what an object was made of, and not what is in it. Raises NkformError.
+        A program's digest says what an object was made of, and not what is in it. Others are not loaded from then on
+        (NK0623). Raises NkformError.
         """
         if self._source.objects is None:
             return ""
-        from nkform.bpf.store import Store
+        from nkform.bpf.store import Store, checksum
 
-        total = hashlib.sha256()
         with Store(self._source.objects, create=False) as store:
-            for structure in sorted(self._structures):
-                data = store.get(structure)
-                total.update(f"{structure} {hashlib.sha256(data).hexdigest() if data else '-'}\n".encode())
-        return total.hexdigest()
+            for structure in self._structures:
+                self._given[structure] = checksum(store.get(structure))
+        lines = (f"{structure} {self._given[structure]}\n" for structure in sorted(self._structures))
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     def load(
         self,
@@ -383,7 +385,7 @@ class Programs:
 
     def _load(self, rendered: Rendered, maps: Mapping[str, int], contents: MapsByParam, *, alone: bool) -> Loaded:
         if self._engine is None:
-            self._engine = make(self._source.engine, objects=self._source.objects)
+            self._engine = make(self._source.engine, objects=self._source.objects, given=self._given)
         return self._loader.load(self._engine.build(rendered), rendered, maps, alone=alone, contents=contents)
 
 

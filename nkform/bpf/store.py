@@ -26,6 +26,11 @@ _UNTRUSTED = "who writes there could run code in the kernel; take a folder of yo
 _KEY = re.compile(r"[0-9a-f]{64}")
 
 
+def checksum(data: bytes | None) -> str:
+    """The SHA-256 of an object; "-" of none."""
+    return "-" if data is None else hashlib.sha256(data).hexdigest()
+
+
 def default_path() -> Path:
     """Where objects are kept: for all of the machine where we are root, else in the user's own cache."""
     return of_user(Path("/var/cache/nkform/objects"), "nkform/objects")

@@ -118,6 +118,16 @@ def check_agreed(before: Node, after: Node, shown: Plan, now: Plan) -> None:
     raise NkformError(Problem("NK0517", refusal, hint="run the same command again, and look at its plan"), *told)
 
 
+def check_objects(shown: str, now: str) -> None:
+    """Raises NkformError if the objects that were built elsewhere are others than when the plan was shown."""
+    if shown != now:
+        raise fail(
+            "NK0517",
+            "the compiled objects that the plan needs changed after it was shown: nothing was done",
+            hint="run the same command again, and look at its plan",
+        )
+
+
 def check_plan(saved: Saved, plan: Plan) -> None:
     """Raises NkformError if the same spec and node now give another plan."""
     if saved.actions != plan.actions:

@@ -78,7 +78,7 @@ class Prepared:
 
         found = _observe(self, namespaces, listener, begun, without, partial(check_live, self.saved.basis))
         check_plan(self.saved, found.plan)
-        check_given(self.saved.basis, self.programs.given() if self.programs else "")
+        check_given(self.saved.basis, found.given)
         return found
 
 
@@ -179,4 +179,4 @@ def _observe(
         from nkform.observe.baggage import baggage
 
         found = replace(found, plan=with_losses(found.plan, baggage(namespaces, anew, moved, small)))
-    return found
+    return replace(found, given=programs.given()) if programs is not None and options.objects else found

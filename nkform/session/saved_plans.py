@@ -23,7 +23,7 @@ def text(planned: Planned, document: Mapping[str, Any]) -> str:
     from nkform.kernel import clock
     from nkform.kernel.place import place
 
-    spec, options, programs = planned.prepared.spec, planned.prepared.options, planned.prepared.programs
+    spec, options = planned.prepared.spec, planned.prepared.options
     basis = Basis(
         nkform=__version__,
         place=place(),
@@ -38,7 +38,7 @@ def text(planned: Planned, document: Mapping[str, Any]) -> str:
         targets=tuple(options.targets),
         live=saved.relevant(planned.live),
         expedite=spec.expedite,
-        given=programs.given() if programs else "",
+        given=planned.observation.given,
     )
     return saved.write(document, basis)
 

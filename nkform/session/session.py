@@ -252,10 +252,11 @@ class Session:
             if run_lock.used:  # a trial may wait since
                 refuse_pending(planned.node, self._once, in_part=in_part)
             if planned.run_lock is not run_lock:
-                from nkform.plan.saved import check_agreed
+                from nkform.plan.saved import check_agreed, check_objects
 
                 observation = self._observe(prepared)
                 check_agreed(planned.live, observation.live, planned.plan, observation.plan)
+                check_objects(planned.observation.given, observation.given)
             return self._carry_out(prepared, observation, run_lock, confirm=confirm)
 
     def destroy(self, what: Spec | str) -> Applied:

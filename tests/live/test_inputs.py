@@ -17,10 +17,12 @@ import pytest
 from nkform.bpf import catalogue
 from nkform.bpf.engine_clang import LOAD_LIMITS, ClangEngine, unloadable
 from nkform.bpf.loader import Prototype, in_child
+from nkform.bpf.programs import Programs
 from nkform.bpf.store import Store
 from nkform.kernel import rundir
 from nkform.problem import NkformError
 from tests.live.chain_sites import TCX_INGRESS
+from tests.live.processes import Asked
 from tests.live.support import Node, ip, links, needs
 from tests.live.test_pairs import veth
 from tests.unit.templates import body, rendered, write
@@ -91,6 +93,48 @@ def test_a_saved_plan_loads_no_object_that_changed_since(node: Node, tmp_path: P
         assert "NK0623" in refused.err
         store.put(key, sound, {})
     assert node.run("apply", str(path)).code == 0
+
+
+@needs("tcx")
+@pytest.mark.parametrize("when", ["at the question", "after the last look", "in a saved plan"])
+def test_an_object_that_is_exchanged_is_not_loaded(
+    node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """Between the plan that was shown, or saved, and the program that is loaded."""
+    folder = tmp_path / "objects"
+    node.write(TCX_INGRESS.spec(["count"]))
+    assert node.run("build", str(node.path), "-o", str(folder)).code == 0
+    given = ("--engine", "clang", "--objects", str(folder))
+
+    def exchange() -> None:
+        (key,) = [each.stem for each in folder.glob("*.o")]
+        with Store(folder) as store:
+            data = store.get(key)
+            assert data is not None
+            store.put(key, data + b"\0", {})
+
+    if when == "at the question":
+        asked = Asked("apply", str(node.path), *given)
+        exchange()
+        assert asked.answer("yes\n") == 1
+        assert "NK0517" in asked.said
+    else:
+        genuine = Programs.load
+
+        def load(self: Programs, *words: Any, **more: Any) -> Any:
+            exchange()
+            monkeypatch.setattr(Programs, "load", genuine)
+            return genuine(self, *words, **more)
+
+        words = ("apply", "-y", str(node.path), *given)
+        if when == "in a saved plan":
+            assert node.plan(None, "-o", str(tmp_path / "p.plan"), *given).code == 0
+            words = ("apply", "-y", str(tmp_path / "p.plan"))
+        monkeypatch.setattr(Programs, "load", load)
+        outcome = node.run(*words)
+        assert outcome.code == 1
+        assert "error[NK0623]" in outcome.err
+    assert node.run("apply", "-y", str(node.path), *given).code == 0
 
 
 @needs("tcx")
