@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from nkform.dataclass import replace
 from nkform.device_sysctls import ADDR_GEN_MODE, FORCE_FORWARDING, FORWARDING, STABLE_SECRET
-from nkform.model import Device, Endpoint, Route, RouteKey
+from nkform.model import Device, Endpoint, Route, RouteKey, Value
 from nkform.problem import Path, Problem
 
 MAIN = 254
@@ -83,13 +83,30 @@ def contradictions(device: Device) -> Iterator[Problem]:
                 path=(*path, "sysctl", "ipv6", "addr_gen_mode"),
                 hint="write `stable_secret` beside it, an IPv6 address of random digits",
             )
-        asked, mtu = end.sysctl.get(IPV6_MTU, ""), end.attrs.get("mtu")
-        if asked.isdecimal() and isinstance(mtu, int) and int(asked) > mtu:
+        yield from ipv6_mtus(end, end.attrs.get("mtu"), path)
+
+
+def ipv6_mtus(end: Endpoint, mtu: Value | None, path: Path) -> Iterator[Problem]:
+    """What cannot be beside an end's MTU (bytes, None: it is not known): a larger one for IPv6, and beside that, which
+    is set last, a larger one of an IPv6 route (net/ipv6/route.c, rt6_mtu_change_route)."""
+    asked = end.sysctl.get(IPV6_MTU, "")
+    if not asked.isdecimal() or not isinstance(mtu, int):
+        return
+    if int(asked) > mtu:
+        yield Problem(
+            "NK0455",
+            f"the IPv6 MTU of {end.name}, {asked}, is larger than its MTU of {mtu}",
+            path=(*path, "sysctl", "ipv6", "mtu"),
+            hint=f"at most {mtu}, or write a larger `mtu`",
+        )
+    for place, route in enumerate(end.routes):
+        if ":" in route.to and route.mtu > mtu:
             yield Problem(
                 "NK0455",
-                f"the IPv6 MTU of {end.name}, {asked}, is larger than its MTU of {mtu}",
-                path=(*path, "sysctl", "ipv6", "mtu"),
-                hint=f"at most {mtu}, or a larger `mtu`",
+                f"the MTU of the route to {route.to} of {end.name}, {route.mtu}, is larger than its MTU of {mtu}, which"
+                " the kernel does not keep beside an IPv6 MTU",
+                path=(*path, "routes", place, "mtu"),
+                hint=f"at most {mtu}, or write a larger `mtu`, or take `sysctl: {{ipv6: {{mtu: …}}}}` out",
             )
 
 

@@ -8,7 +8,7 @@ from nkform.dataclass import replace
 from nkform.model import IPV6_MIN_MTU, OURS, Device, Endpoint, Namespace, Node, Route, Taken, host
 from nkform.namespace_key import ROOT, described
 from nkform.plan.compare import device_fields
-from nkform.plan.contradictions import IPV6_MTU
+from nkform.plan.contradictions import IPV6_MTU, ipv6_mtus
 from nkform.plan.parts import Name
 from nkform.problem import Path, Problem
 
@@ -196,17 +196,9 @@ def _too_large_for_ipv6(device: Device, found: Device | None) -> Iterator[Proble
     if found and any(field.forces_replacement for field in device_fields(device, found)):
         found = None
     for side, end in enumerate(device.ends):
-        asked = end.sysctl.get(IPV6_MTU, "")
-        if not asked.isdecimal() or "mtu" in end.attrs:
-            continue
-        mtu = found.ends[side].attrs.get("mtu") if found and side < len(found.ends) else ETHERNET_MTU
-        if isinstance(mtu, int) and int(asked) > mtu:
-            yield Problem(
-                "NK0455",
-                f"the IPv6 MTU of {end.name}, {asked}, is larger than its MTU of {mtu}",
-                path=("devices", device.name, *(("peer",) if side else ()), "sysctl", "ipv6", "mtu"),
-                hint=f"at most {mtu}, or write a larger `mtu`",
-            )
+        if "mtu" not in end.attrs:
+            mtu = found.ends[side].attrs.get("mtu") if found and side < len(found.ends) else ETHERNET_MTU
+            yield from ipv6_mtus(end, mtu, ("devices", device.name, *(("peer",) if side else ())))
 
 
 def in_place(

@@ -224,6 +224,25 @@ def test_going_back_to_what_forwards_is_whole(node: Node, kind: str) -> None:
         assert value("ipv6.forwarding", "v0") == value("ipv6.forwarding", "eth0", "web") == str(forwarding)
 
 
+@pytest.mark.parametrize("own", [None, 1400, 1500])
+@pytest.mark.parametrize("kind", kinds())
+def test_the_mtu_of_a_route_beside_one_of_ipv6(node: Node, kind: str, own: int | None) -> None:
+    """The kernel keeps it up to the MTU of the link, wherever that comes from, whether the pair is new or not."""
+    made = spec("8", kind)
+    device = made["devices"]["v0"]
+    device |= {"addresses": ["fd00::1/64"], **({"mtu": own} if own else {})}
+    device["sysctl"] = {"ipv6": {"mtu": 1300}}
+    largest = own or 1500
+    device["routes"] = [{"to": "fd01::/64", "mtu": largest + 1}]
+    assert "NK0455" in node.refused(made)
+    device["routes"][0]["mtu"] = largest
+    node.apply(made)
+    device["routes"][0]["mtu"] = largest + 1
+    assert "NK0455" in node.refused(made)
+    device["sysctl"] = {"ipv6": {"hop_limit": 64}}
+    node.apply(made)
+
+
 @pytest.mark.parametrize("forced", [0, 1])
 @pytest.mark.parametrize("kind", kinds())
 def test_what_is_shown_of_forwarding_plans_empty(node: Node, kind: str, forced: int) -> None:
