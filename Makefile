@@ -1,6 +1,6 @@
 # One command each; `make` alone lists them. ARGS reach pytest, the benchmark or the lab: make unit ARGS="-k plan -x".
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt lint type unit live lab-test test check campaign lab demo bench docs fresh lock clean
+.PHONY: help setup fmt lint type unit covered live lab-test test check campaign lab demo bench docs fresh lock clean
 
 PYTHON := .venv/bin/python
 STAGE := @python3 tools/test.py setup
@@ -25,6 +25,9 @@ type: ## mypy, strict
 
 unit: ## the tests that anyone can run
 	$(STAGE) unit -- $(ARGS)
+
+covered: setup ## how much of plan/, report/ and session/ tests without root run; ARGS=--missing names the lines
+	@$(PYTHON) tools/covered.py $(ARGS)
 
 live: ## the tests on this kernel, side by side (root; in network namespaces of their own)
 	$(STAGE) live -- $(ARGS)

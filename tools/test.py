@@ -103,6 +103,7 @@ def stages(extra: Sequence[str]) -> list[Stage]:
         Stage("lint", ((*ruff, "check", ".", *SCRIPTS), (*ruff, "format", "--check", ".", *SCRIPTS)), 5),
         Stage("type", ((*mypy, "nkform"), (*mypy, "--scripts-are-modules", *SCRIPTS, *python_tools())), 40),
         Stage("unit", (pytest("-n", live_workers, "--dist", "worksteal", "tests/unit", *extra),), 60),
+        Stage("covered", ((PYTHON, "tools/covered.py"),), 90, expensive=True),
         Stage(
             "live",
             (pytest("-n", live_workers, "--dist", "worksteal", *live),),
