@@ -22,6 +22,7 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 LIVE = CHECKOUT / "tests" / "live"
+HELPERS = LIVE / "helpers"
 WORKERS = "4"
 """Much of a test is waiting."""
 SECONDS = 60
@@ -53,14 +54,14 @@ def changed() -> list[Path]:
 
 def touched(files: Iterable[Path]) -> dict[Path, list[str]]:
     """The files of live tests that changed files touch, with the changed ones that do."""
-    texts = {path: path.read_text() for path in sorted(LIVE.glob("*.py"))}
+    texts = {path: path.read_text() for path in sorted((*LIVE.glob("*.py"), *HELPERS.glob("*.py")))}
     tests: dict[Path, list[str]] = {}
     for file in files:
         if file.suffix != ".py" or file.parts[0] not in ("nkform", "tests"):
             continue
         wanted = importing(file, texts)
         wanted |= {path for path in texts if path.relative_to(CHECKOUT) == file or path.stem == f"test_{file.stem}"}
-        if file.parent == Path("tests/live"):  # a helper of another helper touches what that one does
+        if file.parent == Path("tests/live/helpers"):  # a helper of another helper touches what that one does
             for path in [path for path in wanted if not path.name.startswith("test_")]:
                 wanted |= importing(path.relative_to(CHECKOUT), texts)
         for path in wanted:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from nkform.apply import expedite
-from tests.live import isolation, kept
-from tests.live.support import Node
+from tests.live.helpers import isolation, kept
+from tests.live.helpers.support import Node
 from tests.sizes import EMULATED
 
 if TYPE_CHECKING:
-    from tests.live.chain_sites import Others
+    from tests.live.helpers.chain_sites import Others
 
 collect_ignore = [] if EMULATED else ["test_modules.py"]
 """It unloads modules: no machine's own."""
@@ -86,7 +86,7 @@ def made_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def others() -> Iterator[Others]:
     """Programs of somebody else."""
-    from tests.live.chain_sites import Others  # asks what the kernel can do, which the isolation has to precede
+    from tests.live.helpers.chain_sites import Others  # asks what the kernel can do, which the isolation has to precede
 
     made = Others()
     yield made

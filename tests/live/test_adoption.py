@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from nkform.apply import transaction
-from tests.live.support import Node, ip
+from tests.live.helpers.netstate import differences, netstate_snapshot
+from tests.live.helpers.support import Node, ip
 from tests.live.test_carried import wrong
-from tests.live.whole import differences, whole
 
 STATES = list(product((False, True), repeat=2))
 
@@ -22,7 +22,7 @@ def test_an_adoption_is_taken_back(node: Node, renamed: bool, moved: bool) -> No
     """A pair whose ends are up or down, addressed or not, that gets another name or place."""
     ip("netns", "add", "web")
     ip("netns", "add", "other")
-    before = whole()
+    before = netstate_snapshot()
     for (host_up, far_up), (wanted, far_wanted) in product(STATES, STATES):
         ip("link", "add", "v0", "type", "veth", "peer", "name", "eth9", "netns", "web")
         if wanted or far_wanted:
@@ -32,7 +32,7 @@ def test_an_adoption_is_taken_back(node: Node, renamed: bool, moved: bool) -> No
             ip("link", "set", "v0", "up")
         if far_up:
             ip("link", "set", "eth9", "up", namespace="web")
-        there = whole()
+        there = netstate_snapshot()
         peer: dict[str, Any] = {
             "name": "eth0" if renamed else "eth9",
             "namespace": "other" if moved else "web",
@@ -44,21 +44,21 @@ def test_an_adoption_is_taken_back(node: Node, renamed: bool, moved: bool) -> No
         outcome = node.run("rollback", "-y")
         what = (host_up, far_up, wanted, far_wanted)
         assert outcome.code == 0, (what, outcome.err)
-        assert differences(there, whole()) == [], what
+        assert differences(there, netstate_snapshot()) == [], what
         ip("link", "del", "v0")
         node.destroy()
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
 
 
 @pytest.mark.parametrize("peer", ["v0", "zz0"])
 def test_the_other_end_of_another_nodes_pair_is_not_taken_over(node: Node, peer: str) -> None:
     """Its mark is at the primary."""
     node.apply({"version": 1, "node": "other", "devices": {"v0": {"kind": "veth", "peer": {"name": "w1"}}}})
-    before = whole()
+    before = netstate_snapshot()
     made = {"version": 1, "node": "w", "devices": {"w1": {"kind": "veth", "peer": {"name": peer}}}}
     for words in ([], ["--adopt"]):
         assert "NK0411" in node.refused(made, "-y", *words, command="apply")
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
 
 
 @pytest.mark.parametrize("ended", ["rolled back", "undone"])
@@ -70,7 +70,7 @@ def test_what_somebody_wrote_where_the_mark_goes_comes_back(
     ip("link", "add", "v0", "type", "veth", "peer", "name", "eth0", "netns", "web")
     ip("link", "set", "v0", "alias", "uplink of corp")
     ip("link", "set", "lo", "alias", os.fsdecode(b"corp \xff"), namespace="web")
-    before = whole()
+    before = netstate_snapshot()
     device = {"kind": "veth", "up": False, "peer": {"name": "eth0", "namespace": "web"}}
     made = {"version": 1, "node": "w", "namespaces": {"web": {"create": True}}, "devices": {"v0": device}}
     if ended == "undone":
@@ -78,9 +78,9 @@ def test_what_somebody_wrote_where_the_mark_goes_comes_back(
         assert "NK0505" in node.refused(made, "--adopt", command="apply")
     else:
         node.apply(made, "--adopt")
-        assert differences(before, whole()) != []
+        assert differences(before, netstate_snapshot()) != []
         assert node.run("rollback", "-y").code == 0
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
     assert "uplink of corp" in ip("link", "show", "dev", "v0")
 
 

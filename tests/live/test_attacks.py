@@ -23,11 +23,11 @@ from hypothesis import strategies as st
 from nkform.kernel import bpffs, links, rundir
 from nkform.kernel.netlink import Socket, consistent_dump
 from nkform.model import owner_of
-from tests.live.attack import HOST, PRISON, Prisoner, cell, in_child
-from tests.live.isolation import fresh_network
-from tests.live.strike import NOWHERE, Strike, strikes
-from tests.live.support import Node, batch, features, kinds, needs
-from tests.live.whole import differences, whole
+from tests.live.helpers.attack import HOST, PRISON, EgressProbe, cell, in_child
+from tests.live.helpers.fault_injection import NOWHERE, Injection, injected
+from tests.live.helpers.isolation import fresh_network
+from tests.live.helpers.netstate import differences, netstate_snapshot
+from tests.live.helpers.support import Node, batch, features, kinds, needs
 from tests.sizes import LAB, SEED, SIZES
 from tests.specs import NAMES, ends, specs
 
@@ -74,9 +74,9 @@ class Score:
 
 
 @contextmanager
-def prisoner(score: Score) -> Iterator[Prisoner]:
+def prisoner(score: Score) -> Iterator[EgressProbe]:
     fresh_network()
-    inmate = Prisoner()
+    inmate = EgressProbe()
     try:
         with inmate:
             yield inmate
@@ -118,13 +118,13 @@ def attacked(
         there = there[1], there[0]
 
 
-def counted(node: Node, spec: dict[str, Any]) -> Strike:
+def counted(node: Node, spec: dict[str, Any]) -> Injection:
     """The calls of a change that nothing happens to."""
     node.write(spec)
-    with strikes(NOWHERE) as strike:
+    with injected(NOWHERE) as injection:
         outcome = node.run("apply", "-y", str(node.path))
     assert outcome.code == 0, outcome.err
-    return strike
+    return injection
 
 
 def others_move_in() -> None:
@@ -147,15 +147,15 @@ def others_move_in() -> None:
 def failed(node: Node, first: dict[str, Any], second: dict[str, Any], place: int) -> None:
     """A call of the change fails: all is as before, or as it shall be."""
     others_move_in()
-    before = whole()
+    before = netstate_snapshot()
     node.write(second)
-    with strikes(place) as strike:
+    with injected(place) as injection:
         outcome = node.run("apply", "-y", str(node.path))
-    where = f"call {place}, {strike.struck}, failed: {outcome.err}"
+    where = f"call {place}, {injection.hit}, failed: {outcome.err}"
     if outcome.code:
-        assert strike.struck, outcome.err
+        assert injection.hit, outcome.err
         assert not {"error[NK0503]:", "error[NK0504]:", "error[NK0900]:"} & set(outcome.err.split()), where
-        assert differences(before, whole()) == [], where
+        assert differences(before, netstate_snapshot()) == [], where
     else:  # tried again in another way, or no more than clearing up
         assert node.changes(second) == [], where
         node.apply(first)
@@ -164,11 +164,11 @@ def failed(node: Node, first: dict[str, Any], second: dict[str, Any], place: int
 def killed(node: Node, first: dict[str, Any], second: dict[str, Any], place: int) -> None:
     """A run is killed before a call: the next apply gets to where it was going. Each third is taken back first."""
     others_move_in()
-    before = whole()
+    before = netstate_snapshot()
     node.write(second)
 
     def work() -> None:
-        with strikes(place, kill=True):
+        with injected(place, kill=True):
             node.run("apply", "-y", str(node.path))
 
     was_killed = in_child(work) == -signal.SIGKILL
@@ -176,9 +176,10 @@ def killed(node: Node, first: dict[str, Any], second: dict[str, Any], place: int
         outcome = node.run("recover", "-y")
         assert outcome.code == 0, f"killed before call {place}: {outcome.err}"
         if "Nothing to recover" in outcome.out:  # it had not begun, or was over
-            assert not differences(before, whole()) or node.changes(second) == [], f"killed before call {place}"
+            is_same = not differences(before, netstate_snapshot())
+            assert is_same or node.changes(second) == [], f"killed before call {place}"
         else:
-            assert differences(before, whole()) == [], f"killed before call {place}, and taken back"
+            assert differences(before, netstate_snapshot()) == [], f"killed before call {place}, and taken back"
     outcome = node.run("apply", "-y", str(node.path))  # which holds by itself that it converged
     assert outcome.code == 0, f"killed before call {place}: {outcome.err}"
 
@@ -187,7 +188,7 @@ def nothing_is_left(node: Node, name: str) -> None:
     node.destroy()
     assert [bpffs.has_node(name, top=top) for top in (bpffs.FOLDER, bpffs.HELD)] == [False, False]
     assert not (rundir.RUN / name).exists()
-    there = whole()
+    there = netstate_snapshot()
     assert there["namespaces"] == [PRISON]
     assert {line.split()[0] for line in there["root: links"]} == {"lo"}
 
@@ -195,7 +196,7 @@ def nothing_is_left(node: Node, name: str) -> None:
 def test_the_attack_has_teeth(node: Node) -> None:
     """A workload that is not shut in does get through to the node: else the attacks below could not fail."""
     fresh_network()
-    inmate = Prisoner()
+    inmate = EgressProbe()
     with inmate:
         open_cell = cell("veth", peer={"policy": "forward"})
         node.apply({"version": 1, "node": "w", "namespaces": {PRISON: {}}, "devices": {"cell": open_cell}})

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.live.support import Node, ip, kinds
+from tests.live.helpers.support import Node, ip, kinds
 from tests.live.test_moved_peers import pair
 
 BOUND = {

@@ -15,9 +15,9 @@ from nkform.kernel.bpf_programs import prog_info
 from nkform.kernel.clsact import PREFIX, PRIORITY_START, PRIORITY_STEP, Direction, Tc
 from nkform.kernel.descriptors import Owned
 from nkform.model import First
-from tests.live.bpf_pairs import LAST, PEER, PRIMARY, Pair, churn, passes
-from tests.live.bpf_programs import DROP, NEXT, PASS, counter, program
-from tests.live.support import sh
+from tests.live.helpers.bpf_pairs import LAST, PEER, PRIMARY, Pair, churn, passes
+from tests.live.helpers.bpf_programs import DROP, NEXT, PASS, counter, program
+from tests.live.helpers.support import sh
 
 UPDATES = 100
 LONG = 20

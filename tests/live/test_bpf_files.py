@@ -16,7 +16,7 @@ from nkform.kernel.bpf_maps import MapType, map_create
 from nkform.kernel.bpffs import Pin
 from nkform.kernel.descriptors import Owned
 from nkform.kernel.error import KernelError
-from tests.live.bpf_programs import program
+from tests.live.helpers.bpf_programs import program
 
 SOMEBODY = 12345
 

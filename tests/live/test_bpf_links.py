@@ -29,9 +29,9 @@ from nkform.kernel.bpf_maps import MapType, map_create, map_lookup
 from nkform.kernel.bpf_programs import prog_info, prog_load
 from nkform.kernel.descriptors import Owned
 from nkform.model import MAX_PROGRAMS, First, Last
-from tests.live.bpf_pairs import HOOKS, PATIENCE, Hook, Pair, Site, churn, needs_hook, passes
-from tests.live.bpf_programs import DROP, NEXT, PASS, counter, program, returns
-from tests.live.support import ip
+from tests.live.helpers.bpf_pairs import HOOKS, PATIENCE, Hook, Pair, Site, churn, needs_hook, passes
+from tests.live.helpers.bpf_programs import DROP, NEXT, PASS, counter, program, returns
+from tests.live.helpers.support import ip
 
 BPFFS = Path("/sys/fs/bpf")
 NOBODY = 0x7FFFFFF0

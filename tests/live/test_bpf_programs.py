@@ -14,7 +14,19 @@ from nkform.kernel.bpf import BpfError
 from nkform.kernel.bpf_maps import MapType, map_create, map_info, map_lookup
 from nkform.kernel.bpf_programs import VerifierError, btf_load, enable_stats, prog_info, prog_load
 from nkform.kernel.descriptors import Owned
-from tests.live.bpf_programs import DROP, EXIT, NEXT, PASS, call, counter, instruction, load_map, move, program, returns
+from tests.live.helpers.bpf_programs import (
+    DROP,
+    EXIT,
+    NEXT,
+    PASS,
+    call,
+    counter,
+    instruction,
+    load_map,
+    move,
+    program,
+    returns,
+)
 
 PACKET = bytes(12) + b"\x08\x00" + bytes(50)
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.live.processes import until
-from tests.live.support import Node, ip, link
+from tests.live.helpers.processes import until
+from tests.live.helpers.support import Node, ip, link
 from tests.live.test_pairs import veth
 from tests.unit.templates import write
 

@@ -16,12 +16,12 @@ from nkform.kernel import bpf
 from nkform.kernel.bpf_programs import prog_info, prog_load
 from nkform.kernel.descriptors import Owned
 from nkform.problem import fail
-from tests.live.attack import in_child
-from tests.live.bpf_programs import returns
-from tests.live.chain_sites import CLSACT_INGRESS, TCX_INGRESS, Others, inside
-from tests.live.strike import strikes
-from tests.live.support import Node, ip, link, needs, pings, sh
-from tests.live.whole import differences, whole
+from tests.live.helpers.attack import in_child
+from tests.live.helpers.bpf_programs import returns
+from tests.live.helpers.chain_sites import CLSACT_INGRESS, TCX_INGRESS, Others, inside
+from tests.live.helpers.fault_injection import injected
+from tests.live.helpers.netstate import differences, netstate_snapshot
+from tests.live.helpers.support import Node, ip, link, needs, pings, sh
 
 pytestmark = pytest.mark.usefixtures("made_once")
 
@@ -193,20 +193,20 @@ def test_going_back_brings_them_back(node: Node, way: Any) -> None:
     ip("link", "add", "br0", "type", "bridge")
     ip("link", "set", name, "master", "br0")
     near, far = acquaint(name, name[1:]), acquaint(peer, name[1:], "a")
-    before = whole()
+    before = netstate_snapshot()
     node.write(second)
 
     def same() -> None:
         assert link(name)["master"] == "br0"
         assert (neighbours(name), neighbours(peer, "a")) == (near, far)
-        assert differences(before, whole()) == []
+        assert differences(before, netstate_snapshot()) == []
 
-    with strikes("rename journal"):
+    with injected("rename journal"):
         assert node.run("apply", "-y", str(node.path)).code == 1
     same()
 
     def work() -> None:
-        with strikes("rename journal", kill=True):
+        with injected("rename journal", kill=True):
             node.run("apply", "-y", str(node.path))
 
     assert in_child(work) == -signal.SIGKILL
@@ -246,7 +246,7 @@ def test_a_link_that_is_down_for_a_moment_keeps_its_neighbours(node: Node) -> No
     near = acquaint("v0", "0")
     first["devices"]["v0"]["up"] = False
     node.write(first)
-    with strikes("rename journal"):
+    with injected("rename journal"):
         assert node.run("apply", "-y", str(node.path)).code == 1
     assert neighbours("v0") == near
 

@@ -14,7 +14,7 @@ from nkform.apply import chains as carried_out
 from nkform.apply.executor import Executor
 from nkform.kernel.error import KernelError
 from nkform.plan.actions import Action
-from tests.live.chain_sites import (
+from tests.live.helpers.chain_sites import (
     CLSACT_EGRESS,
     CLSACT_INGRESS,
     DEVICE,
@@ -30,7 +30,7 @@ from tests.live.chain_sites import (
     everywhere,
     pins,
 )
-from tests.live.support import Node, ip, link, links, needs
+from tests.live.helpers.support import Node, ip, link, links, needs
 from tests.sizes import SIZES
 
 pytestmark = pytest.mark.usefixtures("made_once")

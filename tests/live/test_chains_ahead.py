@@ -12,10 +12,10 @@ import pytest
 from nkform.apply import chains
 from nkform.bpf.programs import Programs
 from nkform.kernel import ahead
-from tests.live.attack import in_child
-from tests.live.strike import NOWHERE, strikes
-from tests.live.support import Node, needs
-from tests.live.whole import whole
+from tests.live.helpers.attack import in_child
+from tests.live.helpers.fault_injection import NOWHERE, injected
+from tests.live.helpers.netstate import netstate_snapshot
+from tests.live.helpers.support import Node, needs
 
 pytestmark = [pytest.mark.usefixtures("made_once"), needs("tcx")]
 
@@ -89,37 +89,37 @@ def test_a_program_that_must_know_its_device_is_loaded_once_it_is_there(node: No
 
 def test_a_failure_ahead_is_undone_as_a_whole(node: Node) -> None:
     node.write(spec())
-    before = whole()
-    with strikes(NOWHERE) as strike:
+    before = netstate_snapshot()
+    with injected(NOWHERE) as injection:
         assert node.run("apply", "-y", str(node.path)).code == 0
-    maps = [place for place, call in enumerate(strike.made) if "MAP_CREATE" in call]
+    maps = [place for place, call in enumerate(injection.made) if "MAP_CREATE" in call]
     node.destroy()
     struck = 0
     for place in ("bpf MAP_CREATE", maps[len(maps) // 2], maps[-1]):
-        with strikes(place) as strike:  # the order of two threads' calls is not the same each time
+        with injected(place) as injection:  # the order of two threads' calls is not the same each time
             outcome = node.run("apply", "-y", str(node.path))
-        if "MAP_CREATE" in strike.struck:
+        if "MAP_CREATE" in injection.hit:
             struck += 1
             assert outcome.code == 1
             assert "NK0505" in outcome.err
         else:
             node.destroy()
-        assert whole() == before
+        assert netstate_snapshot() == before
         assert threading.active_count() == 1
     assert struck
 
 
 def test_a_run_that_is_killed_while_loading_is_taken_back(node: Node) -> None:
     node.write(spec())
-    before = whole()
+    before = netstate_snapshot()
 
     def apply() -> None:
-        with strikes("PROG_LOAD", kill=True):
+        with injected("PROG_LOAD", kill=True):
             node.run("apply", "-y", str(node.path))
 
     assert in_child(apply) == -signal.SIGKILL
     assert node.run("recover", "-y").code == 0
-    assert whole() == before
+    assert netstate_snapshot() == before
 
 
 def test_maps_are_taken_over_although_others_are_loaded_ahead(node: Node, threads: list[str]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.live.chain_sites import (
+from tests.live.helpers.chain_sites import (
     CLSACT_EGRESS,
     CLSACT_INGRESS,
     OPEN,
@@ -21,8 +21,8 @@ from tests.live.chain_sites import (
     everywhere,
     pins,
 )
-from tests.live.flood import Flood, Tally
-from tests.live.support import Node, needs
+from tests.live.helpers.flood import Flood, Tally
+from tests.live.helpers.support import Node, needs
 from tests.sizes import CAMPAIGN, SIZES
 
 SECONDS = 1200 if CAMPAIGN else 300

@@ -13,8 +13,8 @@ import pytest
 from nkform.kernel import bpf_links, bpffs
 from nkform.kernel.clsact import PREFIX, Tc
 from nkform.kernel.descriptors import Owned
-from tests.live.bpf_programs import NEXT, program
-from tests.live.chain_sites import (
+from tests.live.helpers.bpf_programs import NEXT, program
+from tests.live.helpers.chain_sites import (
     DEVICE,
     NODE,
     OPEN,
@@ -26,7 +26,7 @@ from tests.live.chain_sites import (
     everywhere,
     program_name,
 )
-from tests.live.support import Node
+from tests.live.helpers.support import Node
 from tests.live.test_chains import failing_late
 from tests.live.test_watch import Start, watch  # noqa: F401
 

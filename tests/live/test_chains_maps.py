@@ -19,7 +19,7 @@ from nkform.kernel.descriptors import Owned
 from nkform.kernel.error import KernelError
 from nkform.observe import contents as observed
 from nkform.plan.actions import Action
-from tests.live.chain_sites import (
+from tests.live.helpers.chain_sites import (
     CLSACT_EGRESS,
     CLSACT_INGRESS,
     DEVICE,
@@ -34,7 +34,7 @@ from tests.live.chain_sites import (
     map_id,
     pins,
 )
-from tests.live.support import Node, features, ip, links, needs
+from tests.live.helpers.support import Node, features, ip, links, needs
 
 PORT = struct.Struct("=H")
 

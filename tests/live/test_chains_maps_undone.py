@@ -12,9 +12,9 @@ import pytest
 from nkform.apply import chains as carried_out_chains
 from nkform.apply import maps as carried_out
 from nkform.kernel.error import KernelError
-from tests.live.attack import die, in_child
-from tests.live.chain_sites import DEVICE, OPEN, OTHER, SHUT, Packets, Site, everywhere
-from tests.live.support import Node, link
+from tests.live.helpers.attack import die, in_child
+from tests.live.helpers.chain_sites import DEVICE, OPEN, OTHER, SHUT, Packets, Site, everywhere
+from tests.live.helpers.support import Node, link
 from tests.live.test_chains_maps import PORT, failing_late, meddle, ports, ports_spec, undone
 
 pytestmark = pytest.mark.usefixtures("made_once")

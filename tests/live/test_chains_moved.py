@@ -14,9 +14,9 @@ from nkform.kernel.bpf import Layout
 from nkform.kernel.descriptors import Owned
 from nkform.kernel.netns import Namespaces
 from nkform.observe.node import observe
-from tests.live.bpf_programs import NEXT, program
-from tests.live.chain_sites import CLSACT_INGRESS, DEVICE, SITES, Others, Running, Site, sites
-from tests.live.support import Node, ip, needs, sh
+from tests.live.helpers.bpf_programs import NEXT, program
+from tests.live.helpers.chain_sites import CLSACT_INGRESS, DEVICE, SITES, Others, Running, Site, sites
+from tests.live.helpers.support import Node, ip, needs, sh
 from tests.sizes import CAMPAIGN, EMULATED
 
 pytestmark = [

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.live.chain_sites import (
+from tests.live.helpers.chain_sites import (
     CLSACT_EGRESS,
     CLSACT_INGRESS,
     DEVICE,
@@ -35,9 +35,9 @@ from tests.live.chain_sites import (
     pins,
     udp,
 )
-from tests.live.support import Node, features, ip, kinds, link, needs, reaches, sh
+from tests.live.helpers.support import Node, features, ip, kinds, link, needs, reaches, sh
+from tests.live.helpers.witness import BPFTOOL, IP, needs_bpftool
 from tests.live.test_chains import failing_late
-from tests.live.witness import BPFTOOL, IP, needs_bpftool
 
 pytestmark = pytest.mark.usefixtures("made_once")
 

@@ -11,7 +11,7 @@ import yaml
 
 from nkform.kernel import bpffs
 from nkform.model import MAX_PROGRAMS
-from tests.live.chain_sites import (
+from tests.live.helpers.chain_sites import (
     CLSACT_INGRESS,
     DEVICE,
     NETKIT_PEER,
@@ -26,7 +26,7 @@ from tests.live.chain_sites import (
     pins,
     sites,
 )
-from tests.live.support import Node, features, ip, kinds, links, needs, pings, sh
+from tests.live.helpers.support import Node, features, ip, kinds, links, needs, pings, sh
 
 TOP = Path(__file__).parents[2]
 

@@ -11,9 +11,9 @@ from nkform.kernel import bpf, bpffs
 from nkform.kernel.bpf_links import AttachType, link_detach, link_info, open_link, query
 from nkform.kernel.bpf_programs import prog_load
 from nkform.kernel.descriptors import Owned
-from tests.live.bpf_programs import returns
-from tests.live.chain_sites import CLSACT_INGRESS, NODE, TEMPLATES, Site, pins, sites
-from tests.live.support import Node, ip, link, links, needs
+from tests.live.helpers.bpf_programs import returns
+from tests.live.helpers.chain_sites import CLSACT_INGRESS, NODE, TEMPLATES, Site, pins, sites
+from tests.live.helpers.support import Node, ip, link, links, needs
 
 pytestmark = pytest.mark.usefixtures("made_once")
 

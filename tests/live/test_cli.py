@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from nkform.kernel import rundir
-from tests.live.processes import until
-from tests.live.support import Node, ip, link, links
+from tests.live.helpers.processes import until
+from tests.live.helpers.support import Node, ip, link, links
 from tests.live.test_pairs import veth
 from tests.sizes import SIZES
 
@@ -222,7 +222,7 @@ def test_a_plan_right_after_many_devices_came_up(node: Node) -> None:
 
 @pytest.mark.parametrize("drift", [("mtu", "1300"), ("txqueuelen", "7"), ("alias", "nkform:w"), ("down",)])
 def test_drift_is_found_and_mended(node: Node, drift: tuple[str, ...]) -> None:
-    from tests.live.support import ip
+    from tests.live.helpers.support import ip
 
     spec = veth()
     spec["devices"]["to-a"]["txqlen"] = 1000
@@ -236,7 +236,7 @@ def test_drift_is_found_and_mended(node: Node, drift: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("change", ["rename", "move"])
 def test_a_peer_that_the_workload_took_elsewhere_is_found(node: Node, change: str) -> None:
-    from tests.live.support import ip
+    from tests.live.helpers.support import ip
 
     node.apply(veth())
     if change == "rename":

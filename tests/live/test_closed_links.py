@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from tests.live.attack import killed_after
-from tests.live.processes import until
-from tests.live.strike import strikes
-from tests.live.support import Node, batch, ip, kinds, link
+from tests.live.helpers.attack import killed_after
+from tests.live.helpers.fault_injection import injected
+from tests.live.helpers.netstate import Netstate, differences, netstate_snapshot
+from tests.live.helpers.processes import until
+from tests.live.helpers.support import Node, batch, ip, kinds, link
 from tests.live.test_carried import made, neighbours
 from tests.live.test_confirm import guardians as alive
 from tests.live.test_pairs import veth
-from tests.live.whole import Whole, differences, whole
 
 pytestmark = pytest.mark.usefixtures("made_once")
 
@@ -40,9 +40,9 @@ def killed(node: Node) -> None:
 
 
 def failing(node: Node) -> None:
-    with strikes("rename journal") as strike:
+    with injected("rename journal") as injection:
         outcome = node.run("apply", "-y", str(node.path))
-    assert strike.struck
+    assert injection.hit
     assert "NK0505" in outcome.err, outcome.err
 
 
@@ -97,11 +97,11 @@ def one_is_down() -> list[tuple[str, str]]:
     return [("vlan5", ""), ("vlan7", "")]
 
 
-def state(some: list[tuple[str, str]]) -> tuple[Whole, list[list[str]]]:
-    return whole(), [neighbours(*each) for each in some]
+def state(some: list[tuple[str, str]]) -> tuple[Netstate, list[list[str]]]:
+    return netstate_snapshot(), [neighbours(*each) for each in some]
 
 
-def same(before: tuple[Whole, list[list[str]]], some: list[tuple[str, str]]) -> None:
+def same(before: tuple[Netstate, list[list[str]]], some: list[tuple[str, str]]) -> None:
     now = state(some)
     assert differences(before[0], now[0]) == []
     assert before[1] == now[1]

@@ -14,9 +14,9 @@ import pytest
 from nkform.kernel import links
 from nkform.kernel.bpf_programs import prog_load
 from nkform.kernel.netlink import Request, Socket, nested, u32
-from tests.live.bpf_programs import returns
-from tests.live.support import Node, ip, kinds, link, needs, sh
-from tests.live.support import links as names
+from tests.live.helpers.bpf_programs import returns
+from tests.live.helpers.support import Node, ip, kinds, link, needs, sh
+from tests.live.helpers.support import links as names
 from tests.live.test_shared_routes import spec
 from tests.live.test_watch import Process
 

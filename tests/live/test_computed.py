@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.live.support import Node, ip, link, needs, reaches, sh
+from tests.live.helpers.support import Node, ip, link, needs, reaches, sh
 
 TUNNEL = ("type", "vxlan", "id", "7", "dstport", "4789")
 

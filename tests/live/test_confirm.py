@@ -20,10 +20,10 @@ import pytest
 from nkform.kernel import daemon
 from nkform.kernel.netns import Namespaces
 from nkform.session import guardian
-from tests.live.processes import PATIENCE, alone, until
-from tests.live.support import Node, ip, link, pings, reaches
+from tests.live.helpers.netstate import differences, held, netstate_snapshot
+from tests.live.helpers.processes import PATIENCE, alone, until
+from tests.live.helpers.support import Node, ip, link, pings, reaches
 from tests.live.test_pairs import veth
-from tests.live.whole import differences, held, whole
 
 pytestmark = pytest.mark.usefixtures("made_once")
 
@@ -185,52 +185,52 @@ def test_who_looks_is_told_what_waits_and_for_how_long(node: Node) -> None:
 
 def test_without_a_word_the_node_goes_back(node: Node) -> None:
     node.apply(veth())
-    before = whole()
+    before = netstate_snapshot()
     run = Apply(node, changed(mtu=1400, addresses=["10.0.0.254/32", "192.0.2.1/32"]), TRIAL)
     run.hears("otherwise")
     assert link("to-a")["mtu"] == 1400
     assert run.ended() == 1
     assert "NK0509" in run.said
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
     node.apply(changed(mtu=1400))
 
 
 def test_ctrl_c_goes_back_at_once(node: Node) -> None:
     node.apply(veth())
-    before = whole()
+    before = netstate_snapshot()
     run = Apply(node, changed(mtu=1400), 10 * PATIENCE)
     run.hears("otherwise")
     os.write(run.terminal, b"\x03")
     assert run.ended() == 1
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
 
 
 def test_rollback_goes_back_too(node: Node) -> None:
     node.apply(veth())
-    before = whole()
+    before = netstate_snapshot()
     run = Apply(node, changed(mtu=1400), 10 * PATIENCE)
     run.hears("otherwise")
     outcome = node.run("rollback", "-y")
     assert outcome.code == 0, outcome.err
     assert run.ended() == 1
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
 
 
 def test_the_terminal_is_closed(node: Node) -> None:
     node.apply(veth())
-    before = whole()
+    before = netstate_snapshot()
     run = Apply(node, changed(mtu=1400), TRIAL)
     run.hears("otherwise")
     os.close(run.terminal)
     os.waitpid(run.pid, 0)
     assert link("to-a")["mtu"] == 1400
-    until(lambda: not differences(before, whole()))
+    until(lambda: not differences(before, netstate_snapshot()))
 
 
 @pytest.mark.parametrize("when", ["while it waits", "half-way"])
 def test_the_process_group_is_killed(node: Node, when: str, monkeypatch: pytest.MonkeyPatch) -> None:
     node.apply(veth())
-    before = whole()
+    before = netstate_snapshot()
     if when == "half-way":
         from nkform.apply.executor import Executor
 
@@ -251,7 +251,7 @@ def test_the_process_group_is_killed(node: Node, when: str, monkeypatch: pytest.
     assert os.getpgid(run.pid) == run.pid
     os.killpg(run.pid, signal.SIGKILL)
     os.waitpid(run.pid, 0)
-    until(lambda: not differences(before, whole()))
+    until(lambda: not differences(before, netstate_snapshot()))
     until(lambda: not guardians())
     node.apply(changed(mtu=1400))
 
@@ -259,7 +259,7 @@ def test_the_process_group_is_killed(node: Node, when: str, monkeypatch: pytest.
 def test_the_connection_that_it_came_through_is_the_one_it_breaks(node: Node) -> None:
     """A workload runs nkform on its node over TCP, and takes its own link down."""
     node.apply(veth())
-    before = whole()
+    before = netstate_snapshot()
     near = veth()["devices"]["to-a"]["addresses"][0].partition("/")[0]
     listener = socket.create_server((near, 0))
     with Namespaces() as namespaces, namespaces.open("a") as fd, namespaces.entered(fd, "a"):
@@ -275,7 +275,7 @@ def test_the_connection_that_it_came_through_is_the_one_it_breaks(node: Node) ->
     served.close()
     until(lambda: "UP" not in link("to-a")["flags"])
     assert not pings("a", near)
-    until(lambda: not differences(before, whole()))
+    until(lambda: not differences(before, netstate_snapshot()))
     assert reaches("a", near)
     client.settimeout(PATIENCE)
     heard = b""
@@ -286,14 +286,14 @@ def test_the_connection_that_it_came_through_is_the_one_it_breaks(node: Node) ->
 
 def test_a_run_that_fails_needs_no_confirmation(node: Node) -> None:
     node.apply(veth())
-    before = whole()
+    before = netstate_snapshot()
     spec = changed(mtu=1400)
     spec["devices"]["to-b"]["peer"]["routes"] = [{"to": "default", "via": "203.0.113.1"}]
     node.write(spec)
     outcome = node.run("apply", "-y", "--confirm", "600s", str(node.path))
     assert outcome.code == 1
     assert "NK0505" in outcome.err
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
     until(lambda: not guardians())
 
 
@@ -309,14 +309,14 @@ def test_detached_it_does_not_wait(node: Node) -> None:
 
 def test_rollback_goes_to_before_the_last_apply_and_back_again(node: Node) -> None:
     node.apply(veth())
-    before = whole()
+    before = netstate_snapshot()
     spec = changed(mtu=1400)
     del spec["devices"]["to-b"]
     node.apply(spec)
     back = node.run("rollback", "-y")
     assert back.code == 0
     assert "w is as it was before the apply of " in back.out
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
     forward = node.run("rollback", "-y")
     assert forward.code == 0
     assert "w is as it was before the rollback of " in forward.out

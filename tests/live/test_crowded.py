@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from nkform.apply.foreign_state import MOST
-from tests.live.processes import until
-from tests.live.support import Node, batch, ip, kinds
+from tests.live.helpers.processes import until
+from tests.live.helpers.support import Node, batch, ip, kinds
 
 Spec = dict[str, Any]
 RECORD = Path("/run/nkform/w")

@@ -9,9 +9,9 @@ import pytest
 
 from nkform.apply import journal
 from nkform.kernel import rundir
-from tests.live.attack import killed_after
-from tests.live.processes import until
-from tests.live.support import Node, links
+from tests.live.helpers.attack import killed_after
+from tests.live.helpers.processes import until
+from tests.live.helpers.support import Node, links
 from tests.live.test_confirm import guardians
 from tests.live.test_going_back import changed, kill_guardians, tried
 from tests.live.test_pairs import veth

@@ -10,9 +10,10 @@ import pytest
 
 from nkform.apply import journal
 from nkform.kernel import rundir
-from tests.live.attack import killed_after
-from tests.live.processes import until
-from tests.live.support import Node, Outcome, link
+from tests.live.helpers.attack import killed_after
+from tests.live.helpers.netstate import differences, netstate_snapshot
+from tests.live.helpers.processes import until
+from tests.live.helpers.support import Node, Outcome, link
 from tests.live.test_going_back import (  # noqa: F401 - the fixture
     _nobody_stays_behind,
     alive,
@@ -22,7 +23,6 @@ from tests.live.test_going_back import (  # noqa: F401 - the fixture
     tried,
 )
 from tests.live.test_pairs import veth
-from tests.live.whole import differences, whole
 
 pytestmark = pytest.mark.usefixtures("made_once")
 
@@ -122,7 +122,7 @@ def test_a_trial_of_which_the_record_is_damaged_is_waited_for_until_it_has_been_
 def test_a_previous_that_cannot_be_read_keeps_no_run_from_being_taken_back(node: Node, cut: str) -> None:
     node.apply(changed(1300))
     node.apply(veth())
-    before = whole()
+    before = netstate_snapshot()
     if cut == "killed":
         node.write(changed())
         killed_after(node, 1)
@@ -134,7 +134,7 @@ def test_a_previous_that_cannot_be_read_keeps_no_run_from_being_taken_back(node:
         damage("w", journal.PREVIOUS)
         until(lambda: not alive())
         assert '"problems": []' in (rundir.read("w", journal.OUTCOME) or "")
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
     assert "NK0510" in node.run("rollback", "-y").err
     assert node.run("destroy", "-y", "--node", "w").code == 0
 
@@ -161,11 +161,11 @@ def test_what_others_could_write_to_is_named_and_stops_no_other_node(
     node: Node, other: Node, spoil: Callable[[Path], None], named: str
 ) -> None:
     node.apply(veth())
-    before = whole()
+    before = netstate_snapshot()
     tried(node, "3s")
     spoil(rundir.RUN / "other")
     until(lambda: not alive())
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
     assert '"problems": []' in (rundir.read("w", journal.OUTCOME) or "")
     for words in (["plan", str(node.path)], ["apply", "-y", str(node.path)], ["show", "--node", "w"], ["doctor"]):
         outcome = node.run(*words)

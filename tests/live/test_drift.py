@@ -10,8 +10,8 @@ import pytest
 
 from nkform.kernel import bpffs
 from nkform.observe import record
-from tests.live.chain_sites import CLSACT_INGRESS, NETKIT_PEER, TCX_INGRESS, Others, Site, lab_sites, sites
-from tests.live.support import Node, ip, kinds, link, links, needs, sh
+from tests.live.helpers.chain_sites import CLSACT_INGRESS, NETKIT_PEER, TCX_INGRESS, Others, Site, lab_sites, sites
+from tests.live.helpers.support import Node, ip, kinds, link, links, needs, sh
 from tests.sizes import LAB
 
 pytestmark = pytest.mark.usefixtures("made_once")

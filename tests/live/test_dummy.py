@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.live.support import Node, features, ip, link, links, sh
+from tests.live.helpers.support import Node, features, ip, link, links, sh
 from tests.live.test_attacks import Score, attacked, nothing_is_left, prisoner
 from tests.live.test_watch import watch  # noqa: F401  # a fixture
 from tests.sizes import SEED

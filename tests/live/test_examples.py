@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.support import Node, features
+from tests.live.helpers.support import Node, features
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
 NEEDS = {"two-workloads": ("netkit",), "big-tcp": ("netkit", "netkit_room", "netkit_scrub")}

@@ -18,11 +18,11 @@ import pytest
 from nkform.apply import expedite
 from nkform.apply.chains import Chains
 from nkform.kernel import bpf_links, bpffs, rcu, rundir
-from tests.live import isolation
-from tests.live.attack import in_child
-from tests.live.processes import Process, end_all, until
-from tests.live.strike import NOWHERE, strikes
-from tests.live.support import Node, needs
+from tests.live.helpers import isolation
+from tests.live.helpers.attack import in_child
+from tests.live.helpers.fault_injection import NOWHERE, injected
+from tests.live.helpers.processes import Process, end_all, until
+from tests.live.helpers.support import Node, needs
 from tests.sizes import SIZES
 
 pytestmark = [pytest.mark.usefixtures("made_once"), needs("tcx")]
@@ -118,13 +118,13 @@ def test_it_is_on_while_a_device_with_programs_is_deleted(
 def test_it_is_on_while_a_run_is_undone(node: Node, switch: Path, seen: list[int]) -> None:
     node.apply(spec())
     node.write(spec("count", "shut", mtu=1400))
-    with strikes(NOWHERE) as strike:
+    with injected(NOWHERE) as injection:
         assert node.run("apply", "-y", str(node.path)).code == 0
-    attached = max(place for place, call in enumerate(strike.made) if "LINK_CREATE" in call)
+    attached = max(place for place, call in enumerate(injection.made) if "LINK_CREATE" in call)
     node.apply(spec())
     node.write(spec("count", "shut", mtu=1400))
     seen.clear()
-    with strikes(attached + 1):  # a call after both were attached
+    with injected(attached + 1):  # a call after both were attached
         outcome = node.run("apply", "-y", str(node.path))
     assert "NK0505" in outcome.err
     assert len(seen) >= 3  # two there, and at least one back
@@ -185,7 +185,7 @@ def test_sysfs_that_cannot_be_written_only_costs_time(
 def test_a_switch_that_cannot_be_set_only_costs_time(
     node: Node, switch: Path, seen: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with strikes("expedite"):
+    with injected("expedite"):
         node.apply(TWO)
     assert set(seen) == {0}
     assert is_off(switch)
@@ -250,23 +250,23 @@ def test_a_run_that_is_killed_at_any_call_leaves_it_off_after_the_next_command(n
 
     node.apply(TWO)  # nothing is compiled from now on: each run makes the same calls
     change()
-    with strikes(NOWHERE) as strike:
+    with injected(NOWHERE) as injection:
         assert node.run("apply", "-y", str(node.path)).code == 0
-    on, off = (place for place, call in enumerate(strike.made) if call.startswith("expedite"))
+    on, off = (place for place, call in enumerate(injection.made) if call.startswith("expedite"))
     commands = list(NEXT)
-    for place in range(0, len(strike.made), SIZES.killed_calls):
+    for place in range(0, len(injection.made), SIZES.killed_calls):
         while_on = on < place <= off
         for command in commands if while_on else [commands[place % len(commands)]]:
             change()
 
             def work(place: int = place) -> None:
-                with strikes(place, kill=True):
+                with injected(place, kill=True):
                     node.run("apply", "-y", str(node.path))
 
             assert in_child(work) == -signal.SIGKILL
-            assert (switch.read_text() != "0\n") == while_on, (place, strike.made[place])
+            assert (switch.read_text() != "0\n") == while_on, (place, injection.made[place])
             NEXT[command](node)
-            assert is_off(switch), f"killed before call {place}, {strike.made[place]}, then {command}"
+            assert is_off(switch), f"killed before call {place}, {injection.made[place]}, then {command}"
             node.run("recover", "-y")
             assert bpffs.has_node("fast") == bool(list(bpffs.pins("fast")))
 

@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from tests.live.processes import until
-from tests.live.support import Node, features, ip, link, pings
+from tests.live.helpers.processes import until
+from tests.live.helpers.support import Node, features, ip, link, pings
 from tests.live.test_pairs import veth
 
 SPEC = """

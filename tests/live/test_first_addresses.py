@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from nkform.session import guardian
-from tests.live.processes import until
-from tests.live.strike import strikes
-from tests.live.support import Node, ip
+from tests.live.helpers.fault_injection import injected
+from tests.live.helpers.processes import until
+from tests.live.helpers.support import Node, ip
 from tests.live.test_confirm import guardians as alive
 from tests.live.test_pairs import veth
 
@@ -33,9 +33,9 @@ def test_undoing_and_rolling_back_warn(node: Node) -> None:
     node.apply(spec("10.7.0.1/24"))
     ip("addr", "add", "10.7.0.50/24", "dev", "to-a")
     node.write(spec("10.8.0.1/24"))
-    with strikes("rename journal") as strike:
+    with injected("rename journal") as injection:
         told = node.run("apply", "-y", str(node.path)).err
-    assert strike.struck
+    assert injection.hit
     assert source() == "10.7.0.50"
     assert "NK0505" in told
     assert f"warning[NK0523]: {SAID}" in told
@@ -58,9 +58,9 @@ def test_what_others_put_first_themselves_is_not_told(node: Node) -> None:
     node.apply()
     assert source() == "10.7.0.50"
     node.write(spec("10.8.0.1/24"))
-    with strikes("rename journal") as strike:
+    with injected("rename journal") as injection:
         told = node.run("apply", "-y", str(node.path)).err
-    assert strike.struck
+    assert injection.hit
     assert "NK0505" in told
     assert "NK0523" not in told
 

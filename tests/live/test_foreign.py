@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from nkform.observe import node as observing
-from tests.live.support import Node, dump, ip, kinds, link, links, needs, sh
+from tests.live.helpers.support import Node, dump, ip, kinds, link, links, needs, sh
+from tests.live.helpers.witness import IP
 from tests.live.test_pairs import veth
-from tests.live.witness import IP
 from tests.sizes import LAB
 
 

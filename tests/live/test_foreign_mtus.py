@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.live.chain_sites import inside
-from tests.live.processes import until
-from tests.live.strike import strikes
-from tests.live.support import Node, ip, kinds
+from tests.live.helpers.chain_sites import inside
+from tests.live.helpers.fault_injection import injected
+from tests.live.helpers.processes import until
+from tests.live.helpers.support import Node, ip, kinds
 from tests.live.test_foreign_state import virtual
 from tests.live.test_pairs import veth
 
@@ -100,9 +100,9 @@ def test_what_others_chose_is_as_before_on_the_way_back(node: Node, kind: str, w
     before = choose()
     way(made)
     node.write(made)
-    with strikes("rename journal") as strike:
+    with injected("rename journal") as injection:
         assert node.run("apply", "-y", str(node.path)).code == 1
-    assert strike.struck
+    assert injection.hit
     assert chosen() == before
     told = node.apply().err
     if way in KEPT:

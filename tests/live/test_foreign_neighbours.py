@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.live.processes import until
-from tests.live.strike import strikes
-from tests.live.support import Node, ip, kinds
+from tests.live.helpers.fault_injection import injected
+from tests.live.helpers.processes import until
+from tests.live.helpers.support import Node, ip, kinds
 from tests.live.test_confirm import Apply
 from tests.live.test_confirm import guardians as alive
 from tests.live.test_foreign_state import virtual
@@ -117,9 +117,9 @@ def test_neighbours_of_others_stay(
     assert len(before) == 2
     way(made)
     node.write(made)
-    with strikes("rename journal") as strike:
+    with injected("rename journal") as injection:
         assert node.run("apply", "-y", str(node.path)).code == 1
-    assert strike.struck
+    assert injection.hit
     assert neighbours(device, namespace) == before
     assert "NK0521" not in node.apply().err
     assert neighbours(device, namespace) == before

@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from tests.live.attack import in_child, killed_after
-from tests.live.chain_sites import inside
-from tests.live.processes import until
-from tests.live.strike import strikes
-from tests.live.support import Node, ip, kinds, link, links
+from tests.live.helpers.attack import in_child, killed_after
+from tests.live.helpers.chain_sites import inside
+from tests.live.helpers.fault_injection import injected
+from tests.live.helpers.netstate import Netstate, differences, netstate_snapshot
+from tests.live.helpers.processes import until
+from tests.live.helpers.support import Node, ip, kinds, link, links
 from tests.live.test_confirm import guardians as alive
 from tests.live.test_pairs import veth
 from tests.live.test_undo import struck
-from tests.live.whole import Whole, differences, whole
 from tests.sizes import LAB
 
 Spec = dict[str, Any]
@@ -156,11 +156,11 @@ def sizes() -> dict[str, int]:
     return {name: link(name)["mtu"] for name in links()}
 
 
-def same(before: Whole, mtus: dict[str, int]) -> None:
+def same(before: Netstate, mtus: dict[str, int]) -> None:
     """All is as before but the timers of a bridge and IPv6 sysctls of links of others, which are not given again."""
     assert sizes() == mtus
     moving = (" attribute info 2 ", *(f"{part}: {place}" for part in ("files", "sysctls") for place in PLACES))
-    assert [line for line in differences(before, whole()) if not any(each in line for each in moving)] == []
+    assert [line for line in differences(before, netstate_snapshot()) if not any(each in line for each in moving)] == []
 
 
 # Since Linux 7 a VLAN follows later, and may lose its IPv6 addresses after all that nkform can look at.
@@ -176,12 +176,12 @@ def test_undoing_gives_what_stands_upon_a_device_its_mtu_again(node: Node, make:
     ip("addr", "add", "2001:db8:7::1/64", "dev", "above", "nodad")
     ip("addr", "add", "192.0.2.7/24", "dev", "above")
     ip("-6", "route", "add", "2001:db8:8::/48", "dev", "above", "proto", "bird")
-    before, mtus = whole(), sizes()
+    before, mtus = netstate_snapshot(), sizes()
     changed["devices"]["to-a"] |= {"mtu": mtu}
     node.write(changed)
-    with strikes("rename journal") as strike:
+    with injected("rename journal") as injection:
         assert node.run("apply", "-y", str(node.path)).code == 1
-    assert strike.struck
+    assert injection.hit
     same(before, mtus)
     assert ("NK0521" in node.apply().err) == ("master" not in link("to-a"))  # a bridge has its own
     assert node.run("rollback", "-y").code == 0
@@ -239,21 +239,21 @@ def test_going_back_gives_others_what_they_had(node: Node, way: Callable[[Spec],
     node.apply(changed)
     others()
     way(changed)
-    before = whole()
+    before = netstate_snapshot()
     node.write(changed)
 
     def work() -> None:
-        with strikes("rename journal", kill=True):
+        with injected("rename journal", kill=True):
             node.run("apply", "-y", str(node.path))
 
     assert in_child(work) == -signal.SIGKILL
     outcome = node.run("recover", "-y")
     assert (outcome.code, "NK0521" in outcome.err) == (0, False), outcome.err
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
     node.apply(changed)
     outcome = node.run("rollback", "-y")
     assert (outcome.code, "NK0521" in outcome.err) == (0, False), outcome.err
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
 
 
 @pytest.mark.usefixtures("outside")
@@ -264,13 +264,13 @@ def test_going_back_past_a_killed_run_gives_what_the_next_one_took(node: Node, c
     first["devices"]["to-a"]["sysctl"] = {"ipv4": {"rp_filter": 1}}
     node.apply(first)
     others()
-    before = whole()
+    before = netstate_snapshot()
     second = copy.deepcopy(first)
     second["devices"]["to-a"]["mtu"] = 2000
     node.write(second)
 
     def work() -> None:
-        with strikes("rename journal", kill=True):
+        with injected("rename journal", kill=True):
             node.run("apply", "-y", str(node.path))
 
     assert in_child(work) == -signal.SIGKILL
@@ -279,7 +279,7 @@ def test_going_back_past_a_killed_run_gives_what_the_next_one_took(node: Node, c
     node.apply(third)
     outcome = node.run("rollback", "-y")
     assert outcome.code == 0, outcome.err
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
 
 
 @pytest.mark.usefixtures("outside")
@@ -293,7 +293,7 @@ def test_going_back_names_what_others_have_no_more(node: Node, killed: bool) -> 
     node.write(changed)
 
     def work() -> None:
-        with strikes("rename journal" if killed else "no call", kill=True):
+        with injected("rename journal" if killed else "no call", kill=True):
             node.run("apply", "-y", str(node.path))
 
     assert in_child(work) == (-signal.SIGKILL if killed else 0)
@@ -330,16 +330,16 @@ def test_a_run_that_is_done_takes_no_more_than_it_must(node: Node, kind: str) ->
     first = spec(kind)
     node.apply(first)
     others()
-    before = whole()
+    before = netstate_snapshot()
     second = spec(kind)
     second["devices"]["to-a"]["addresses"] = ["10.7.0.2/24", "10.7.0.1/24", "fd00:7::1/64"]
     node.apply(second)
     node.apply(first)
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
     second["devices"]["to-a"]["up"] = False
     node.apply(second)
     node.apply(first)
-    there = [line for line in whole()["root: addresses"] if line.startswith("to-a")]
+    there = [line for line in netstate_snapshot()["root: addresses"] if line.startswith("to-a")]
     assert there == [line for line in before["root: addresses"] if line.startswith("to-a")]
 
 

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.attack import die, in_child, killed_after, stopped_after
-from tests.live.processes import until
-from tests.live.strike import strikes
-from tests.live.support import Node, sh
+from tests.live.helpers.attack import die, in_child, killed_after, stopped_after
+from tests.live.helpers.fault_injection import injected
+from tests.live.helpers.netstate import differences, netstate_snapshot
+from tests.live.helpers.processes import until
+from tests.live.helpers.support import Node, sh
 from tests.live.test_confirm import guardians
 from tests.live.test_going_back import changed, kill_guardians, mtus, tried
 from tests.live.test_pairs import veth
-from tests.live.whole import differences, whole
 
 pytestmark = pytest.mark.usefixtures("made_once")
 
@@ -50,7 +50,7 @@ def fill_with_bytes() -> None:
 @pytest.mark.parametrize("command", ["", "rollback"])
 def test_what_nobody_confirms_goes_back(node: Node, fill: object, command: str) -> None:
     node.apply(veth())
-    before = whole()
+    before = netstate_snapshot()
     tried(node, "600s" if command else "2s")
     assert callable(fill)
     fill()
@@ -59,14 +59,14 @@ def test_what_nobody_confirms_goes_back(node: Node, fill: object, command: str) 
         assert outcome.code == 0, outcome.err
     until(lambda: not guardians())
     assert mtus() == {1500}
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
     assert not list((RUN / "w").glob("spare*"))
 
 
 def test_there_is_room_for_each_try(node: Node) -> None:
     """The first one fails: somebody has the name of what has to come back."""
     node.apply(veth())
-    before = whole()
+    before = netstate_snapshot()
     spec = veth()
     del spec["devices"]["to-b"]
     node.write(spec)
@@ -77,7 +77,7 @@ def test_there_is_room_for_each_try(node: Node) -> None:
     fill_with_files()
     sh("ip", "link", "del", "to-b")
     until(lambda: not guardians())
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
 
 
 @pytest.mark.parametrize("fill", [fill_with_files, fill_with_bytes])
@@ -86,7 +86,7 @@ def test_where_there_is_no_room_for_the_way_back_nothing_is_begun(
     node: Node, fill: object, words: tuple[str, ...]
 ) -> None:
     node.apply(veth())
-    before = whole()
+    before = netstate_snapshot()
     (RUN / "one").touch()
     (RUN / "another").write_bytes(bytes(50_000))
     (RUN / "a-third").touch()
@@ -99,7 +99,7 @@ def test_where_there_is_no_room_for_the_way_back_nothing_is_begun(
     assert outcome.code == 1, outcome.err
     assert "spare: No space left on device" in outcome.err
     assert "actions were undone" not in outcome.err
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
     until(lambda: not guardians())
     assert not list((RUN / "w").glob("spare*"))
 
@@ -112,7 +112,7 @@ def test_a_run_that_is_killed_half_way_goes_back(
 ) -> None:
     """What nobody confirms goes back by itself, and the rest by the next command."""
     node.apply(veth())
-    before = whole()
+    before = netstate_snapshot()
     node.write(changed())
 
     def stop() -> None:
@@ -135,30 +135,30 @@ def test_a_run_that_is_killed_half_way_goes_back(
             outcome = node.run(command, "-y")
             assert outcome.code == 0, outcome.err
         until(lambda: not guardians())
-        assert differences(before, whole()) == []
+        assert differences(before, netstate_snapshot()) == []
     assert not list((RUN / "w").glob("spare*"))
 
 
 @pytest.mark.parametrize("fill", [fill_with_files, fill_with_bytes])
 def test_going_back_that_is_killed_goes_back(node: Node, fill: Callable[[], None]) -> None:
     node.apply(veth())
-    before = whole()
+    before = netstate_snapshot()
     node.write(changed())
     killed_after(node, 2)
     killed_after(node, 1, None, "recover", "-y")
     fill()
     outcome = node.run("recover", "-y")
     assert outcome.code == 0, outcome.err
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
 
 
 def test_no_run_leaves_what_it_has_reserved(node: Node) -> None:
     node.apply(veth())
     assert not list((RUN / "w").glob("spare*"))
     node.write(changed())
-    with strikes("rename journal") as strike:
+    with injected("rename journal") as injection:
         outcome = node.run("apply", "-y", str(node.path))
-    assert strike.struck
+    assert injection.hit
     assert "NK0505" in outcome.err
     assert not list((RUN / "w").glob("spare*"))
     assert node.run("rollback", "-y").code == 0

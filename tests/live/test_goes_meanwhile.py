@@ -13,8 +13,8 @@ from nkform.kernel import bpf, hardware, sysctl
 from nkform.kernel.clsact import Tc
 from nkform.kernel.descriptors import Owned
 from nkform.kernel.netlink import Socket
-from tests.live.chain_sites import PROGRAMS, TEMPLATES
-from tests.live.support import Node, ip, links, needs, sh
+from tests.live.helpers.chain_sites import PROGRAMS, TEMPLATES
+from tests.live.helpers.support import Node, ip, links, needs, sh
 from tests.sizes import CAMPAIGN
 
 pytestmark = [pytest.mark.usefixtures("made_once"), needs("tcx")]

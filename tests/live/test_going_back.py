@@ -21,11 +21,11 @@ from nkform.kernel import rundir
 from nkform.kernel.error import KernelError
 from nkform.session import guardian as guardians
 from nkform.session import recovery
-from tests.live.processes import Asked, Process, end_all, until
-from tests.live.support import Node, Outcome, ip, link, links, sh
+from tests.live.helpers.netstate import differences, netstate_snapshot
+from tests.live.helpers.processes import Asked, Process, end_all, until
+from tests.live.helpers.support import Node, Outcome, ip, link, links, sh
 from tests.live.test_confirm import guardians as alive
 from tests.live.test_pairs import veth
-from tests.live.whole import differences, whole
 
 pytestmark = pytest.mark.usefixtures("made_once")
 
@@ -97,7 +97,7 @@ def test_an_obstacle_in_one_place_keeps_nothing_else_from_going_back(node: Node,
 
 def test_what_could_not_go_back_is_named_and_tried_again(node: Node) -> None:
     node.apply(veth())
-    before = whole()
+    before = netstate_snapshot()
     tried(node)
     take_the_name()
     until(lambda: link("to-b")["mtu"] == 1500)
@@ -106,7 +106,7 @@ def test_what_could_not_go_back_is_named_and_tried_again(node: Node) -> None:
     in_a("link", "del", "eth0")
     until(lambda: not alive())
     assert mtus() == {1500}
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
     assert node.run("recover", "-y").out.startswith("Nothing to recover")
 
 
@@ -138,15 +138,15 @@ def test_what_was_shown_is_what_is_done(node: Node, command: str) -> None:
     words = [] if command == "rollback" else [str(node.write(changed(1300)))]
     asked = Asked(command, *words)
     ip("link", "set", "to-a", "mtu", "1333")
-    before = whole()
+    before = netstate_snapshot()
     assert asked.answer("yes\n") == 1
     assert "NK0517" in asked.said
     assert "1333" in asked.said
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
 
 
 def test_what_is_recovered_is_what_was_shown(node: Node) -> None:
-    from tests.live.attack import killed_after
+    from tests.live.helpers.attack import killed_after
 
     node.apply(veth())
     node.write(changed(1300))
@@ -162,11 +162,11 @@ def test_what_is_recovered_is_what_was_shown(node: Node) -> None:
 @pytest.mark.parametrize("answer", ["\x03", "\x04", "no\n"])
 def test_no_answer_changes_nothing(node: Node, answer: str) -> None:
     node.apply(veth())
-    before = whole()
+    before = netstate_snapshot()
     asked = Asked("apply", str(node.write(changed())))
     assert asked.answer(answer) != 0
     assert "nothing was changed" in asked.said
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
 
 
 def test_a_pending_confirmation_blocks_the_specs_of_other_nodes(node: Node) -> None:
@@ -197,21 +197,21 @@ def kill_guardians() -> None:
 
 def test_the_run_that_waits_takes_the_place_of_a_guardian_that_is_killed(node: Node) -> None:
     node.apply(veth())
-    before = whole()
+    before = netstate_snapshot()
     node.write(changed())
     run = Process("apply", "-y", "--confirm", "3s", str(node.path))
     run.hears("otherwise")
     kill_guardians()
     assert run.ended() == 1
     assert "NK0509" in run.said
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
 
 
 def test_the_run_that_waits_goes_back_itself_where_no_guardian_can_be_had(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node.apply(veth())
-    before = whole()
+    before = netstate_snapshot()
     node.write(changed())
 
     def nowhere() -> None:
@@ -229,13 +229,13 @@ def test_the_run_that_waits_goes_back_itself_where_no_guardian_can_be_had(
     kill_guardians()
     assert run.ended() == 1
     assert "NK0509" in run.said
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
 
 
 @pytest.mark.parametrize("command", ["plan", "show", "status", "doctor", "apply"])
 def test_the_next_command_goes_back_where_run_and_guardian_were_killed(node: Node, command: str) -> None:
     node.apply(veth())
-    before = whole()
+    before = netstate_snapshot()
     tried(node, "2s")
     kill_guardians()
     time.sleep(2)
@@ -244,7 +244,7 @@ def test_the_next_command_goes_back_where_run_and_guardian_were_killed(node: Nod
     outcome = node.run(command, *words, *(["-y"] if command == "apply" else []))
     assert "going back" in outcome.err
     assert outcome.code == 0
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
 
 
 def test_there_is_still_time_to_confirm_when_the_guardian_was_killed(node: Node) -> None:
@@ -264,7 +264,7 @@ def test_a_run_on_trial_that_was_killed_with_its_guardian_goes_back(node: Node) 
     from nkform.apply.executor import Executor
 
     node.apply(veth())
-    before = whole()
+    before = netstate_snapshot()
     node.write(changed())
 
     def dies() -> None:
@@ -280,14 +280,14 @@ def test_a_run_on_trial_that_was_killed_with_its_guardian_goes_back(node: Node) 
     run = Process("apply", "-y", "--confirm", "600s", str(node.path), prepare=dies)
     assert run.ended() == -signal.SIGKILL
     assert "going back" in node.run("status").err
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
 
 
 def test_whatever_the_guardian_trips_over_is_on_record_and_tried_again(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node.apply(veth())
-    before = whole()
+    before = netstate_snapshot()
     genuine = recovery.revert
     trips = node.folder / "trips"
 
@@ -301,7 +301,7 @@ def test_whatever_the_guardian_trips_over_is_on_record_and_tried_again(
     tried(node)
     until(lambda: "nobody thought of this" in (rundir.read("w", journal.OUTCOME) or ""))
     until(lambda: not alive())
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
 
 
 @pytest.mark.parametrize(("words", "told"), [(["--confirm", "0"], "--confirm"), (["--detach"], "--detach")])
@@ -315,7 +315,7 @@ def test_a_confirmation_that_nobody_can_give_is_a_usage_error(node: Node, words:
 
 
 def test_a_killed_run_is_known_although_another_process_has_its_number(node: Node) -> None:
-    from tests.live.attack import killed_after
+    from tests.live.helpers.attack import killed_after
 
     node.apply(veth())
     node.write(changed())
@@ -337,11 +337,11 @@ def test_a_killed_run_is_known_although_another_process_has_its_number(node: Nod
 )
 def test_a_guardian_that_is_killed_while_it_goes_back_is_followed_by_another_one(node: Node, call: str) -> None:
     """It leaves a pair that is not marked, or a record of its own beside that of the run."""
-    from tests.live.attack import in_child
-    from tests.live.strike import strikes
+    from tests.live.helpers.attack import in_child
+    from tests.live.helpers.fault_injection import injected
 
     node.apply(veth())
-    before = whole()
+    before = netstate_snapshot()
     spec = changed()
     del spec["devices"]["to-b"], spec["namespaces"]["b"]
     node.write(spec)
@@ -351,13 +351,13 @@ def test_a_guardian_that_is_killed_while_it_goes_back_is_followed_by_another_one
     token = str(journal.find("w", journal.UNCONFIRMED).entry.token)  # type: ignore[union-attr]
 
     def go_back() -> None:
-        with strikes(call, kill=True) as strike:
-            strike.armed = True
+        with injected(call, kill=True) as injection:
+            injection.armed = True
             guardians.go_back("w", token)
 
     assert in_child(go_back) == -signal.SIGKILL
     assert "going back" in node.run("status").err
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
     assert node.run("recover", "-y").out.startswith("Nothing to recover")
 
 
@@ -366,7 +366,7 @@ def test_a_run_on_trial_that_is_stopped_between_its_parts_goes_back(node: Node) 
     from nkform.session import running
 
     node.apply(veth())
-    before = whole()
+    before = netstate_snapshot()
     spec = changed()
     spec["devices"]["to-b"]["routes"] = [{"to": "192.0.2.0/24", "via": "203.0.113.1"}]
     node.write(spec)
@@ -383,7 +383,7 @@ def test_a_run_on_trial_that_is_stopped_between_its_parts_goes_back(node: Node) 
     words = ("apply", "-y", "--keep-going", "--confirm", "600s", str(node.path))
     run = Process(*words, prepare=stopped_after_a_part)
     assert run.ended() == 1
-    until(lambda: differences(before, whole()) == [])
+    until(lambda: differences(before, netstate_snapshot()) == [])
     until(lambda: not alive())
     assert node.run("recover", "-y").out.startswith("Nothing to recover")
 
@@ -391,7 +391,7 @@ def test_a_run_on_trial_that_is_stopped_between_its_parts_goes_back(node: Node) 
 def test_a_command_in_another_network_namespace_takes_no_guard_away(node: Node) -> None:
     """`ip netns exec NAME nkform …` sees the same records, of runs that it can do nothing about."""
     node.apply(veth())
-    before = whole()
+    before = netstate_snapshot()
     tried(node, "1s")
     kill_guardians()
     time.sleep(1)
@@ -401,7 +401,7 @@ def test_a_command_in_another_network_namespace_takes_no_guard_away(node: Node) 
         assert "another network namespace" in done.stderr
     assert mtus() == {1400}
     assert "going back" in node.run("status").err
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
 
 
 def test_what_another_network_namespace_has_on_record_is_said_to_be_there(node: Node) -> None:
@@ -426,10 +426,10 @@ def test_what_another_network_namespace_has_on_record_is_said_to_be_there(node: 
 
 
 def test_a_command_in_another_network_namespace_leaves_a_killed_run_its_record(node: Node) -> None:
-    from tests.live.attack import killed_after
+    from tests.live.helpers.attack import killed_after
 
     node.apply(veth())
-    before = whole()
+    before = netstate_snapshot()
     node.write(changed(1400))
     killed_after(node, 2)
     for words in (["apply", "-y", str(node.path)], ["destroy", "-y", str(node.path)], ["recover", "-y"]):
@@ -439,12 +439,12 @@ def test_a_command_in_another_network_namespace_leaves_a_killed_run_its_record(n
         assert "NK0615" in done.stderr
         assert "/run/nkform/w/journal" in done.stderr
     assert node.run("recover", "-y").code == 0
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
 
 
 def test_there_is_room_for_the_way_back_on_a_full_file_system(node: Node) -> None:
     node.apply(veth())
-    before = whole()
+    before = netstate_snapshot()
     shutil.rmtree("/run/nkform/w")
     sh("mount", "-t", "tmpfs", "-o", "size=1m,mode=700", "nkform", "/run/nkform")
     try:
@@ -459,7 +459,7 @@ def test_there_is_room_for_the_way_back_on_a_full_file_system(node: Node) -> Non
         assert not Path("/run/nkform/w/spare").exists()
     finally:
         sh("umount", "/run/nkform")
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
 
 
 def test_a_lock_that_cannot_be_written_down_is_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -479,7 +479,7 @@ def test_a_guardian_that_is_stopped_is_not_waited_for(node: Node, who: str, monk
     """SIGSTOP, a debugger, a frozen control group: it lives, and does nothing."""
     monkeypatch.setattr(guardians, "OVERDUE", 0.5)
     node.apply(veth())
-    before = whole()
+    before = netstate_snapshot()
     node.write(changed())
     run = Process("apply", "-y", "--confirm", "2s", *(["--detach"] if who != "the run" else []), str(node.path))
     run.hears("otherwise")
@@ -489,7 +489,7 @@ def test_a_guardian_that_is_stopped_is_not_waited_for(node: Node, who: str, monk
     if who != "the run":
         time.sleep(2.5)
         assert "does not answer" in node.run("status").err
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
     node.apply(changed())
     os.kill(int(stopped), signal.SIGCONT)
     until(lambda: not alive())

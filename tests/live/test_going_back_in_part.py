@@ -11,12 +11,12 @@ import pytest
 
 from nkform.apply import journal
 from nkform.kernel import rundir
-from tests.live.processes import Process, end_all, until
-from tests.live.support import Node, ip, link, links
+from tests.live.helpers.netstate import differences, netstate_snapshot
+from tests.live.helpers.processes import Process, end_all, until
+from tests.live.helpers.support import Node, ip, link, links
 from tests.live.test_confirm import guardians
 from tests.live.test_going_back import elsewhere
 from tests.live.test_pairs import veth
-from tests.live.whole import differences, whole
 
 pytestmark = pytest.mark.usefixtures("made_once")
 
@@ -83,14 +83,14 @@ def test_one_that_fails_takes_nothing_from_the_way_back(node: Node) -> None:
 
 def test_another_trial_takes_its_place(node: Node) -> None:
     stuck(node)
-    before = whole()
+    before = netstate_snapshot()
     node.write(spec(1300, ipv6=False))
     outcome = node.run("apply", "-y", "--confirm", "2s", "--detach", str(node.path))
     assert outcome.code == 0, outcome.err
     assert link("to-b")["mtu"] == 1300
     until(lambda: link("to-b")["mtu"] == 1500)
     until(over)
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
 
 
 def test_destroy_takes_its_place(node: Node) -> None:

@@ -12,8 +12,8 @@ import pytest
 from nkform.apply.executor import Executor
 from nkform.bpf import engine_clang
 from nkform.kernel import libbcc
-from tests.live.processes import Process, until
-from tests.live.support import Node, links, pings, reaches
+from tests.live.helpers.processes import Process, until
+from tests.live.helpers.support import Node, links, pings, reaches
 
 NEAR, FAR = "10.0.0.1", "10.0.0.2"
 DROPS, PASSES = "return NK_DROP;", "return NK_PASS;"

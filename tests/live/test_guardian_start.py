@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from nkform.kernel import daemon, rundir
-from tests.live.isolation import CLONE_NEWNS
-from tests.live.processes import Process, until
-from tests.live.support import Node, sh
+from tests.live.helpers.isolation import CLONE_NEWNS
+from tests.live.helpers.netstate import differences, netstate_snapshot
+from tests.live.helpers.processes import Process, until
+from tests.live.helpers.support import Node, sh
 from tests.live.test_confirm import guardians
 from tests.live.test_going_back import changed, kill_guardians, mtus, tried
 from tests.live.test_pairs import veth
-from tests.live.whole import differences, whole
 
 pytestmark = pytest.mark.usefixtures("made_once")
 
@@ -64,7 +64,7 @@ def death(patch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("prevent", [no_second_fork, no_fork, no_file, death])
 def test_without_a_guardian_nothing_is_changed(node: Node, prevent: object, monkeypatch: pytest.MonkeyPatch) -> None:
     node.apply(veth())
-    before = whole()
+    before = netstate_snapshot()
     node.write(changed())
     assert callable(prevent)
     with monkeypatch.context() as patch:
@@ -73,7 +73,7 @@ def test_without_a_guardian_nothing_is_changed(node: Node, prevent: object, monk
     assert outcome.code == 1, outcome.err
     assert "NK0618" in outcome.err
     assert "nothing was changed" in outcome.err
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
     assert not Path("/run/nkform/w", rundir.GUARDIAN).exists()
     node.apply(changed())
 
@@ -115,7 +115,7 @@ def frozen(tmp_path: Path) -> Iterator[Path]:
 def test_a_frozen_control_group_keeps_nobody_from_going_back(node: Node, frozen: Path, where: str) -> None:
     """Not here: as with `ip netns exec`, which mounts a /sys of its own, without control groups."""
     node.apply(veth())
-    before = whole()
+    before = netstate_snapshot()
     node.write(changed())
 
     def join() -> None:
@@ -128,6 +128,6 @@ def test_a_frozen_control_group_keeps_nobody_from_going_back(node: Node, frozen:
     run.hears("otherwise")
     (frozen / "freezer.state").write_text("FROZEN")
     until(lambda: mtus() == {1500})
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
     (frozen / "freezer.state").write_text("THAWED")
     assert run.ended() == 1

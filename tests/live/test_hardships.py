@@ -23,12 +23,12 @@ from nkform.kernel import bpffs, link_requests
 from nkform.kernel.netlink import Socket
 from nkform.model import Device, Endpoint
 from nkform.plan.actions import Action
-from tests.live import isolation
-from tests.live.attack import in_child
-from tests.live.chain_sites import DEVICE, TCX_INGRESS, TEMPLATES, Others
-from tests.live.support import REFUSED, Node, ip, link, links, needs, sh
+from tests.live.helpers import isolation
+from tests.live.helpers.attack import in_child
+from tests.live.helpers.chain_sites import DEVICE, TCX_INGRESS, TEMPLATES, Others
+from tests.live.helpers.netstate import differences, held, netstate_snapshot
+from tests.live.helpers.support import REFUSED, Node, ip, link, links, needs, sh
 from tests.live.test_pairs import veth
-from tests.live.whole import differences, held, whole
 from tests.sizes import EMULATED, LAB, SIZES
 
 
@@ -92,12 +92,12 @@ def test_a_name_is_taken_among_several(node: Node, meanwhile: Meanwhile) -> None
     for name in ("to-d", "to-e"):
         spec["devices"][name] = {"kind": "veth", "peer": {"name": f"{name}-p"}}
     ip("link", "add", "to-d", "type", "veth", "peer", "name", "theirs")
-    before = whole()
+    before = netstate_snapshot()
     ip("link", "delete", "to-d")
     meanwhile(0, lambda: ip("link", "add", "to-d", "type", "veth", "peer", "name", "theirs"))
     refused(node, spec, "EEXIST", "to-d", "plan again", "NK0505")
     assert links() == {"to-a", "to-b", "to-d", "theirs"}
-    assert [line for line in differences(before, whole()) if "attribute 5 " not in line] == []
+    assert [line for line in differences(before, netstate_snapshot()) if "attribute 5 " not in line] == []
 
 
 def test_a_namespace_vanishes(node: Node, meanwhile: Meanwhile) -> None:
@@ -105,19 +105,19 @@ def test_a_namespace_vanishes(node: Node, meanwhile: Meanwhile) -> None:
     spec = changed()
     spec["devices"]["to-a"]["peer"]["addresses"] = ["10.0.0.77/32"]
     node.apply(veth())
-    before = whole()
+    before = netstate_snapshot()
     meanwhile(1, lambda: ip("netns", "delete", "a"))
     refused(node, spec, "open namespace a", "ENOENT", "plan again", "NK0505")
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
     node.apply(spec)
 
 
 def test_a_device_is_deleted(node: Node, meanwhile: Meanwhile) -> None:
     node.apply(veth())
-    before = whole()
+    before = netstate_snapshot()
     meanwhile(1, lambda: ip("link", "delete", "to-a"))
     refused(node, changed(), "ENODEV", "plan again", "NK0505")
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
     node.apply(changed())
 
 
@@ -140,7 +140,7 @@ def test_a_hook_is_filled_up_by_somebody_else(node: Node, meanwhile: Meanwhile) 
     node.apply(TCX_INGRESS.spec(["count"]))
     others = Others()
     try:
-        before = whole()
+        before = netstate_snapshot()
 
         def fill() -> None:
             for number in range(62):
@@ -153,7 +153,7 @@ def test_a_hook_is_filled_up_by_somebody_else(node: Node, meanwhile: Meanwhile) 
         assert "NK0420" in node.refused(TCX_INGRESS.spec(["guard", "count"]))
     finally:
         others.close()
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
     node.apply(TCX_INGRESS.spec(["guard", "count"]))
 
 
@@ -161,7 +161,7 @@ def test_a_hook_is_filled_up_by_somebody_else(node: Node, meanwhile: Meanwhile) 
 def test_bpffs_is_mounted_anew_over_ours(node: Node, meanwhile: Meanwhile) -> None:
     """The pins are covered, so the programs cannot be told from those of others any more."""
     node.apply(TCX_INGRESS.spec(["guard", "count"]))
-    before = whole()
+    before = netstate_snapshot()
     meanwhile(0, lambda: isolation.mount("bpf", bpffs.BASE))
     try:
         error = node.refused(TCX_INGRESS.spec(["count", "guard"]), command="apply")
@@ -170,7 +170,7 @@ def test_bpffs_is_mounted_anew_over_ours(node: Node, meanwhile: Meanwhile) -> No
     finally:
         sh("umount", bpffs.BASE)
     # The kernel detaches what had its only pin there in its own time.
-    assert _soon(lambda: not differences(before, whole()))
+    assert _soon(lambda: not differences(before, netstate_snapshot()))
     node.apply(TCX_INGRESS.spec(["count", "guard"]))
 
 
@@ -258,7 +258,7 @@ def test_a_busy_node(node: Node) -> None:
 
 def test_a_limit_of_open_files(node: Node, tmp_path: Path) -> None:
     node.apply(veth())
-    before = whole()
+    before = netstate_snapshot()
     spec = veth()
     for number in range(40):
         name = f"ns{number}"
@@ -277,14 +277,14 @@ def test_a_limit_of_open_files(node: Node, tmp_path: Path) -> None:
     assert text.startswith("1\n"), text
     assert "EMFILE" in text
     assert "ulimit" in text
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
     node.apply(veth())
 
 
 def test_a_limit_of_memory(node: Node) -> None:
     """A compiler in the process itself finds no room; in a process of its own, which has nothing loaded yet."""
     node.apply(veth())
-    before = whole()
+    before = netstate_snapshot()
     spec = veth()
     spec["devices"]["to-a"]["programs"] = {"peer": ["count"]}
     spec["programs"] = {"count": {"template": "counters"}}
@@ -301,7 +301,7 @@ def test_a_limit_of_memory(node: Node) -> None:
     assert done.returncode == 1, done.stdout + done.stderr
     assert "memory" in done.stderr or "failed to map" in done.stderr, done.stderr
     assert "Traceback" not in done.stderr
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
     node.apply(veth())
 
 
@@ -319,12 +319,12 @@ def test_cycles_leave_nothing_behind(node: Node, tmp_path: Path, tell: Callable[
     node.apply(spec)
     assert len(_programs()) == (2 if "tcx" in _features() else 0)
     node.destroy()
-    before, files, programs, processes = whole(), _open_files(), _programs(), _processes()
+    before, files, programs, processes = netstate_snapshot(), _open_files(), _programs(), _processes()
     for turn in range(SIZES.cycles):
         node.write(spec)
         assert node.run("apply", "-y", str(node.path)).code == 0, turn
         assert node.run("destroy", "-y", str(node.path)).code == 0, turn
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
     assert held() == []
     assert (_open_files(), _processes()) == (files, processes)
     assert _programs() - programs == set() or _soon(lambda: _programs() - programs == set())
@@ -333,7 +333,7 @@ def test_cycles_leave_nothing_behind(node: Node, tmp_path: Path, tell: Callable[
 
 
 def _features() -> frozenset[str]:
-    from tests.live.support import features
+    from tests.live.helpers.support import features
 
     return features()
 
@@ -376,6 +376,6 @@ def _programs() -> set[int]:
 
 
 def _soon(holds: Callable[[], bool]) -> bool:
-    from tests.live.processes import until
+    from tests.live.helpers.processes import until
 
     return bool(until(holds))

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from nkform.kernel.error import KernelError
-from tests.live.attack import killed_after, stopped_after
-from tests.live.processes import until
-from tests.live.support import Node, ip, kinds
+from tests.live.helpers.attack import killed_after, stopped_after
+from tests.live.helpers.processes import until
+from tests.live.helpers.support import Node, ip, kinds
 from tests.live.test_moved_peers import pair
 
 Spec = dict[str, Any]

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from nkform.apply import journal, transaction
-from tests.live.processes import Asked, until
-from tests.live.support import Node, ip, link, links
+from tests.live.helpers.netstate import differences, netstate_snapshot
+from tests.live.helpers.processes import Asked, until
+from tests.live.helpers.support import Node, ip, link, links
 from tests.live.test_pairs import veth
-from tests.live.whole import differences, whole
 
 
 def changed(**device: Any) -> dict[str, Any]:
@@ -54,9 +54,9 @@ def test_at_the_prompt(node: Node, swap: Callable[[], None], command: str) -> No
     node.apply(veth())
     asked = Asked(command, str(node.write(changed(mtu=1400))))
     swap()
-    before = whole()
+    before = netstate_snapshot()
     assert asked.answer("yes\n") == 1
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
 
 
 @pytest.mark.parametrize("swap", [another_device, another_namespace, another_peer])

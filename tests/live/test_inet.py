@@ -11,7 +11,7 @@ from nkform.kernel import inet, inet_foreign
 from nkform.kernel.error import KernelError
 from nkform.kernel.netlink import Socket
 from nkform.model import Address
-from tests.live.support import ip, link
+from tests.live.helpers.support import ip, link
 
 
 def busy(socket: Socket, index: int = 0) -> Iterator[tuple[int, Address]]:

@@ -21,9 +21,9 @@ from nkform.bpf.programs import Programs
 from nkform.bpf.store import Store
 from nkform.kernel import rundir
 from nkform.problem import NkformError
-from tests.live.chain_sites import TCX_INGRESS
-from tests.live.processes import Asked
-from tests.live.support import Node, ip, links, needs
+from tests.live.helpers.chain_sites import TCX_INGRESS
+from tests.live.helpers.processes import Asked
+from tests.live.helpers.support import Node, ip, links, needs
 from tests.live.test_pairs import veth
 from tests.unit.templates import body, rendered, write
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.live.support import Node, ip, kinds, sh
+from tests.live.helpers.support import Node, ip, kinds, sh
 
 pytestmark = pytest.mark.usefixtures("made_once")
 

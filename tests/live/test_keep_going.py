@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from nkform.apply import transaction
-from tests.live.attack import in_child
-from tests.live.processes import Process, end_all, until
-from tests.live.support import REFUSED, Node, ip, link, links, needs
-from tests.live.whole import differences, whole
+from tests.live.helpers.attack import in_child
+from tests.live.helpers.netstate import differences, netstate_snapshot
+from tests.live.helpers.processes import Process, end_all, until
+from tests.live.helpers.support import REFUSED, Node, ip, link, links, needs
 
 pytestmark = pytest.mark.usefixtures("made_once")
 
@@ -68,10 +68,10 @@ def test_what_can_be_applied_is_applied_and_the_rest_is_named(node: Node, absent
     if absent != "a namespace":
         del some["namespaces"]["gone"]
     node.write(some)
-    before = whole()
+    before = netstate_snapshot()
     code, _ = applied(node)
     assert code == 1
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
     code, said = applied(node, "--keep-going")
     assert code == 1
     assert {"v0", "v1"} <= links()
@@ -81,7 +81,7 @@ def test_what_can_be_applied_is_applied_and_the_rest_is_named(node: Node, absent
     assert again == 1
     assert "error[" in said
     assert node.run("rollback", "-y").code == 0
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ def test_a_trial_in_parts_goes_back_as_a_whole(node: Node) -> None:
     from tests.live.test_confirm import guardians
 
     node.apply(refused(route=False))
-    before = whole()
+    before = netstate_snapshot()
     some = refused()
     for name in ("v0", "v1"):
         some["devices"][name]["mtu"] = 1440
@@ -160,7 +160,7 @@ def test_a_trial_in_parts_goes_back_as_a_whole(node: Node) -> None:
     outcome = node.run("apply", "-y", "--keep-going", "--confirm", "1s", str(node.path))
     assert outcome.code == 1
     until(lambda: not guardians())
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
 
 
 def killed_in_a_later_part(node: Node, *words: str) -> None:
@@ -187,10 +187,10 @@ def before_a_kill(node: Node) -> tuple[Any, Any]:
     """A node that two applies have changed, and a spec for a third one, which is carried out in parts."""
     good = refused(route=False)
     node.apply(good)
-    first = whole()
+    first = netstate_snapshot()
     good["devices"]["v0"]["mtu"] = 1420
     node.apply(good)
-    second = whole()
+    second = netstate_snapshot()
     some = refused()
     for name in ("v0", "v1", "x"):
         some["devices"][name]["mtu"] = 1440
@@ -203,9 +203,9 @@ def test_a_part_that_is_killed_leaves_the_way_back_of_the_apply_before(node: Nod
     killed_in_a_later_part(node)
     assert "NK0511" in node.plan().err
     assert node.run("recover", "-y").code == 0
-    assert differences(second, whole()) == []
+    assert differences(second, netstate_snapshot()) == []
     assert node.run("rollback", "-y").code == 0
-    assert differences(first, whole()) == []
+    assert differences(first, netstate_snapshot()) == []
 
 
 def test_an_apply_that_goes_on_from_a_killed_part_goes_back_to_before_all_parts(node: Node) -> None:
@@ -214,7 +214,7 @@ def test_an_apply_that_goes_on_from_a_killed_part_goes_back_to_before_all_parts(
     assert applied(node, "--keep-going")[0] == 1
     assert link("v0")["mtu"] == link("v1")["mtu"] == 1440
     assert node.run("rollback", "-y").code == 0
-    assert differences(second, whole()) == []
+    assert differences(second, netstate_snapshot()) == []
 
 
 def test_a_trial_that_is_killed_in_a_later_part_goes_back_to_before_all_parts(node: Node) -> None:
@@ -223,9 +223,9 @@ def test_a_trial_that_is_killed_in_a_later_part_goes_back_to_before_all_parts(no
     first, second = before_a_kill(node)
     killed_in_a_later_part(node, "--confirm", "60s")
     until(lambda: not guardians())
-    assert differences(second, whole()) == []
+    assert differences(second, netstate_snapshot()) == []
     assert node.run("rollback", "-y").code == 0
-    assert differences(first, whole()) == []
+    assert differences(first, netstate_snapshot()) == []
 
 
 def test_a_saved_plan_is_whole_or_not_at_all(node: Node) -> None:

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.live.support import Node, ip
+from tests.live.helpers.netstate import differences, netstate_snapshot
+from tests.live.helpers.support import Node, ip
 from tests.live.test_foreign_state import Spec, deleted, down, readdressed, spec
 from tests.live.test_undo import struck
-from tests.live.whole import differences, whole
 
 OTHERS = {
     "local": "route add local 198.51.100.0/24 dev to-a",
@@ -32,7 +32,7 @@ def test_going_back_gives_others_routes_of_any_kind(node: Node, name: str, way: 
     changed = spec()
     node.apply(changed)
     ip(*OTHERS[name].split())
-    before = whole()
+    before = netstate_snapshot()
     way(changed)
     struck(node, changed, "rename journal")
     outcome = node.run("apply", "-y", str(node.path))
@@ -40,7 +40,7 @@ def test_going_back_gives_others_routes_of_any_kind(node: Node, name: str, way: 
     assert "NK0426" not in outcome.err
     outcome = node.run("rollback", "-y")
     assert (outcome.code, outcome.err) == (0, "")
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -48,10 +48,10 @@ def test_a_pair_that_is_made_anew_keeps_routes_of_any_kind(node: Node, name: str
     changed = spec()
     node.apply(changed)
     ip(*OTHERS[name].split())
-    before = whole()["root: routes"]
+    before = netstate_snapshot()["root: routes"]
     made_anew(changed)
     node.apply(changed)
-    assert whole()["root: routes"] == before
+    assert netstate_snapshot()["root: routes"] == before
 
 
 FAR_ENDS = {
@@ -74,7 +74,7 @@ def test_the_far_end_of_an_address_of_others_is_reached_again(
     node.apply(changed)
     ip("-6", "addr", "add", *address.split(), "dev", "to-a", "nodad")
     ip("-6", "route", "add", "2001:db8:9::/48", "via", FAR_ENDS[address], "dev", "to-a")
-    before, reached = whole(), far_end(address)
+    before, reached = netstate_snapshot(), far_end(address)
     assert reached
     way(changed)
     struck(node, changed, "rename journal")
@@ -82,5 +82,5 @@ def test_the_far_end_of_an_address_of_others_is_reached_again(
     node.apply(changed)
     outcome = node.run("rollback", "-y")
     assert (outcome.code, outcome.err) == (0, "")
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
     assert far_end(address) == reached

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.live.attack import killed_after
-from tests.live.support import Node, ip
+from tests.live.helpers.attack import killed_after
+from tests.live.helpers.support import Node, ip
 from tests.live.test_going_back import changed
 from tests.live.test_pairs import veth
 

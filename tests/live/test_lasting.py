@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from nkform.kernel import bpffs, mounts
-from tests.live.support import Node, ip, needs
-from tests.live.whole import differences, whole
+from tests.live.helpers.netstate import differences, netstate_snapshot
+from tests.live.helpers.support import Node, ip, needs
 
 Spec = dict[str, Any]
 
@@ -91,7 +91,7 @@ def test_the_mount_of_a_folder_is_the_innermost(node: Node) -> None:
 def test_destroy_elsewhere_takes_no_program_away(node: Node) -> None:
     """A node's devices are in one network namespace, and its pins are seen in all."""
     node.apply(COUNTED)
-    before = whole()
+    before = netstate_snapshot()
     ip("netns", "add", "host")
     for words in (str(node.path),), ("--node", "w"):
         done = subprocess.run(
@@ -103,7 +103,7 @@ def test_destroy_elsewhere_takes_no_program_away(node: Node) -> None:
         assert done.returncode == 1
         assert "NK0482" in done.stderr
     ip("netns", "del", "host")
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
     assert node.changes(COUNTED) == []
     assert node.run("rollback", "-y").code == 0
     assert "v0" not in ip("link")

@@ -9,10 +9,10 @@ import pytest
 
 from nkform.apply import transaction
 from nkform.apply.executor import Executor
-from tests.live.attack import killed_after
-from tests.live.support import REFUSED, Node, batch, ip, kinds, links
+from tests.live.helpers.attack import killed_after
+from tests.live.helpers.netstate import differences, netstate_snapshot
+from tests.live.helpers.support import REFUSED, Node, batch, ip, kinds, links
 from tests.live.test_moved_peers import pair
-from tests.live.whole import differences, whole
 
 Spec = dict[str, Any]
 
@@ -114,7 +114,7 @@ def test_a_namespace_goes_after_the_new_pair_that_was_in_it(node: Node, kind: st
     first, second = pair("web", kind), pair("web", kind, **more)
     del first["namespaces"], first["devices"]["v0"]["peer"]["namespace"]
     node.apply(first)
-    before = whole()
+    before = netstate_snapshot()
     actions = len(node.plan(second, "--json").json()["actions"])
     for count in range(actions + 1):
         node.write(second)
@@ -122,4 +122,4 @@ def test_a_namespace_goes_after_the_new_pair_that_was_in_it(node: Node, kind: st
         outcome = node.run("recover", "-y")
         told = f"killed after {count} of {actions} actions: {outcome.err}"
         assert outcome.code == 0, told
-        assert differences(before, whole()) == [], told
+        assert differences(before, netstate_snapshot()) == [], told

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.live.support import Node, batch
+from tests.live.helpers.support import Node, batch
 from tests.live.test_moved_peers import pair
 
 MANY = 300

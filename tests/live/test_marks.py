@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from nkform.observe import owned
-from tests.live.processes import Process, end_all, until
-from tests.live.support import Node, ip, link, links
+from tests.live.helpers.netstate import differences, netstate_snapshot
+from tests.live.helpers.processes import Process, end_all, until
+from tests.live.helpers.support import Node, ip, link, links
 from tests.live.test_pairs import veth
-from tests.live.whole import differences, whole
 
 
 def alias(namespace: str) -> str:
@@ -149,27 +149,27 @@ def test_what_is_let_go_is_on_record_no_more(node: Node) -> None:
 
 def test_a_failed_run_leaves_the_record_as_it_was(node: Node) -> None:
     node.apply(veth())
-    before, record = whole(), owned.read("w")
+    before, record = netstate_snapshot(), owned.read("w")
     spec = changed()
     spec["namespaces"]["c"] = {"create": True}
     spec["devices"]["to-b"]["peer"]["routes"] = [{"to": "default", "via": "203.0.113.1"}]
     assert node.run("apply", "-y", str(node.write(spec))).code == 1
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
     assert owned.read("w") == record
     relabel("a", "x")
     assert "NK0505" in node.run("apply", "-y", str(node.path)).err
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
     assert owned.read("w") == record
 
 
 def test_a_namespace_that_could_not_be_taken_over_is_not_on_record(node: Node) -> None:
-    from tests.live.strike import strikes
+    from tests.live.helpers.fault_injection import injected
 
     ip("netns", "add", "a")
     node.write(veth())
-    with strikes("set alias nkform:w on lo") as strike:
+    with injected("set alias nkform:w on lo") as injection:
         outcome = node.run("apply", "-y", "--adopt", str(node.path))
-    assert strike.struck
+    assert injection.hit
     assert outcome.code == 1
     assert owned.read("w") == {}
     assert node.run("destroy", "-y", str(node.path)).code == 0

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.chain_sites import CLSACT_INGRESS, Packets
-from tests.live.support import Node, sh
+from tests.live.helpers.chain_sites import CLSACT_INGRESS, Packets
+from tests.live.helpers.support import Node, sh
 from tests.live.test_pairs import veth
 
 pytestmark = pytest.mark.smoke

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.live.support import Node, ip, kinds, links
+from tests.live.helpers.netstate import differences, netstate_snapshot
+from tests.live.helpers.support import Node, ip, kinds, links
 from tests.live.test_carried import made, queue
-from tests.live.whole import differences, whole
 
 Spec = dict[str, Any]
 
@@ -142,7 +142,7 @@ def test_peers_take_names_of_others_and_give_them_back(node: Node, kind: str, ta
 
     first = list(range(len(targets)))
     node.apply(spec(first))
-    before = whole()
+    before = netstate_snapshot()
     for backwards in (False, True):
         changes = node.changes(spec(targets, backwards=backwards))
         rings = int(any(target < place for place, target in enumerate(targets)))
@@ -151,4 +151,4 @@ def test_peers_take_names_of_others_and_give_them_back(node: Node, kind: str, ta
         for place, number in enumerate(targets):
             assert f"10.7.{place}.2/24" in ip("addr", "show", "dev", f"eth{number}", namespace="a")
         assert node.run("rollback", "-y").code == 0
-        assert differences(before, whole()) == []
+        assert differences(before, netstate_snapshot()) == []

@@ -13,8 +13,8 @@ from nkform.kernel.netns import Namespaces
 from nkform.kernel.place import place
 from nkform.observe.node import observe
 from nkform.observe.nodes import nodes
-from tests.live.processes import until
-from tests.live.support import Node, ip, kinds, link, sh
+from tests.live.helpers.processes import until
+from tests.live.helpers.support import Node, ip, kinds, link, sh
 from tests.live.test_pairs import veth
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.live.support import Node, ip
+from tests.live.helpers.support import Node, ip
 
 Spec = dict[str, Any]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.live.support import Node, kinds
+from tests.live.helpers.support import Node, kinds
 
 Ends = dict[str, dict[str, Any]]
 

@@ -12,9 +12,9 @@ import pytest
 
 from nkform.model import Address
 from nkform.plan.addresses import Listed
-from tests.live.strike import strikes
-from tests.live.support import Node, ip, kinds
-from tests.live.whole import differences, whole
+from tests.live.helpers.fault_injection import injected
+from tests.live.helpers.netstate import differences, netstate_snapshot
+from tests.live.helpers.support import Node, ip, kinds
 from tests.sizes import SEED
 
 Spec = dict[str, Any]
@@ -172,13 +172,13 @@ def test_an_order_that_is_undone_is_the_one_before(node: Node, addresses: tuple[
         named = next((text for text in first if text in second), first[0]).partition("/")[0]
         routes = [{"to": "2001:db8:66::/48" if ":" in named else "10.66.0.0/24", "src": named}]
         node.apply(spec(first, routes))
-        before, listed = whole(), (order("v0"), order("v0", "-6"))
+        before, listed = netstate_snapshot(), (order("v0"), order("v0", "-6"))
         node.write(spec(second, routes if named in " ".join(second) else []))
-        with strikes("rename journal") as strike:
+        with injected("rename journal") as injection:
             outcome = node.run("apply", "-y", str(node.path))
-        assert strike.struck or second == first
+        assert injection.hit or second == first
         assert "NK0504" not in outcome.err
-        assert differences(before, whole()) == []
+        assert differences(before, netstate_snapshot()) == []
         assert (order("v0"), order("v0", "-6")) == listed
         node.destroy()
 
@@ -224,13 +224,13 @@ def test_a_route_outlives_that_its_source_goes_to_another_place(
 
     first, second = map(made, HOLDERS[case])
     node.apply(first)
-    before = whole()
+    before = netstate_snapshot()
     node.write(second)
-    with strikes("rename journal") as strike:
+    with injected("rename journal") as injection:
         outcome = node.run("apply", "-y", str(node.path))
-    assert strike.struck
+    assert injection.hit
     assert "NK0504" not in outcome.err
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
     node.apply(second)
     assert node.run("rollback", "-y").code == 0
     assert node.changes(first) == []

@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from nkform.attributes import ATTRIBUTES, Attribute, Flag
-from tests.live.support import Node, ip, kinds, link, needs, pings, reaches, sh, sysfs
-from tests.live.witness import needs_ip
+from tests.live.helpers.support import Node, ip, kinds, link, needs, pings, reaches, sh, sysfs
+from tests.live.helpers.witness import needs_ip
 
 SOL_PACKET, PACKET_ADD_MEMBERSHIP = 263, 1
 PACKET_MR_PROMISC, PACKET_MR_ALLMULTI = 1, 2
@@ -363,7 +363,7 @@ def test_macs_change_in_place(node: Node, kind: str) -> None:
 
 
 def _features() -> frozenset[str]:
-    from tests.live.support import features
+    from tests.live.helpers.support import features
 
     return features()
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from nkform.kernel.error import KernelError
-from tests.live.attack import killed_after, stopped_after
-from tests.live.processes import until
-from tests.live.support import Node, ip, kinds, sh
-from tests.live.whole import differences, whole
+from tests.live.helpers.attack import killed_after, stopped_after
+from tests.live.helpers.netstate import differences, netstate_snapshot
+from tests.live.helpers.processes import until
+from tests.live.helpers.support import Node, ip, kinds, sh
 
 Spec = dict[str, Any]
 
@@ -47,7 +47,7 @@ def inside(pid: int) -> str:
 def test_it_comes_back(node: Node, workload: int, kind: str, way: str) -> None:
     made = spec({"pid": workload}, kind)
     node.apply(made)
-    before = whole()
+    before = netstate_snapshot()
     assert "10.7.0.2" in inside(workload)
     node.write(GONE)
     if way == "trial":
@@ -67,7 +67,7 @@ def test_it_comes_back(node: Node, workload: int, kind: str, way: str) -> None:
         outcome = node.run("recover" if way == "kill" else "rollback", "-y")
         assert outcome.code == 0, outcome.err
     assert "10.7.0.2" in inside(workload)
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
     assert node.changes(made) == []
 
 

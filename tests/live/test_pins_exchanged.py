@@ -18,9 +18,9 @@ from nkform.dataclass import replace
 from nkform.kernel import bpf, bpf_links, bpffs
 from nkform.kernel.bpf_links import AttachType, link_info, open_link, query
 from nkform.kernel.descriptors import Owned
-from tests.live.bpf_programs import NEXT, program
-from tests.live.chain_sites import TEMPLATES, program_name
-from tests.live.support import Node, ip, needs
+from tests.live.helpers.bpf_programs import NEXT, program
+from tests.live.helpers.chain_sites import TEMPLATES, program_name
+from tests.live.helpers.support import Node, ip, needs
 
 pytestmark = [pytest.mark.usefixtures("made_once"), needs("tcx")]
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.live.chain_sites import CLSACT_INGRESS, ENGINES, NODE, SILENCE, TCX_INGRESS, TEMPLATES
-from tests.live.support import Node, features, ip, needs
-from tests.live.tun import Tun, tun
+from tests.live.helpers.chain_sites import CLSACT_INGRESS, ENGINES, NODE, SILENCE, TCX_INGRESS, TEMPLATES
+from tests.live.helpers.support import Node, features, ip, needs
+from tests.live.helpers.tun import Tun, tun
 
 
 def spec(programs: dict[str, Any], hook: str = "ingress", device: str = "v9", **more: Any) -> dict[str, Any]:

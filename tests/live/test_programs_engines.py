@@ -21,7 +21,7 @@ from nkform.kernel.bpf_programs import prog_info
 from nkform.kernel.descriptors import Owned
 from nkform.kernel.error import KernelError
 from nkform.problem import NkformError
-from tests.live.programs import FACTS, TEMPLATES, Workshop, workshop
+from tests.live.helpers.programs import FACTS, TEMPLATES, Workshop, workshop
 from tests.unit.templates import body, template
 
 __all__ = ["workshop"]

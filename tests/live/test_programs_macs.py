@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.live.support import Node, ip, link, needs
+from tests.live.helpers.support import Node, ip, link, needs
 
 NODE = "w"
 ARP = {"template": "arp_responder", "params": {"addresses": ["169.254.1.1"]}}

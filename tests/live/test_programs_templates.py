@@ -11,7 +11,7 @@ import pytest
 from nkform.bpf import Template, catalogue
 from nkform.bpf.packet_tests import PacketTest, read_tests, run_template_test
 from nkform.kernel.error import KernelError
-from tests.live.programs import TEMPLATES, Workshop, workshop
+from tests.live.helpers.programs import TEMPLATES, Workshop, workshop
 
 __all__ = ["workshop"]
 

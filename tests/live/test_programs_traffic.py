@@ -14,9 +14,9 @@ from nkform.bpf import packets
 from nkform.bpf.loader import Loaded
 from nkform.bpf.packet_tests import numbers
 from nkform.kernel.bpf_links import AttachType
-from tests.live.bpf_pairs import FAR, HOOKS, PATIENCE, PEER, PORT, PRIMARY, Hook, Site, needs_hook
-from tests.live.programs import FACTS, TEMPLATES, Workshop, workshop
-from tests.live.support import ip
+from tests.live.helpers.bpf_pairs import FAR, HOOKS, PATIENCE, PEER, PORT, PRIMARY, Hook, Site, needs_hook
+from tests.live.helpers.programs import FACTS, TEMPLATES, Workshop, workshop
+from tests.live.helpers.support import ip
 
 pytestmark = pytest.mark.usefixtures("made_once")
 
@@ -132,7 +132,7 @@ def test_the_guard_sees_the_source_of_a_packet_whose_header_is_in_fragments(work
 
 
 def _mac_of(name: str) -> str:
-    from tests.live.support import link
+    from tests.live.helpers.support import link
 
     return str(link(name)["address"])
 

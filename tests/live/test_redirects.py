@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.live.support import Node, ip, sh
+from tests.live.helpers.support import Node, ip, sh
 from tests.live.test_carried import WAYS, replaced
 
 

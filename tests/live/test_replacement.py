@@ -17,9 +17,9 @@ from nkform.apply.executor import Executor
 from nkform.kernel import bpffs
 from nkform.kernel.error import KernelError
 from nkform.plan.actions import Action
-from tests.live.chain_sites import inside
-from tests.live.support import Node, ip, link, links, needs, reaches, sysfs
-from tests.live.test_rollback import whole
+from tests.live.helpers.chain_sites import inside
+from tests.live.helpers.support import Node, ip, link, links, needs, reaches, sysfs
+from tests.live.test_rollback import ip_state
 from tests.sizes import LAB
 
 pytestmark = [pytest.mark.usefixtures("made_once"), needs("netkit")]
@@ -219,10 +219,10 @@ def test_what_others_have_on_the_old_pair_goes_over(node: Node) -> None:
     ip("route", "add", "203.0.113.0/24", "dev", "to-a", "metric", "5", "mtu", "1300", "proto", "99")
     ip("-6", "route", "add", "2001:db8:7::/48", "dev", "to-a", "table", "7")
     ip("route", "add", "198.51.100.0/24", "via", NEAR[4], "dev", "eth0", "onlink", namespace="a")
-    before = whole()
+    before = ip_state()
     node.apply(changed(spec, scrub="none"))
     tidy()
-    assert whole().replace("scrub none", "scrub default") == before
+    assert ip_state().replace("scrub none", "scrub default") == before
 
 
 def full() -> dict[str, Any]:
@@ -273,7 +273,7 @@ def pins() -> list[str]:
 def test_a_failure_at_any_action_leaves_the_old_pair(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """At every third one: test_attacks.py attacks each of random replacements."""
     node.apply(full())
-    before, pinned, index = whole(), pins(), link("to-a")["ifindex"]
+    before, pinned, index = ip_state(), pins(), link("to-a")["ifindex"]
     types = [action["type"] for action in node.plan(other(), "--json").json()["actions"]]
     assert len(types) > 25
     for place in range(0, len(types) + 1, 3):
@@ -281,7 +281,7 @@ def test_a_failure_at_any_action_leaves_the_old_pair(node: Node, monkeypatch: py
             error = node.refused(other(), command="apply")
         assert "NK0503" not in error, f"after action {place}: {error}"
         assert "NK0504" not in error, f"after action {place}: {error}"
-        assert whole().splitlines() == before.splitlines(), f"after action {place}"
+        assert ip_state().splitlines() == before.splitlines(), f"after action {place}"
         assert pins() == pinned
         # Only when it is gone for good must it be made again.
         assert (link("to-a")["ifindex"] == index) == (place <= types.index("DeletePair"))
@@ -293,10 +293,10 @@ def test_a_failure_at_any_action_leaves_the_old_pair(node: Node, monkeypatch: py
 def test_after_a_stop_at_any_action_one_apply_converges(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether the spec is applied again or taken back."""
     node.apply(full())
-    whole_full, pins_full = whole(), pins()
+    whole_full, pins_full = ip_state(), pins()
     total = len(node.plan(other(), "--json").json()["actions"])
     node.apply(other())
-    whole_other, pins_other = whole(), pins()
+    whole_other, pins_other = ip_state(), pins()
     for place in range(1, total + 1, 3):
         node.apply(full())
         with failing(monkeypatch, place, _Stopped()), pytest.raises(_Stopped):
@@ -305,7 +305,7 @@ def test_after_a_stop_at_any_action_one_apply_converges(node: Node, monkeypatch:
         node.apply(full() if back else other())
         tidy()
         assert pins() == (pins_full if back else pins_other), f"after action {place}"
-        assert whole().splitlines() == (whole_full if back else whole_other).splitlines(), f"after action {place}"
+        assert ip_state().splitlines() == (whole_full if back else whole_other).splitlines(), f"after action {place}"
 
 
 def test_after_a_stop_at_any_action_recovering_brings_the_old_pair_back(
@@ -313,7 +313,7 @@ def test_after_a_stop_at_any_action_recovering_brings_the_old_pair_back(
 ) -> None:
     """The very pair, as long as it is there, whichever of the two has its names by then."""
     node.apply(full())
-    before, pinned = whole(), pins()
+    before, pinned = ip_state(), pins()
     types = [action["type"] for action in node.plan(other(), "--json").json()["actions"]]
     for place in range(1, len(types) + 1, 3):
         index = link("to-a")["ifindex"]
@@ -321,7 +321,7 @@ def test_after_a_stop_at_any_action_recovering_brings_the_old_pair_back(
             node.run("apply", "-y", str(node.write(other())))
         outcome = node.run("recover", "-y")
         assert outcome.code == 0, outcome.err
-        assert whole().splitlines() == before.splitlines(), f"after action {place}"
+        assert ip_state().splitlines() == before.splitlines(), f"after action {place}"
         assert pins() == pinned
         assert (link("to-a")["ifindex"] == index) == (place <= types.index("DeletePair")), f"after action {place}"
         node.apply(full())
@@ -397,14 +397,14 @@ def test_both_ends_in_one_namespace(node: Node, monkeypatch: pytest.MonkeyPatch)
     del spec["namespaces"]
     spec["devices"]["to-a"]["peer"] = {"name": "eth0", "addresses": ["10.9.0.2/24", "10.8.0.2/24"]}
     node.apply(spec)
-    before = whole()
+    before = ip_state()
     with failing(monkeypatch, -1):
         assert "NK0505" in node.refused(changed(spec, scrub="none"), command="apply")
     assert links() == {"to-a", "eth0"}
     node.apply(changed(spec, scrub="none"))
     node.apply(spec)
     assert links() == {"to-a", "eth0"}
-    assert whole() == before
+    assert ip_state() == before
 
 
 def test_a_peer_gets_another_name_or_namespace_with_its_new_pair(node: Node) -> None:

@@ -9,15 +9,14 @@ import pytest
 from nkform.apply.executor import Executor
 from nkform.kernel.error import KernelError
 from nkform.plan.actions import Action
-from tests.live.support import Node, dump, ip, links
+from tests.live.helpers.netstate import differences, netstate_snapshot
+from tests.live.helpers.support import Node, dump, ip, links
 from tests.live.test_pairs import veth
-from tests.live.whole import differences
-from tests.live.whole import whole as whole_state
 
 pytestmark = pytest.mark.usefixtures("made_once")
 
 
-def whole() -> str:
+def ip_state() -> str:
     """The node and both workloads, as far as they are there; the order of creation aside."""
     there = [name.split()[0] for name in ip("netns").splitlines()]
     return "\n".join([*sorted(there), *(_unnumbered(dump(name)) for name in ("", *sorted(there)))])
@@ -52,7 +51,7 @@ def changed() -> dict[str, object]:
 
 def test_a_failure_at_any_action_leaves_the_node_as_it_was(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     node.apply(veth())
-    before = whole()
+    before = ip_state()
     total = len(node.plan(changed(), "--json").json()["actions"])
     assert total >= 20
     genuine = Executor.run
@@ -70,7 +69,7 @@ def test_a_failure_at_any_action_leaves_the_node_as_it_was(node: Node, monkeypat
         assert "NK0501" in error
         assert "NK0503" not in error, error
         assert "NK0504" not in error, error
-        assert whole().splitlines() == before.splitlines(), f"after action {place}"
+        assert ip_state().splitlines() == before.splitlines(), f"after action {place}"
     monkeypatch.setattr(Executor, "run", genuine)
     node.apply(changed())
 
@@ -99,22 +98,22 @@ def test_a_route_that_the_kernel_refuses(node: Node) -> None:
     spec = veth()
     node.apply(spec)  # nobody else has a route through a device to come: plan would refuse it (NK0462)
     spec["devices"]["to-a"]["peer"]["routes"] = [{"to": "default", "via": "203.0.113.1"}]
-    before = whole()
+    before = ip_state()
     error = node.refused(spec, command="apply")
     assert "NK0501" in error
     assert "0.0.0.0/0" in error
     assert "onlink" in error
-    assert whole() == before
+    assert ip_state() == before
 
 
 def test_a_foreign_route_like_ours_stops_the_apply(node: Node) -> None:
     ip("link", "add", "other0", "type", "veth", "peer", "name", "other1")
     ip("link", "set", "other0", "up")
     ip("route", "add", "10.0.0.1/32", "dev", "other0")
-    before = whole()
+    before = ip_state()
     error = node.refused(veth(), command="apply")
     assert "10.0.0.1/32" in error
-    assert whole() == before
+    assert ip_state() == before
 
 
 def test_what_the_kernel_ignored_is_an_error(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +124,7 @@ def test_what_the_kernel_ignored_is_an_error(node: Node, monkeypatch: pytest.Mon
     node.apply(veth())
     spec = veth()
     spec["devices"]["to-a"]["mtu"] = 1400
-    before = whole()
+    before = ip_state()
     monkeypatch.setattr(
         room,
         "change",
@@ -135,7 +134,7 @@ def test_what_the_kernel_ignored_is_an_error(node: Node, monkeypatch: pytest.Mon
     assert "NK0502" in error
     assert "mtu" in error
     assert "spec.yaml" in error
-    assert whole() == before
+    assert ip_state() == before
 
 
 def test_sysctls_of_an_end_that_was_renamed_come_back(node: Node) -> None:
@@ -144,7 +143,7 @@ def test_sysctls_of_an_end_that_was_renamed_come_back(node: Node) -> None:
     peer = spec["devices"]["to-a"]["peer"]
     peer["sysctl"] = {"ipv4": {"rp_filter": 2}}
     node.apply(spec)
-    before = whole_state()
+    before = netstate_snapshot()
     peer.update(name="net0", sysctl={"ipv4": {"rp_filter": 1}}, routes=[{"to": "default", "via": "203.0.113.1"}])
     assert "NK0505" in node.refused(spec, command="apply")
-    assert differences(before, whole_state()) == []
+    assert differences(before, netstate_snapshot()) == []

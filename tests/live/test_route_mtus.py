@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.live.strike import strikes
-from tests.live.support import Node, kinds
-from tests.live.whole import differences, whole
+from tests.live.helpers.fault_injection import injected
+from tests.live.helpers.netstate import differences, netstate_snapshot
+from tests.live.helpers.support import Node, kinds
 
 MTUS = (1400, 1500, 9000)
 
@@ -37,11 +37,11 @@ def test_a_route_keeps_its_mtu_when_that_of_its_device_changes(node: Node, kind:
 def test_a_change_of_an_mtu_that_is_undone_leaves_the_routes_as_they_were(node: Node) -> None:
     for before, after in permutations(MTUS, 2):
         node.apply(spec("veth", before, MTUS, peer=False))
-        there = whole()
+        there = netstate_snapshot()
         node.write(spec("veth", after, MTUS, peer=False))
-        with strikes("rename journal") as strike:
+        with injected("rename journal") as injection:
             outcome = node.run("apply", "-y", str(node.path))
-        assert strike.struck
+        assert injection.hit
         assert "NK0504" not in outcome.err
-        assert differences(there, whole()) == []
+        assert differences(there, netstate_snapshot()) == []
         node.destroy()

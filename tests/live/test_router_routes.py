@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from tests.live.attack import in_child
-from tests.live.chain_sites import inside
-from tests.live.processes import until
-from tests.live.strike import strikes
-from tests.live.support import Node, ip, kinds
+from tests.live.helpers.attack import in_child
+from tests.live.helpers.chain_sites import inside
+from tests.live.helpers.fault_injection import injected
+from tests.live.helpers.processes import until
+from tests.live.helpers.support import Node, ip, kinds
 from tests.live.test_confirm import Apply
 from tests.live.test_confirm import guardians as alive
 from tests.live.test_pairs import veth
@@ -138,9 +138,9 @@ def test_what_was_lent_for_a_moment_is_as_before_whatever_fails(node: Node, call
     node.apply(spec(0))
     routes = uplink()
     node.write(spec())
-    with strikes(call) as strike:
+    with injected(call) as injection:
         assert "NK0505" in node.run("apply", "-y", str(node.path)).err
-    assert strike.struck, strike.made
+    assert injection.hit, injection.made
     assert (value("to-a", "forwarding"), advertised(), value("ext", "accept_ra")) == ("0", routes, "1")
 
 
@@ -150,7 +150,7 @@ def test_what_was_lent_by_a_run_that_was_killed_is_put_back(node: Node) -> None:
     node.write(spec())
 
     def work() -> None:
-        with strikes("set sysctl ipv6.accept_ra of ext to 1", kill=True):
+        with injected("set sysctl ipv6.accept_ra of ext to 1", kill=True):
             node.run("apply", "-y", str(node.path))
 
     assert in_child(work) == -signal.SIGKILL

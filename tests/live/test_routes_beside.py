@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.live.support import Node, ip
+from tests.live.helpers.netstate import differences, netstate_snapshot
+from tests.live.helpers.support import Node, ip
 from tests.live.test_foreign_state import Spec, deleted, down, outside, spec
 from tests.live.test_undo import struck
-from tests.live.whole import differences, whole
 
 __all__ = ["outside"]
 
@@ -45,7 +45,7 @@ def order() -> list[str]:
 def test_a_route_comes_back_to_its_place_beside_another(run: Node, name: str, way: Callable[[Spec], None]) -> None:
     for line in OTHERS[name]:
         ip(*line.split())
-    before, places = whole(), order()
+    before, places = netstate_snapshot(), order()
     changed = spec()
     way(changed)
     struck(run, changed, "rename journal")
@@ -53,7 +53,7 @@ def test_a_route_comes_back_to_its_place_beside_another(run: Node, name: str, wa
     run.apply(changed)
     outcome = run.run("rollback", "-y")
     assert (outcome.code, outcome.err) == (0, "")
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
     assert order() == places
 
 

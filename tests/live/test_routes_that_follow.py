@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.live.support import Node, kinds
-from tests.live.whole import differences, whole
+from tests.live.helpers.netstate import differences, netstate_snapshot
+from tests.live.helpers.support import Node, kinds
 
 Spec = dict[str, Any]
 
@@ -22,11 +22,11 @@ def spec(kind: str, *ends: Spec) -> Spec:
 
 def there_and_back(node: Node, first: Spec, second: Spec) -> None:
     node.apply(first)
-    before = whole()
+    before = netstate_snapshot()
     node.apply(second)
     outcome = node.run("rollback", "-y")
     assert outcome.code == 0, outcome.err
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
     assert node.changes(first) == []
 
 

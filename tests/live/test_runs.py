@@ -20,13 +20,13 @@ from nkform.apply.executor import Executor
 from nkform.kernel import bpffs, inet, link_requests, rundir
 from nkform.kernel.error import KernelError
 from nkform.plan.actions import Action
-from tests.live.attack import die, in_child, killed_after
-from tests.live.chain_sites import TCX_INGRESS
-from tests.live.processes import Process, end_all
-from tests.live.support import Node, ip, link, links, needs
+from tests.live.helpers.attack import die, in_child, killed_after
+from tests.live.helpers.chain_sites import TCX_INGRESS
+from tests.live.helpers.netstate import differences, held, netstate_snapshot
+from tests.live.helpers.processes import Process, end_all
+from tests.live.helpers.support import Node, ip, link, links, needs
 from tests.live.test_attacks import counted, failed
 from tests.live.test_pairs import veth
-from tests.live.whole import differences, held, whole
 from tests.sizes import SEED, SIZES
 
 pytestmark = pytest.mark.usefixtures("made_once")
@@ -95,7 +95,7 @@ def test_a_second_writer_waits_or_fails_and_readers_do_not(node: Node, tmp_path:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_stops_a_run_and_takes_it_back(node: Node, number: signal.Signals) -> None:
     node.apply(veth())
-    before = whole()
+    before = netstate_snapshot()
     node.write(changed())
     run = Process("apply", "-y", str(node.path), prepare=slowly(3))
     run.hears("half-way")
@@ -105,13 +105,13 @@ def test_a_signal_stops_a_run_and_takes_it_back(node: Node, number: signal.Signa
     assert run.ended() == 1
     assert "NK0507" in run.said
     assert "NK0505" in run.said
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
     assert "Nothing to recover" in node.run("recover").out
 
 
 def test_a_second_signal_stops_at_once_and_recover_takes_it_back(node: Node) -> None:
     node.apply(veth())
-    before = whole()
+    before = netstate_snapshot()
     node.write(changed())
     run = Process("apply", "-y", str(node.path), prepare=slowly(3))
     run.hears("half-way")
@@ -121,12 +121,12 @@ def test_a_second_signal_stops_at_once_and_recover_takes_it_back(node: Node) -> 
     assert run.ended() == 1
     assert "NK0508" in run.said
     assert "nkform recover" in run.said
-    assert differences(before, whole()) != []
+    assert differences(before, netstate_snapshot()) != []
     Path("/run/go").touch()
     outcome = node.run("recover", "-y")
     assert outcome.code == 0, outcome.err
     assert "was stopped at once after about" in outcome.err
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
 
 
 @pytest.mark.parametrize("words", [(), ("--node", "w")], ids=" ".join)
@@ -145,7 +145,7 @@ def test_rollback_after_a_first_apply_that_was_killed_names_recover(node: Node, 
 def test_a_run_that_could_not_undo_everything_says_so_afterwards(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """And is no run that was killed."""
     node.apply(veth())
-    before = whole()
+    before = netstate_snapshot()
     spec = changed()
     spec["devices"]["to-a"]["peer"]["routes"] = [{"to": "default", "via": "203.0.113.1"}]
     monkeypatch.setattr(undoing.Undoing, "_try", lambda _: ())
@@ -160,7 +160,7 @@ def test_a_run_that_could_not_undo_everything_says_so_afterwards(node: Node, mon
     outcome = node.run("recover", "-y")
     assert outcome.code == 0, outcome.err
     assert told in outcome.err
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
 
 
 def test_after_a_kill_readers_say_so_too(node: Node) -> None:
@@ -177,14 +177,14 @@ def test_after_a_kill_readers_say_so_too(node: Node) -> None:
 
 def test_a_failed_apply_after_a_kill_leaves_recover_its_way(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     node.apply(veth())
-    before = whole()
+    before = netstate_snapshot()
     total = len(node.plan(changed(), "--json").json()["actions"])
     killed_after(node, 3, total)
     spec = changed()
     spec["devices"]["to-a"]["peer"]["routes"] = [{"to": "default", "via": "203.0.113.1"}]
     assert "NK0501" in node.refused(spec, command="apply")
     assert node.run("recover", "-y").code == 0
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
 
 
 @pytest.mark.smoke
@@ -192,13 +192,13 @@ def test_a_failed_apply_after_a_kill_leaves_recover_its_way(node: Node, monkeypa
 def test_recover_attaches_the_programs_that_went(node: Node) -> None:
     """The very programs, with their maps, though nobody but a pin of the killed run had them any more."""
     node.apply(TCX_INGRESS.spec(["guard", "count"]))
-    before, counter = whole(), TCX_INGRESS.one("count").program_id
+    before, counter = netstate_snapshot(), TCX_INGRESS.one("count").program_id
     total = len(node.plan(TCX_INGRESS.spec(None), "--json").json()["actions"])
     killed_after(node, total, total)
     assert TCX_INGRESS.running() == []
     assert len(held()) == 2
     assert node.run("recover", "-y").code == 0
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
     assert TCX_INGRESS.one("count").program_id == counter
     assert held() == []
 

@@ -15,14 +15,14 @@ import pytest
 
 from nkform.apply import journal
 from nkform.kernel import rundir
-from tests.live import isolation
-from tests.live.chain_sites import TCX_INGRESS
-from tests.live.processes import PATIENCE, until
-from tests.live.support import Node, needs, sh
+from tests.live.helpers import isolation
+from tests.live.helpers.chain_sites import TCX_INGRESS
+from tests.live.helpers.netstate import differences, netstate_snapshot
+from tests.live.helpers.processes import PATIENCE, until
+from tests.live.helpers.support import Node, needs, sh
 from tests.live.test_confirm import Apply
 from tests.live.test_going_back import _nobody_stays_behind, alive, changed, mtus, tried  # noqa: F401 - the fixture
 from tests.live.test_pairs import veth
-from tests.live.whole import differences, whole
 
 TOP = Path(__file__).parents[2]
 
@@ -60,7 +60,7 @@ def test_a_guardian_needs_no_code_that_it_has_not_loaded(
     """nkform is removed or upgraded during the trial, or what is tried cut it off."""
     before_spec, other = specs()
     node.apply(before_spec)
-    before = whole()
+    before = netstate_snapshot()
     installed, gone = node.folder / "installed", node.folder / "gone"
     for name in ("nkform", "bpf_templates", "schemas"):
         shutil.copytree(TOP / name, installed / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -69,10 +69,10 @@ def test_a_guardian_needs_no_code_that_it_has_not_loaded(
     subprocess.run(words, check=True, env={**os.environ, "PYTHONPATH": str(installed)}, cwd=installed)
     gone.touch()
     installed.rename(node.folder / "away")
-    assert differences(before, whole()) != []
+    assert differences(before, netstate_snapshot()) != []
     until(lambda: not alive() or gone.read_text())
     assert gone.read_text() == ""
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
 
 
 def touch() -> None:
@@ -90,11 +90,11 @@ def cover() -> None:
 @pytest.mark.parametrize("happens", [touch, cover])
 def test_what_is_done_to_the_record_is_no_confirmation(node: Node, happens: Callable[[], None]) -> None:
     node.apply(veth())
-    before = whole()
+    before = netstate_snapshot()
     tried(node, "3s")
     happens()
     until(lambda: not alive())
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
 
 
 def test_a_record_that_somebody_removes_is_waited_for_no_more(node: Node) -> None:

@@ -12,10 +12,10 @@ import jsonschema
 import pytest
 
 from nkform.data import data_path
-from tests.live import isolation
-from tests.live.chain_sites import TCX_INGRESS, Others
-from tests.live.processes import until
-from tests.live.support import Node, ip, links, needs
+from tests.live.helpers import isolation
+from tests.live.helpers.chain_sites import TCX_INGRESS, Others
+from tests.live.helpers.processes import until
+from tests.live.helpers.support import Node, ip, links, needs
 from tests.live.test_pairs import veth
 
 pytestmark = pytest.mark.usefixtures("made_once")

@@ -13,8 +13,8 @@ import pytest
 from nkform.kernel import devconf, netns
 from nkform.kernel.netlink import Socket, consistent_dump
 from nkform.kernel.netns import Namespaces
-from tests.live.strike import strikes
-from tests.live.support import Node, ip
+from tests.live.helpers.fault_injection import injected
+from tests.live.helpers.support import Node, ip
 
 MANY = 3 * netns.HELPERS
 
@@ -64,7 +64,7 @@ def test_namespaces_that_went_come_back_when_one_of_them_cannot_go(node: Node) -
     spaces = {f"n{number:02}": {"create": True} for number in range(MANY)}
     node.apply({"version": 1, "node": "n", "namespaces": spaces})
     node.write({"version": 1, "node": "n"})
-    with strikes("umount2"):
+    with injected("umount2"):
         outcome = node.run("apply", "-y", str(node.path))
     assert outcome.code == 1
     assert "NK0505" in outcome.err  # all was undone
@@ -93,7 +93,7 @@ def test_an_end_that_comes_back_has_the_sysctls_that_it_had(node: Node) -> None:
         conf("v0", key).write_text(value)
     before = every("v0"), every("v1")
     node.write({"version": 1, "node": "n"})
-    with strikes("rename journal"):
+    with injected("rename journal"):
         outcome = node.run("apply", "-y", str(node.path))
     assert outcome.code == 1
     assert "NK0505" in outcome.err

@@ -19,8 +19,8 @@ import pytest
 from nkform import NkformError, PlanOptions, Session, Spec, loads
 from nkform.kernel import rundir
 from nkform.session.listener import Quiet
-from tests.live.support import dump, ip, link, links
-from tests.live.whole import differences, whole
+from tests.live.helpers.netstate import differences, netstate_snapshot
+from tests.live.helpers.support import dump, ip, link, links
 
 DOCUMENT = Path(__file__).parents[2] / "docs/api.md"
 
@@ -313,13 +313,13 @@ def test_what_a_listener_raises_undoes_the_run(error: BaseException) -> None:
 
     with Session() as session:
         session.apply(session.plan(spec()))
-    before = whole()
+    before = netstate_snapshot()
     with Session(Failing()) as session, pytest.raises((type(error), NkformError)) as raised:
         session.apply(session.plan(spec(1400)))
     assert isinstance(raised.value, Exception) == isinstance(error, Exception)
     if not isinstance(error, Exception):
         assert [note.partition(":")[0] for note in raised.value.__notes__] == ["NK0505"]
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
     with Session() as session:
         assert session.way_back("recover") is None
         assert session.apply(session.plan(spec(1400))).changed

@@ -9,9 +9,10 @@ import pytest
 
 from nkform.apply import journal
 from nkform.kernel import rundir
-from tests.live.attack import killed_after
-from tests.live.processes import Process, until
-from tests.live.support import Node, link
+from tests.live.helpers.attack import killed_after
+from tests.live.helpers.netstate import differences, netstate_snapshot
+from tests.live.helpers.processes import Process, until
+from tests.live.helpers.support import Node, link
 from tests.live.test_confirm import guardians as alive
 from tests.live.test_going_back import (  # noqa: F401 - the fixture
     _nobody_stays_behind,
@@ -24,7 +25,6 @@ from tests.live.test_going_back import (  # noqa: F401 - the fixture
     tried,
 )
 from tests.live.test_pairs import veth
-from tests.live.whole import differences, whole
 
 
 @pytest.fixture
@@ -54,13 +54,13 @@ def test_nothing_of_another_node_goes_back_during_a_trial(node: Node, other: Nod
         other.write(spec)
         killed_after(other, 1)
     node.apply(veth())
-    before = whole()
+    before = netstate_snapshot()
     tried(node, "600s")
     outcome = node.run(command, "-y", "--node", "other")
     assert outcome.code == 1
     assert "NK0611" in outcome.err
     assert node.run("rollback", "-y", "--node", "w").code == 0  # its own way back is open
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
     assert node.run(command, "-y", "--node", "other").code == 0
     assert link("x0")["mtu"] == (1300 if command == "recover" else 1500)
 
@@ -81,13 +81,13 @@ def test_a_trial_that_was_killed_in_a_later_part_leaves_nothing_pending(node: No
     from nkform.session import running
 
     node.apply(veth())
-    before = whole()
+    before = netstate_snapshot()
     spec = changed()
     spec["devices"]["to-b"]["routes"] = [{"to": "192.0.2.0/24", "via": "203.0.113.1"}]
     node.write(spec)
 
     def killed_in_the_second() -> None:
-        from tests.live.attack import die
+        from tests.live.helpers.attack import die
 
         genuine = running._Runner.carry_out
         done = []
@@ -108,10 +108,10 @@ def test_a_trial_that_was_killed_in_a_later_part_leaves_nothing_pending(node: No
     )
     assert run.ended() != 0
     until(lambda: not alive())
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
     assert rundir.stamp("w", journal.UNCONFIRMED) is None
     assert other.run("apply", "-y", str(other.path)).code == 0
-    assert node.run("rollback", "-y").code == 1 or differences(before, whole()) == []
+    assert node.run("rollback", "-y").code == 1 or differences(before, netstate_snapshot()) == []
 
 
 def test_what_another_node_cannot_take_back_keeps_nobody_from_confirming(node: Node, other: Node) -> None:
@@ -141,12 +141,12 @@ def test_an_apply_of_some_devices_does_not_end_the_way_back_of_the_others(node: 
 
 def test_what_is_half_rolled_back_waits_for_nobody_once_it_is_recovered(node: Node) -> None:
     node.apply(veth())
-    before = whole()
+    before = netstate_snapshot()
     tried(node, "600s")
     kill_guardians()
     killed_after(node, 1, None, "rollback", "-y")
     assert node.run("recover", "-y").code == 0
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
     assert "NK0612" in node.run("confirm").err
     assert '"spec": ""' not in (rundir.read("w", journal.OUTCOME) or '"spec": ""')  # `watch --heal` leaves it
     node.apply(changed())
@@ -154,11 +154,11 @@ def test_what_is_half_rolled_back_waits_for_nobody_once_it_is_recovered(node: No
 
 def test_what_is_half_rolled_back_cannot_be_confirmed(node: Node) -> None:
     node.apply(veth())
-    before = whole()
+    before = netstate_snapshot()
     tried(node, "600s")
     killed_after(node, 1, None, "rollback", "-y")
     outcome = node.run("confirm")
     assert outcome.code == 1
     assert "NK0514" in outcome.err
     assert node.run("recover", "-y").code == 0
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from nkform.kernel import inet
-from tests.live.strike import strikes
-from tests.live.support import Node, batch, ip, kinds
+from tests.live.helpers.fault_injection import injected
+from tests.live.helpers.support import Node, batch, ip, kinds
 
 Spec = dict[str, Any]
 
@@ -206,7 +206,7 @@ def test_a_failure_gives_all_next_hops_again(node: Node, gateway: str) -> None:
     before = ip("-6", "route", namespace="web")
     made = spec(gateway)
     made["devices"]["v0"]["peer"]["routes"].append({"to": "10.99.0.0/16", "via": "10.7.0.9"})
-    with strikes("add route 10.99.0.0/16 to eth0"):
+    with injected("add route 10.99.0.0/16 to eth0"):
         error = node.refused(made, command="apply")
     assert "NK0501" in error
     assert "NK0504" not in error
@@ -297,7 +297,7 @@ def test_next_hops_through_two_ends_of_a_workload_are_in_nobodys_way(node: Node,
         del made["devices"]["v0"]
     made["devices"]["v1"]["peer"]["routes"] = [{"to": "10.99.0.0/16", "via": "10.9.0.9"}]
     if way == "changed":
-        with strikes("add route 10.99.0.0/16 to eth1"):
+        with injected("add route 10.99.0.0/16 to eth1"):
             assert "NK0504" not in node.refused(made, command="apply")
         assert ip("-6", "route", namespace="web") == before
     node.apply(made)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.live.support import Node, ip
+from tests.live.helpers.support import Node, ip
 
 SPEC: dict[str, Any] = {
     "version": 1,

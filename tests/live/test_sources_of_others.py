@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.live.strike import strikes
-from tests.live.support import Node, ip
+from tests.live.helpers.fault_injection import injected
+from tests.live.helpers.support import Node, ip
 from tests.live.test_pairs import veth
 
 ROUTES = (
@@ -52,9 +52,9 @@ def test_they_come_back_with_the_address_and_are_named_without(node: Node) -> No
         ip(*line.split())
     before = routes()
     node.write(spec("10.7.0.2/24"))
-    with strikes("rename journal") as strike:
+    with injected("rename journal") as injection:
         told = node.run("apply", "-y", str(node.path)).err
-    assert strike.struck
+    assert injection.hit
     assert "NK0505" in told
     assert sorted(routes()) == sorted(before)
     told = node.apply().err

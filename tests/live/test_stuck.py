@@ -18,10 +18,11 @@ from nkform.apply.executor import Executor
 from nkform.kernel import holders, rundir
 from nkform.session import guardian as guardians
 from nkform.session import stuck
-from tests.live import isolation
-from tests.live.attack import die
-from tests.live.processes import Process, until
-from tests.live.support import Node, link, sh
+from tests.live.helpers import isolation
+from tests.live.helpers.attack import die
+from tests.live.helpers.netstate import differences, netstate_snapshot
+from tests.live.helpers.processes import Process, until
+from tests.live.helpers.support import Node, link, sh
 from tests.live.test_confirm import TRIAL, Apply
 from tests.live.test_going_back import (  # noqa: F401 - the fixture
     _nobody_stays_behind,
@@ -32,7 +33,6 @@ from tests.live.test_going_back import (  # noqa: F401 - the fixture
     tried,
 )
 from tests.live.test_pairs import veth
-from tests.live.whole import differences, whole
 
 pytestmark = pytest.mark.usefixtures("made_once")
 
@@ -118,7 +118,7 @@ def test_a_command_that_is_stopped_while_it_has_the_lock_is_not_waited_for(
     node: Node, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node.apply(veth())
-    before = whole()
+    before = netstate_snapshot()
     tried(node, "3s")
 
     def stops_at_once() -> None:
@@ -130,18 +130,18 @@ def test_a_command_that_is_stopped_while_it_has_the_lock_is_not_waited_for(
         run = Process("confirm", prepare=stops_at_once)
     until(lambda: state_of(run.pid) == "T")
     until(lambda: not alive())
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
     assert run.ended() == -signal.SIGKILL
 
 
 def test_one_that_is_stuck_is_not_waited_for_either(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stuck, "STALLED", 3.0)
     node.apply(veth())
-    before = whole()
+    before = netstate_snapshot()
     tried(node, "2s")
     run = Process("rollback", "-y", prepare=half_way(lambda: time.sleep(3600)))
     until(lambda: not alive())
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
     assert run.ended() == -signal.SIGKILL
 
 
@@ -161,12 +161,12 @@ def test_one_that_gets_on_is_waited_for(node: Node, works: Callable[[], None], m
     for name in ("KEPT", "STALLED"):
         monkeypatch.setattr(stuck, name, 2.0)
     node.apply(veth())
-    before = whole()
+    before = netstate_snapshot()
     tried(node, "5s")  # so long a start may take
     run = Process("rollback", "-y", prepare=half_way(works))
     until(lambda: not alive())
     assert run.ended() == 0, run.said
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
 
 
 @pytest.mark.parametrize("group", list(GROUPS), indirect=True)
@@ -174,7 +174,7 @@ def test_one_that_is_frozen_is_killed_as_soon_as_the_kernel_can(node: Node, grou
     """One in a group of cgroup v1 ends when that is thawed, and that is told."""
     folder, name, frozen, thawed = group
     node.apply(veth())
-    before = whole()
+    before = netstate_snapshot()
     tried(node, "3s")
 
     def freeze() -> None:
@@ -192,7 +192,7 @@ def test_one_that_is_frozen_is_killed_as_soon_as_the_kernel_can(node: Node, grou
         assert "thaw" in told
         (folder / name).write_text(thawed)
     until(lambda: not alive())
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
     assert run.ended() == -signal.SIGKILL
 
 
@@ -200,7 +200,7 @@ def test_one_that_is_frozen_is_killed_as_soon_as_the_kernel_can(node: Node, grou
 @pytest.mark.parametrize("command", ["plan", "show", "status", "doctor", "apply", "recover", "rollback"])
 def test_the_next_command_takes_the_place_of_a_guardian_that_is_stopped_half_way(node: Node, command: str) -> None:
     node.apply(veth())
-    before = whole()
+    before = netstate_snapshot()
     tried(node, "1s")
     until(a_guardian_is_stopped)
     node.write(veth())
@@ -216,7 +216,7 @@ def test_the_next_command_takes_the_place_of_a_guardian_that_is_stopped_half_way
     else:
         assert outcome.code == 0, outcome.err
     until(lambda: not alive())
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
     assert rundir.stamp("w", journal.JOURNAL) is None
     node.apply(changed())
 
@@ -231,14 +231,14 @@ def overdue_at() -> float:
 def test_a_guardian_that_is_stopped_while_it_takes_back_a_killed_run_is_not_waited_for(node: Node) -> None:
     """Nobody was to confirm that run yet, so there is no time that could be over."""
     node.apply(veth())
-    before = whole()
+    before = netstate_snapshot()
     node.write(changed())
     run = Process("apply", "-y", "--confirm", "600s", str(node.path), prepare=half_way(die))
     assert run.ended() == -signal.SIGKILL
     until(a_guardian_is_stopped)
     assert "it is killed" in node.run("plan", str(node.path)).err
     until(lambda: not alive())
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
 
 
 @pytest.mark.usefixtures("stopping_guardian")
@@ -257,13 +257,13 @@ def test_a_run_under_way_that_is_stopped_is_its_own_guardians_concern(node: Node
 @pytest.mark.usefixtures("stopping_guardian")
 def test_the_run_that_waits_takes_the_place_of_a_guardian_that_is_stopped_half_way(node: Node) -> None:
     node.apply(veth())
-    before = whole()
+    before = netstate_snapshot()
     run = Apply(node, changed(), TRIAL)
     run.hears("otherwise")
     run.hears("it is killed")
     until(_continued)  # the next one stops, too
     assert run.ended() == 1
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
 
 
 def _continued() -> bool:

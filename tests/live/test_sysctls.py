@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from tests.live.strike import strikes
-from tests.live.support import Node, ip, kinds, links, pings, sh
+from tests.live.helpers.fault_injection import injected
+from tests.live.helpers.support import Node, ip, kinds, links, pings, sh
+from tests.live.helpers.witness import IP
 from tests.live.test_shared_routes import spec
-from tests.live.witness import IP
 
 Spec = dict[str, Any]
 
@@ -99,7 +99,7 @@ def test_a_run_that_set_a_secret_is_undone(node: Node) -> None:
     made["devices"]["v0"]["sysctl"] = {"ipv6": {"stable_secret": "fd00::1"}}
     made["devices"]["v0"]["addresses"].append("fd77::1/64")
     node.write(made)
-    with strikes("add address fd77::1/64 to v0"):
+    with injected("add address fd77::1/64 to v0"):
         outcome = node.run("apply", "-y", str(node.path))
     assert "NK0505" in outcome.err
     assert value("ipv6.addr_gen_mode", "v0") == "0"

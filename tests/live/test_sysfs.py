@@ -13,8 +13,8 @@ from nkform.kernel.error import KernelError
 from nkform.kernel.netlink import Socket, consistent_dump
 from nkform.kernel.netns import Namespaces
 from nkform.kernel.sysfs import Interfaces
-from tests.live.support import Node, ip
-from tests.live.support import links as links_present
+from tests.live.helpers.support import Node, ip
+from tests.live.helpers.support import links as links_present
 
 RTMGRP_LINK = 1
 GROUP = 4711

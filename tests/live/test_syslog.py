@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from nkform.kernel import system_log
-from tests.live.processes import PATIENCE, until
-from tests.live.support import Node, links, sh
+from tests.live.helpers.netstate import differences, netstate_snapshot
+from tests.live.helpers.processes import PATIENCE, until
+from tests.live.helpers.support import Node, links, sh
 from tests.live.test_confirm import guardians
 from tests.live.test_going_back import kill_guardians
 from tests.live.test_pairs import veth
-from tests.live.whole import differences, whole
 
 pytestmark = pytest.mark.usefixtures("made_once")
 
@@ -68,13 +68,13 @@ def trial(node: Node) -> None:
 
 def test_a_log_that_nobody_reads_keeps_nobody_from_going_back(node: Node, log: socket.socket) -> None:
     node.apply(veth())
-    before = whole()
+    before = netstate_snapshot()
     kept = fill(log)
     trial(node)
     until(Path("/run/nkform/w/reverted.json").exists)
     sh("ip", "link", "del", "to-b")
     until(lambda: not guardians())
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
     del kept
 
 

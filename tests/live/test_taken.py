@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from nkform.kernel.error import KernelError
-from tests.live.attack import stopped_after
-from tests.live.processes import until
-from tests.live.support import Node, ip, kinds, sh
+from tests.live.helpers.attack import stopped_after
+from tests.live.helpers.netstate import differences, netstate_snapshot
+from tests.live.helpers.processes import until
+from tests.live.helpers.support import Node, ip, kinds, sh
 from tests.live.test_shared_routes import spec
-from tests.live.whole import differences, whole
 
 Spec = dict[str, Any]
 
@@ -256,7 +256,7 @@ def test_an_adoption_can_be_regretted(node: Node, kind: str, way: str) -> None:
     ip("addr", "add", "fd07::1/64", "dev", "v0", "nodad")
     ip("route", "add", "default", "via", "10.7.0.8", "dev", "v0", "proto", "dhcp")
     ip("-6", "route", "add", "default", "via", "fd07::8", "dev", "v0", "proto", "bird", "metric", "1024")
-    before = whole()
+    before = netstate_snapshot()
     made = spec("8", kind)
     made["namespaces"]["web"] = {}
     made["devices"]["v0"] |= {"mode": "l2"} if kind == "netkit" else {}
@@ -268,7 +268,7 @@ def test_an_adoption_can_be_regretted(node: Node, kind: str, way: str) -> None:
         assert node.run("apply", "-y", "--adopt", str(node.path), "--confirm", "600s", "--detach").code == 0
         outcome = node.run("rollback", "-y")
     assert outcome.code == 0, outcome.err
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
     if way == "rollback":  # the second one goes forward again
         outcome = node.run("rollback", "-y")
         assert outcome.code == 0, outcome.err
@@ -309,7 +309,7 @@ def test_addresses_that_an_adoption_puts_in_another_order_come_back_as_they_were
     ):
         ip("addr", "add", text, "dev", "v0", *more.split())
     ip("route", "add", "10.9.0.0/24", "via", "10.7.0.8", "dev", "v0", "src", "10.7.0.5")
-    before, listed = whole(), in_order("v0")
+    before, listed = netstate_snapshot(), in_order("v0")
     made = spec("8", kind)
     made["namespaces"]["web"] = {}
     made["devices"]["v0"] |= {"mode": "l2"} if kind == "netkit" else {}
@@ -328,7 +328,7 @@ def test_addresses_that_an_adoption_puts_in_another_order_come_back_as_they_were
         actions = len(node.plan(made, "--json", "--adopt").json()["actions"])
         with stopped_after(actions, actions, refused):
             assert node.run("apply", "-y", "--adopt", str(node.path)).code == 1
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
     assert in_order("v0") == listed
 
 
@@ -338,13 +338,13 @@ def test_a_rollback_goes_forward_again_to_an_adopted_namespace(node: Node, more:
     made: Spec = {"version": 1, "node": "w", "namespaces": {"web": {"create": True}}}
     if more:
         made["devices"] = {"v0": {"kind": "veth", "peer": {"name": "eth0", "namespace": "web"}}}
-    before = whole()
+    before = netstate_snapshot()
     node.apply(made, "--adopt")
-    after = whole()
+    after = netstate_snapshot()
     for state in (before, after, before, after):
         outcome = node.run("rollback", "-y")
         assert outcome.code == 0, outcome.err
-        assert differences(state, whole()) == []
+        assert differences(state, netstate_snapshot()) == []
         assert "web" in ip("netns")
     assert node.changes(made) == []
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.live.processes import until
-from tests.live.support import Node, batch, ip
+from tests.live.helpers.processes import until
+from tests.live.helpers.support import Node, batch, ip
 from tests.live.test_confirm import guardians
 
 Spec = dict[str, Any]

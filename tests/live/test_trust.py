@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from nkform.kernel import bpffs
-from tests.live.chain_sites import TCX_INGRESS
-from tests.live.processes import Process
-from tests.live.support import Node, links, needs
+from tests.live.helpers.chain_sites import TCX_INGRESS
+from tests.live.helpers.netstate import differences, netstate_snapshot
+from tests.live.helpers.processes import Process
+from tests.live.helpers.support import Node, links, needs
 from tests.live.test_pairs import veth
 from tests.live.test_runs import changed
-from tests.live.whole import differences, whole
 
 
 def _other_owner(folder: Path) -> None:
@@ -43,13 +43,13 @@ def test_a_folder_that_others_could_write_to_is_refused(node: Node, spoil: Calla
     import shutil
 
     node.apply(veth())
-    before = whole()
+    before = netstate_snapshot()
     folder = Path(where)
     spoil(folder)
     try:
         error = node.refused(changed(), command="apply")
         assert where in error
-        assert differences(before, whole()) == []
+        assert differences(before, netstate_snapshot()) == []
     finally:
         for path in (folder, folder.with_name(f"{folder.name}-elsewhere")):
             if path.is_symlink() or path.is_file():
@@ -70,7 +70,7 @@ def test_what_is_written_is_for_its_owner_alone(node: Node) -> None:
 @pytest.mark.parametrize("top", [bpffs.FOLDER, bpffs.HELD])
 def test_a_folder_of_pins_that_others_could_write_to_is_refused(node: Node, top: str) -> None:
     node.apply(TCX_INGRESS.spec(["count"]))
-    before = whole()
+    before = netstate_snapshot()
     folder = Path(bpffs.BASE, top)
     folder.mkdir(exist_ok=True)
     os.chown(folder, 65534, 65534)
@@ -79,7 +79,7 @@ def test_a_folder_of_pins_that_others_could_write_to_is_refused(node: Node, top:
     finally:
         if folder.exists():  # an empty one of programs that are held is cleared away
             os.chown(folder, 0, 0)
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
 
 
 def test_a_missing_capability_is_named_before_anything_is_touched(node: Node) -> None:

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from nkform.kernel.netns import Namespaces
-from tests.live.attack import in_child, killed_after
-from tests.live.chain_sites import DEVICE, TCX_INGRESS, Others
-from tests.live.strike import strikes
-from tests.live.support import Node, ip, needs
+from tests.live.helpers.attack import in_child, killed_after
+from tests.live.helpers.chain_sites import DEVICE, TCX_INGRESS, Others
+from tests.live.helpers.fault_injection import injected
+from tests.live.helpers.netstate import differences, netstate_snapshot
+from tests.live.helpers.support import Node, ip, needs
 from tests.live.test_pairs import veth
 from tests.live.test_runs import changed
-from tests.live.whole import differences, whole
 
 pytestmark = pytest.mark.usefixtures("made_once")
 
@@ -30,13 +30,13 @@ def subnet(*hosts: int) -> dict[str, Any]:
 
 def struck(node: Node, spec: dict[str, Any], call: str) -> str:
     """What is said of a run one of whose calls failed. All is as before, and nothing waits to be recovered."""
-    before = whole()
+    before = netstate_snapshot()
     node.write(spec)
-    with strikes(call) as strike:
+    with injected(call) as injection:
         outcome = node.run("apply", "-y", str(node.path))
-    assert strike.struck, strike.made
+    assert injection.hit, injection.made
     assert outcome.code == 1, outcome.err
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
     assert "NK0505" in outcome.err
     assert "Nothing to recover" in node.run("recover").out
     return outcome.err
@@ -70,7 +70,7 @@ def test_a_run_that_is_done_and_not_on_record_is_undone(node: Node) -> None:
 def test_links_of_others_come_and_go_and_going_back_is_none_the_worse(node: Node) -> None:
     """On a node with pods they do so all the time."""
     node.apply(veth())
-    before = whole()
+    before = netstate_snapshot()
     ip("link", "add", "pod0", "type", "veth", "peer", "name", "pod0-p")
     spec = changed()
     spec["devices"]["to-a"]["peer"]["routes"] = [{"to": "default", "via": "203.0.113.1"}]
@@ -82,13 +82,13 @@ def test_links_of_others_come_and_go_and_going_back_is_none_the_worse(node: Node
     outcome = node.run("recover", "-y")
     assert outcome.code == 0, outcome.err
     ip("link", "delete", "pod1-p")
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
     node.apply(changed())
     ip("link", "add", "pod2", "type", "veth", "peer", "name", "pod2-p")
     outcome = node.run("rollback", "-y")
     assert outcome.code == 0, outcome.err
     ip("link", "delete", "pod2")
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
 
 
 def test_devices_that_never_got_their_mark_go_again(node: Node) -> None:
@@ -101,7 +101,7 @@ def test_plan_knows_what_a_killed_run_made_and_did_not_mark(node: Node) -> None:
     node.write(veth())
 
     def work() -> None:
-        with strikes("set alias nkform:w on to-a", kill=True):
+        with injected("set alias nkform:w on to-a", kill=True):
             node.run("apply", "-y", str(node.path))
 
     assert in_child(work) == -signal.SIGKILL
@@ -147,7 +147,7 @@ def test_a_name_of_a_namespace_that_a_killed_run_left_goes(node: Node) -> None:
     node.write(nothing)
 
     def work() -> None:
-        with strikes("unlink /run/netns/", kill=True):
+        with injected("unlink /run/netns/", kill=True):
             node.run("apply", "-y", str(node.path))
 
     assert in_child(work) == -signal.SIGKILL
@@ -166,23 +166,23 @@ def test_addresses_come_back_in_their_order(node: Node) -> None:
     spec = subnet(1, 2, 3)
     spec["devices"]["to-a"]["routes"] = [{"to": "10.8.0.0/16", "src": "10.7.0.3"}]
     node.apply(spec)
-    before, there = whole(), order("to-a")
+    before, there = netstate_snapshot(), order("to-a")
     spec["devices"]["to-a"]["addresses"] = ["10.7.0.3/24"]
     node.write(spec)
 
     def work() -> None:
-        with strikes("rename journal", kill=True):
+        with injected("rename journal", kill=True):
             node.run("apply", "-y", str(node.path))
 
     assert in_child(work) == -signal.SIGKILL
     assert order("to-a") == ["10.7.0.3/24"]
     assert node.run("recover", "-y").code == 0
     assert order("to-a") == there
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
     node.apply(spec)
     assert node.run("rollback", "-y").code == 0
     assert order("to-a") == there
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
 
 
 @needs("tcx")
@@ -190,7 +190,7 @@ def test_what_others_put_on_our_devices_is_no_obstacle_to_going_back(node: Node)
     """A tracer's program and somebody's address have come since the apply, and one that was there has gone."""
     node.apply(TCX_INGRESS.spec(["count"]))
     ip("address", "add", "192.0.2.1/32", "dev", DEVICE)
-    before = whole()
+    before = netstate_snapshot()
     node.apply(TCX_INGRESS.spec(["guard", "count"]))
     others = Others()
     try:
@@ -204,4 +204,4 @@ def test_what_others_put_on_our_devices_is_no_obstacle_to_going_back(node: Node)
         others.close()
     ip("address", "delete", "192.0.2.2/32", "dev", DEVICE)
     ip("address", "add", "192.0.2.1/32", "dev", DEVICE)
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []

@@ -14,10 +14,10 @@ from nkform.kernel import bpf, bpffs
 from nkform.kernel.clsact import PREFIX, Direction, Tc
 from nkform.kernel.descriptors import Owned
 from nkform.kernel.netns import RUN
-from tests.live.chain_sites import CLSACT_INGRESS, DEVICE, NODE, TCX_INGRESS
-from tests.live.support import Node, Outcome, ip, needs
+from tests.live.helpers.chain_sites import CLSACT_INGRESS, DEVICE, NODE, TCX_INGRESS
+from tests.live.helpers.netstate import differences, netstate_snapshot
+from tests.live.helpers.support import Node, Outcome, ip, needs
 from tests.live.test_pairs import veth
-from tests.live.whole import differences, whole
 
 DEEP = "[" * 100_000 + "]" * 100_000
 
@@ -42,7 +42,7 @@ LINES = ["[]", "{}", "null", '"x"', '[1, "2", 3, 4]', "1.5", DEEP, '{"type": "No
 
 @pytest.mark.parametrize("line", LINES, ids=[line[:20] for line in LINES])
 def test_a_journal_with_a_line_that_no_run_writes(node: Node, line: str) -> None:
-    from tests.live.attack import killed_after
+    from tests.live.helpers.attack import killed_after
 
     node.apply(veth())
     spec = veth()
@@ -83,7 +83,7 @@ def test_an_exception_in_a_run_tells_where_it_came_from_and_that_all_was_undone(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node.apply(veth())
-    before = whole()
+    before = netstate_snapshot()
     spec = veth()
     spec["devices"]["to-a"]["mtu"] = 1400
     genuine = Executor.run
@@ -101,7 +101,7 @@ def test_an_exception_in_a_run_tells_where_it_came_from_and_that_all_was_undone(
     assert "by a bug" in error
     assert "NK0505" in error
     assert "transaction.py:" in error
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
 
 
 @needs("tcx")

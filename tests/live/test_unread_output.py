@@ -18,8 +18,8 @@ import pytest
 
 from nkform.kernel import rundir
 from nkform.session import guardian, running
-from tests.live.processes import RUNNING, alone, end_all, until
-from tests.live.support import Node, link
+from tests.live.helpers.processes import RUNNING, alone, end_all, until
+from tests.live.helpers.support import Node, link
 from tests.live.test_confirm import changed, guardians
 from tests.live.test_pairs import veth
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.live.processes import until
-from tests.live.support import Node, ip, kinds
+from tests.live.helpers.netstate import differences, netstate_snapshot
+from tests.live.helpers.processes import until
+from tests.live.helpers.support import Node, ip, kinds
 from tests.live.test_carried import made as make
-from tests.live.whole import differences, whole
 
 Spec = dict[str, Any]
 
@@ -36,7 +36,7 @@ def test_what_others_have_on_a_vlan_comes_back(node: Node, kind: str, way: str) 
     ):
         ip(*line.split())
     until(lambda: "tentative" not in ip("addr", "show", "v0.5"))
-    before = whole()
+    before = netstate_snapshot()
     node.write(spec(kind, up=False))
     words = ("--confirm", "2s", "--detach") if way == "trial" else ()
     outcome = node.run("apply", "-y", str(node.path), *words)
@@ -46,5 +46,5 @@ def test_what_others_have_on_a_vlan_comes_back(node: Node, kind: str, way: str) 
         until(lambda: not Path("/run/nkform/w/unconfirmed").exists())
     else:
         assert node.run("rollback", "-y").code == 0
-    assert differences(before, whole()) == []
+    assert differences(before, netstate_snapshot()) == []
     assert "10.8.0.2" in ip("neigh", "show", "nud", "permanent")

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from tests.live.isolation import fresh_network
-from tests.live.support import Node, batch, features, kinds, links
+from tests.live.helpers.isolation import fresh_network
+from tests.live.helpers.support import Node, batch, features, kinds, links
 from tests.live.test_attacks import KINDS, Score, failed, killed, nothing_is_left, prisoner, states
 from tests.sizes import SEED, SIZES
 from tests.specs import Spec, specs

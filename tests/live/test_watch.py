@@ -21,9 +21,9 @@ from nkform.apply.lock import take
 from nkform.kernel import bpffs, rundir
 from nkform.model import Node as Declared
 from nkform.session import guardian
-from tests.live.chain_sites import Others, Site, sites
-from tests.live.processes import until
-from tests.live.support import Node, ip, kinds, link, needs, sh
+from tests.live.helpers.chain_sites import Others, Site, sites
+from tests.live.helpers.processes import until
+from tests.live.helpers.support import Node, ip, kinds, link, needs, sh
 from tests.live.test_drift import SITES, spec
 
 pytestmark = pytest.mark.usefixtures("made_once")

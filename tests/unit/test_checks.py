@@ -126,7 +126,7 @@ def test_what_imports_something_else_is_not_touched(text: str) -> None:
 
 
 def test_a_changed_helper_touches_what_uses_it_through_another_one() -> None:
-    tests = {path.name for path in touched.touched([Path("tests/live/flood.py")])}
+    tests = {path.name for path in touched.touched([Path("tests/live/helpers/flood.py")])}
     assert {"test_chains_flood.py", "test_attacks.py"} <= tests  # the second by way of attack.py
     assert "test_pairs.py" not in tests
 

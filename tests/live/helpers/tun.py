@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator
 
 from nkform.bpf.packets import build
-from tests.live.support import ip
+from tests.live.helpers.support import ip
 
 TUNSETIFF = 0x400454CA
 IFF_TUN = 0x0001

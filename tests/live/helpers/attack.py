@@ -17,8 +17,8 @@ import pytest
 from nkform.apply.executor import Executor
 from nkform.kernel.netns import Namespaces
 from nkform.plan.actions import Action
-from tests.live.flood import SETTLED, arrived, counting
-from tests.live.support import Node, ip
+from tests.live.helpers.flood import SETTLED, arrived, counting
+from tests.live.helpers.support import Node, ip
 from tests.sizes import LAB
 
 PORT = 9000
@@ -48,7 +48,7 @@ ETH_P_IP, BROADCAST = 0x0800, b"\xff" * 6
 DATAGRAM = _datagram()
 
 
-class Prisoner:
+class EgressProbe:
     """A process in the workload's namespace that sends to a forbidden port as fast as it can, whatever comes back."""
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class Prisoner:
         self._shared = mmap.mmap(-1, mmap.PAGESIZE)
         self._sender = 0
 
-    def __enter__(self) -> Prisoner:
+    def __enter__(self) -> EgressProbe:
         with Namespaces() as namespaces, namespaces.open(PRISON) as fd, namespaces.entered(fd, PRISON):
             out = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
             raw = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, 0)

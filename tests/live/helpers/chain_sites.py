@@ -23,11 +23,11 @@ from nkform.kernel.clsact import PREFIX, Direction, Filter, Tc
 from nkform.kernel.descriptors import Owned
 from nkform.kernel.netns import Namespaces
 from nkform.model import First, Last
-from tests.live.bpf_programs import NEXT, program
-from tests.live.support import features, ip, needs, sh
+from tests.live.helpers.bpf_programs import NEXT, program
+from tests.live.helpers.support import features, ip, needs, sh
 from tests.sizes import CAMPAIGN, EMULATED, LAB
 
-TEMPLATES = str(Path(__file__).parents[1] / "templates")
+TEMPLATES = str(Path(__file__).parents[2] / "templates")
 ENGINES = ("clang", "bcc")
 NODE, DEVICE, FAR_SPACE = "w", "x", "a"
 NEAR, FAR = "10.0.0.1", "10.0.0.2"

@@ -17,7 +17,7 @@ import struct
 import time
 from dataclasses import dataclass
 
-from tests.live.chain_sites import OPEN, SHUT, Site, acquaint, udp
+from tests.live.helpers.chain_sites import OPEN, SHUT, Site, acquaint, udp
 
 SO_ATTACH_FILTER = 26
 SO_MEMINFO = 55

@@ -20,7 +20,7 @@ from nkform.cli.main import main
 from nkform.features import FEATURES
 from nkform.kernel.netns import Namespaces
 from nkform.kernel.probe import probe
-from tests.live.witness import GET_ONE, IP, version
+from tests.live.helpers.witness import GET_ONE, IP, version
 
 KNOWS_NETKIT = (6, 8)
 """The iproute2 that was the first to show what a netkit device is like."""

@@ -41,12 +41,12 @@ KEYED = (MapType.HASH, MapType.LPM_TRIE)
 
 HOOKS = (AttachType.TCX_INGRESS, AttachType.TCX_EGRESS, AttachType.NETKIT_PRIMARY, AttachType.NETKIT_PEER)
 
-Whole = dict[str, list[str]]
+Netstate = dict[str, list[str]]
 
 
-def whole() -> Whole:
+def netstate_snapshot() -> Netstate:
     """The state of this namespace and of all named ones, part by part, each as sorted lines."""
-    found: Whole = {}
+    found: Netstate = {}
     with Namespaces() as namespaces:
         names = namespaces.names()
         found["namespaces"] = names
@@ -58,7 +58,7 @@ def whole() -> Whole:
     return found
 
 
-def differences(before: Whole, after: Whole) -> list[str]:
+def differences(before: Netstate, after: Netstate) -> list[str]:
     """What went and what came, line by line; a line that is there twice is not one that is there once."""
     return [
         f"{sign} {part}: {line}"
@@ -79,7 +79,7 @@ def _pins(top: str) -> Iterator[bpffs.Pin]:
         yield from bpffs.pins(bpffs.decode(node.name), top=top)
 
 
-def _inside(where: str) -> Whole:
+def _inside(where: str) -> Netstate:
     with Socket() as socket:
         links = {index: (lines, sysctls) for index, lines, sysctls in consistent_dump(_links, socket)}
         names = {index: lines[0].split()[0] for index, (lines, _) in links.items()}

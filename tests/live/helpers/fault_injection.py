@@ -41,7 +41,7 @@ MOUNTS = ("mount", "umount2", "unshare")
 
 
 @dataclass
-class Strike:
+class Injection:
     """What became of one: the call that was `struck`, if the run came to it. `made`: all of them until then.
 
     `place` is the number of the call, or part of what it is called: the first one that has it. `ends`: how many calls
@@ -53,7 +53,7 @@ class Strike:
     armed: bool = False
     made: list[str] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)
-    struck: str = ""
+    hit: str = ""
 
     def at(self, call: str) -> bool:
         """Whether a call is the one; it is the last one of a process that is to be killed."""
@@ -64,7 +64,7 @@ class Strike:
             return False
         if self.kill:
             os.kill(os.getpid(), signal.SIGKILL)
-        self.struck = call
+        self.hit = call
         return True
 
     def by_action(self) -> list[range]:
@@ -86,48 +86,48 @@ class Strike:
     def is_next(self, number: int, call: str) -> bool:
         """Whether a call of that number is the one."""
         if isinstance(self.place, str):
-            return not self.struck and self.place in call
+            return not self.hit and self.place in call
         return number == self.place
 
 
 @contextlib.contextmanager
-def strikes(place: int | str, *, kill: bool = False) -> Iterator[Strike]:
+def injected(place: int | str, *, kill: bool = False) -> Iterator[Injection]:
     """Within the block, from the moment on that a run begins, that call fails or is not come to."""
-    strike = Strike(place, kill)
+    injection = Injection(place, kill)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bpf, "call", _bpf(strike, bpf.call))
-        patch.setattr(Socket, "ask", _ask(strike, Socket.ask))
-        patch.setattr(sysctl, "write", _write(strike, sysctl.write))
-        patch.setattr(Interfaces, "set_group", _group(strike, Interfaces.set_group))
-        patch.setattr(rcu, "write", _expedite(strike, rcu.write))
+        patch.setattr(bpf, "call", _bpf(injection, bpf.call))
+        patch.setattr(Socket, "ask", _ask(injection, Socket.ask))
+        patch.setattr(sysctl, "write", _write(injection, sysctl.write))
+        patch.setattr(Interfaces, "set_group", _group(injection, Interfaces.set_group))
+        patch.setattr(rcu, "write", _expedite(injection, rcu.write))
         for name in FILES:
-            patch.setattr(os, name, _file(strike, name, getattr(os, name)))
-        patch.setattr(netns, "_libc", _Libc(strike, netns._libc))
-        patch.setattr(Tc, "__init__", _tc(strike, Tc.__init__))
-        patch.setattr(transaction, "apply", _apply(strike, transaction.apply))
-        patch.setattr(transaction._Steps, "done", _done(strike, transaction._Steps.done))
-        yield strike
+            patch.setattr(os, name, _file(injection, name, getattr(os, name)))
+        patch.setattr(netns, "_libc", _Libc(injection, netns._libc))
+        patch.setattr(Tc, "__init__", _tc(injection, Tc.__init__))
+        patch.setattr(transaction, "apply", _apply(injection, transaction.apply))
+        patch.setattr(transaction._Steps, "done", _done(injection, transaction._Steps.done))
+        yield injection
 
 
-def _apply(strike: Strike, genuine: Callable[..., Any]) -> Callable[..., Any]:
+def _apply(injection: Injection, genuine: Callable[..., Any]) -> Callable[..., Any]:
     def apply(*words: Any, **named: Any) -> Any:
-        strike.armed = True
+        injection.armed = True
         return genuine(*words, **named)
 
     return apply
 
 
-def _done(strike: Strike, genuine: Callable[..., None]) -> Callable[..., None]:
+def _done(injection: Injection, genuine: Callable[..., None]) -> Callable[..., None]:
     def done(self: Any, action: Any) -> None:
         genuine(self, action)
-        strike.ends.append(len(strike.made))
+        injection.ends.append(len(injection.made))
 
     return done
 
 
-def _bpf(strike: Strike, genuine: Callable[[int, Buffer, int], int]) -> Callable[[int, Buffer, int], int]:
+def _bpf(injection: Injection, genuine: Callable[[int, Buffer, int], int]) -> Callable[[int, Buffer, int], int]:
     def call(command: int, attr: Buffer, size: int) -> int:
-        if command in COMMANDS and strike.at(f"bpf {Command(command).name}"):
+        if command in COMMANDS and injection.at(f"bpf {Command(command).name}"):
             return -ERRNO
         return genuine(command, attr, size)
 
@@ -138,16 +138,16 @@ Asked = tuple[list[KernelError | None], dict[int, list[Message]]]
 
 
 def _ask(
-    strike: Strike, genuine: Callable[[Socket, Sequence[Request]], Asked]
+    injection: Injection, genuine: Callable[[Socket, Sequence[Request]], Asked]
 ) -> Callable[[Socket, Sequence[Request]], Asked]:
     def ask(self: Socket, requests: Sequence[Request]) -> Asked:
         place = None
         for number, request in enumerate(requests):
             if request.kind % 4 == 2:  # RTM_GET…
                 continue
-            if strike.kill and strike.armed and strike.is_next(len(strike.made), request.asked):
+            if injection.kill and injection.armed and injection.is_next(len(injection.made), request.asked):
                 genuine(self, requests[:number])  # what stands before it in the batch is carried out
-            if strike.at(request.asked):
+            if injection.at(request.asked):
                 place = number
         if place is None:
             return genuine(self, requests)
@@ -158,9 +158,9 @@ def _ask(
     return ask
 
 
-def _write(strike: Strike, genuine: Callable[[str, str, str], None]) -> Callable[[str, str, str], None]:
+def _write(injection: Injection, genuine: Callable[[str, str, str], None]) -> Callable[[str, str, str], None]:
     def write(interface: str, key: str, value: str) -> None:
-        if strike.at(asked := f"set sysctl {key} of {interface} to {value}"):
+        if injection.at(asked := f"set sysctl {key} of {interface} to {value}"):
             raise KernelError(ERRNO, asked)
         genuine(interface, key, value)
 
@@ -168,28 +168,28 @@ def _write(strike: Strike, genuine: Callable[[str, str, str], None]) -> Callable
 
 
 def _group(
-    strike: Strike, genuine: Callable[[Interfaces, int, str, int], None]
+    injection: Injection, genuine: Callable[[Interfaces, int, str, int], None]
 ) -> Callable[[Interfaces, int, str, int], None]:
     def set_group(self: Interfaces, index: int, name: str, group: int) -> None:
-        if strike.at(asked := f"put {name} into group {group} by its file"):
+        if injection.at(asked := f"put {name} into group {group} by its file"):
             raise KernelError(ERRNO, asked)
         genuine(self, index, name, group)
 
     return set_group
 
 
-def _expedite(strike: Strike, genuine: Callable[[int], None]) -> Callable[[int], None]:
+def _expedite(injection: Injection, genuine: Callable[[int], None]) -> Callable[[int], None]:
     def write(value: int) -> None:
-        if strike.at(asked := f"expedite grace periods: {value}"):
+        if injection.at(asked := f"expedite grace periods: {value}"):
             raise KernelError(ERRNO, asked)
         genuine(value)
 
     return write
 
 
-def _file(strike: Strike, name: str, genuine: Callable[..., Any]) -> Callable[..., Any]:
+def _file(injection: Injection, name: str, genuine: Callable[..., Any]) -> Callable[..., Any]:
     def call(*words: Any, **named: Any) -> Any:
-        if strike.at(f"{name} {words[0]}"):
+        if injection.at(f"{name} {words[0]}"):
             raise OSError(ERRNO, os.strerror(ERRNO))
         return genuine(*words, **named)
 
@@ -199,15 +199,15 @@ def _file(strike: Strike, name: str, genuine: Callable[..., Any]) -> Callable[..
 class _Libc:
     """libc, of which some functions can fail."""
 
-    def __init__(self, strike: Strike, genuine: Any) -> None:
-        self._strike = strike
+    def __init__(self, injection: Injection, genuine: Any) -> None:
+        self._injection = injection
         self._genuine = genuine
 
     def __getattr__(self, name: str) -> Any:
         genuine = getattr(self._genuine, name)
 
         def call(*words: Any) -> Any:
-            if self._strike.at(name):
+            if self._injection.at(name):
                 ctypes.set_errno(ERRNO)
                 return -1
             return genuine(*words)
@@ -218,8 +218,8 @@ class _Libc:
 class _Route:
     """pyroute2's way to legacy tc, whose changes can fail."""
 
-    def __init__(self, strike: Strike, genuine: Any) -> None:
-        self._strike = strike
+    def __init__(self, injection: Injection, genuine: Any) -> None:
+        self._injection = injection
         self._genuine = genuine
 
     def __getattr__(self, name: str) -> Any:
@@ -228,14 +228,14 @@ class _Route:
     def tc(self, command: str, *words: Any, **named: Any) -> Any:
         from pyroute2.netlink.exceptions import NetlinkError
 
-        if self._strike.at(f"tc {command}"):
+        if self._injection.at(f"tc {command}"):
             raise NetlinkError(ERRNO)
         return self._genuine.tc(command, *words, **named)
 
 
-def _tc(strike: Strike, genuine: Callable[[Tc], None]) -> Callable[[Tc], None]:
+def _tc(injection: Injection, genuine: Callable[[Tc], None]) -> Callable[[Tc], None]:
     def init(self: Tc) -> None:
         genuine(self)
-        self._route = _Route(strike, self._route)
+        self._route = _Route(injection, self._route)
 
     return init

@@ -22,8 +22,8 @@ from nkform.kernel.link_requests import change, create, delete
 from nkform.kernel.netlink import Request, Socket, first_error
 from nkform.kernel.netns import Namespaces
 from nkform.model import Address, Device, Endpoint, Last
-from tests.live.bpf_programs import NEXT, program
-from tests.live.support import ip
+from tests.live.helpers.bpf_programs import NEXT, program
+from tests.live.helpers.support import ip
 
 PRIMARY, PEER = "10.9.0.1", "10.9.0.2"
 MACS = {PRIMARY: "02:00:00:00:09:01", PEER: "02:00:00:00:09:02"}
