@@ -275,7 +275,9 @@ def test_any_moment_is_good_to_be_killed(node: Node, tell: Callable[[str], None]
     node.apply(specs[0])
     usual = time.monotonic() - started
     killed = 0
-    for turn in range(SIZES.kills):
+    for turn in range(5 * SIZES.kills):  # on a busy machine many are done, or have not begun, by then
+        if turn >= SIZES.kills and killed > SIZES.kills // 4:
+            break
         node.write(specs[turn % len(specs)])
         run = Process("apply", "-y", str(node.path))
         time.sleep(chance.uniform(0, usual))
