@@ -179,11 +179,12 @@ def _text(violation: Violation, path: Path, _: Place | None) -> Sentence:
     text = violation.key if violation.keyword == "propertyNames" else str(violation.value)
     code, find_fault, hint = _NAMES.get(title, ("NK0206", None, violation.schema.get("description", "")))
     fault = find_fault(text) if find_fault else None
-    said = f"{scalars.quoted(text)} is not a valid {name_of(path)}"
+    of_key = violation.keyword == "propertyNames" and title
+    said = f"{scalars.quoted(text)} {f'cannot be {title}' if of_key else f'is not a valid {name_of(path)}'}"
     if fault:
         said = f"{title.replace('a ', 'the ', 1)} {scalars.quoted(text)} {fault}"
     elif text == "":
-        said = f"{name_of(path)} is empty"
+        said = f"{title if of_key else name_of(path)} is empty"
     elif "maxLength" in violation.schema and len(text) > violation.schema["maxLength"]:
         said = f"{name_of(path)} is {len(text)} characters long; at most {violation.schema['maxLength']} are possible"
     if path and path[-1] == "mac":

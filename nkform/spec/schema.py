@@ -190,6 +190,7 @@ def _definitions() -> Json:
             "The value of a variable.", "${mtu}", title="a variable", pattern="^\\$\\{[A-Za-z_][A-Za-z0-9_.-]*\\}$"
         ),
         "variable_name": {
+            "description": "1 to 64 of the characters A-Z a-z 0-9 _ . -, the first a letter or _.",
             "title": "a variable's name", "type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_.-]*$", "maxLength": 64,
         },
         "node": _text(
@@ -207,7 +208,10 @@ def _definitions() -> Json:
         "address": _text(
             "An address with its prefix length.", "10.0.0.2/32", "fd00::2/128", title="an address", minLength=1
         ),
-        "sysctl_key": {"title": "a sysctl's name", "type": "string", "pattern": "^[a-z0-9_]+$", "maxLength": 64},
+        "sysctl_key": {
+            "description": "The name of a file below /proc/sys/net/ipv4/conf/DEVICE, or ipv6.",
+            "title": "a sysctl's name", "type": "string", "pattern": "^[a-z0-9_]+$", "maxLength": 64,
+        },
         "sysctl_value": _or_variable(
             "The value, as the kernel prints it.", {"type": ["integer", "string"], "maxLength": 256}, 1
         ),

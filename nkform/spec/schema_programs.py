@@ -54,6 +54,7 @@ def definitions() -> Json:
     """What the properties refer to."""
     return {
         "program_name": {
+            "description": f"1 to {NAME_LENGTH} of the characters A-Z a-z 0-9 _ -, the first a letter or _.",
             "title": "a program's name", "type": "string", "pattern": NAME, "minLength": 1, "maxLength": NAME_LENGTH,
         },
         "params": {
