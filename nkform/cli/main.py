@@ -35,6 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _guarded(options.run, options)
 
 
+MORE_MEMORY = "raise what limits it: `ulimit -v`, `ulimit -d`, or memory.max of its control group"
+MORE_PROCESSES = "raise what limits them: `ulimit -u`, or pids.max of its control group"
+
+
 def _guarded(run: object, options: object) -> int:
     """Runs a command; whatever it raises becomes text that helps."""
     from nkform.problem import NkformError
@@ -67,17 +71,17 @@ def _explained(error: Exception) -> Exception:
     """An unexpected exception as a problem: the kernel's or the system's own words, or a bug of nkform."""
     from nkform.problem import NkformError, Problem, unexpected
 
+    if isinstance(error, MemoryError):
+        return NkformError(Problem("NK0601", "nkform ran out of memory", hint=MORE_MEMORY))
     if isinstance(error, OSError):
         import errno
 
-        hint = (
-            "nkform needs root, or CAP_NET_ADMIN and CAP_SYS_ADMIN"
-            if error.errno in (errno.EPERM, errno.EACCES)
-            else ""
-        )
-        return NkformError(
-            Problem("NK0601", f"could not {error}" if hasattr(error, "asked") else str(error), hint=hint)
-        )
+        root = "nkform needs root, or CAP_NET_ADMIN and CAP_SYS_ADMIN"
+        hints = {errno.EPERM: root, errno.EACCES: root, errno.EAGAIN: MORE_PROCESSES, errno.ENOMEM: MORE_MEMORY}
+        told = f"could not {error}" if hasattr(error, "asked") else str(error)
+        if isinstance(error, BlockingIOError) and not hasattr(error, "asked"):
+            told = f"could not make a process: {error.strerror} (EAGAIN)"  # fork(2): nothing else of ours is told so
+        return NkformError(Problem("NK0601", told, hint=hints.get(error.errno or 0, "")))
     return NkformError(unexpected(error))
 
 
