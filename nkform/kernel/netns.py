@@ -232,12 +232,16 @@ class Namespaces:
                 inside()
                 _mount(SELF, target, MS_BIND, asked)
         except BaseException:
-            os.unlink(target)
+            with suppress(OSError):  # a file that leads to no namespace is left: what failed first is said
+                os.unlink(target)
             raise
 
     @contextmanager
     def _within(self, held: Path) -> Iterator[None]:
-        fd = os.open(held, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fd = os.open(held, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise KernelError(error.errno or errno.EIO, f"open {held}") from error
         try:
             with self.entered(fd, str(held)):
                 yield
@@ -265,8 +269,10 @@ class Namespaces:
             errno.ENOENT,
         ):
             raise KernelError(ctypes.get_errno(), f"let go of {target}")
-        with suppress(FileNotFoundError):
-            target.unlink()
+        try:
+            target.unlink(missing_ok=True)
+        except OSError as error:
+            raise KernelError(error.errno or errno.EIO, f"let go of {target}") from error
 
     def _prepare(self) -> None:
         """Makes the folder of names a shared mount of its own, so that names appear in all mount namespaces."""

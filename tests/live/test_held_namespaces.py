@@ -12,6 +12,7 @@ import pytest
 
 from nkform.kernel.error import KernelError
 from tests.live.helpers.attack import killed_after, stopped_after
+from tests.live.helpers.fault_injection import injected
 from tests.live.helpers.processes import until
 from tests.live.helpers.support import Node, ip, kinds
 from tests.live.test_moved_peers import pair
@@ -119,6 +120,22 @@ def test_it_is_let_go_of_when_no_way_leads_back_to_it(node: Node) -> None:
     assert held() != []
     node.destroy()
     assert not Path("/run/nkform/w").exists()
+
+
+def test_one_that_cannot_be_let_go_of_is_a_warning(node: Node) -> None:
+    """The run is done by then, and stays so; a later one lets go of it."""
+    node.apply(pair("web"))
+    node.apply(GONE)
+    assert held() != []
+    node.write({**GONE, "devices": {"v1": {"kind": "veth", "peer": {"name": "v1p"}}}})
+    with injected("unlink /run/nkform/w/namespace-") as injection:
+        outcome = node.run("apply", "-y", str(node.path))
+    assert injection.hit
+    assert (outcome.code, "could not let go of /run/nkform/w/namespace-" in outcome.err) == (0, True), outcome.err
+    assert "error" not in outcome.err
+    assert node.changes() == []
+    node.apply({**GONE, "devices": {"v2": {"kind": "veth", "peer": {"name": "v2p"}}}})
+    assert held() == []
 
 
 def test_a_namespace_of_that_name_that_comes_back_by_the_spec_is_a_new_one(node: Node) -> None:
