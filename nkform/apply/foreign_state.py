@@ -44,9 +44,8 @@ from nkform.problem import Problem
 
 MOST = 16_384
 """Of what there is in a workload's namespace so much is noted at most: it can have a million routes within seconds."""
-FOLLOW_SECONDS = 1.0
-FOLLOW_PAUSE = 0.02
-"""How long a VLAN may take to go down or up with its link, and between two looks. Seconds."""
+FOLLOW_SECONDS, FOLLOW_PAUSE = 1.0, 0.02
+"""How long all VLANs may take to go down or up with their links, and between two looks. Seconds."""
 FOLLOWING = ("vlan", "macvlan", "macvtap")
 """Links that have no larger MTU than the one below."""
 
@@ -253,13 +252,16 @@ def read(socket: Socket, key: str, names: Collection[str], known: Mapping[int, s
         routes = consistent_dump(partial(inet_foreign.dump_foreign_routes, wide=True, most=most), own)
     present = inet_foreign.of_links(inet.dump_addresses, socket, indexes) if routes else ()
     sources = {inet.packed(address.text) for index, address in present if known.get(index) in names}
-    places = _places(routes)
+    chosen: list[tuple[int, bytes]] = []
     for route in routes:
         index, source = inet_foreign.leads(route)
         # Through several links a route can be had again only as it was, so not where one of them has gone meanwhile.
         through_it = known.get(index) in names and not inet_foreign.is_bound(route)
         if index in known and (through_it or source in sources):
-            yield ForeignItem(key, known[index], "route", route.hex(), places.get(route, "alone"))
+            chosen.append((index, route))
+    places = _places(routes) if chosen else {}
+    for index, route in chosen:
+        yield ForeignItem(key, known[index], "route", route.hex(), places.get(route, "alone"))
 
 
 def _places(routes: Iterable[bytes]) -> dict[bytes, Literal["first", "further"]]:
@@ -283,10 +285,11 @@ def give_again(items: Sequence[ForeignItem], namespaces: Namespaces, *, beside: 
     by_namespace: dict[str, list[ForeignItem]] = {}
     for item in items:
         by_namespace.setdefault(item.namespace, []).append(item)
+    deadline = clock.monotonic() + FOLLOW_SECONDS
     for key, some in by_namespace.items():
         try:
             with namespaces.open(key) as fd, namespaces.entered(fd, key), Socket() as socket:
-                indexes = _indexes(some, socket)
+                indexes = _indexes(some, socket, deadline)
                 for lost in _lost(some, socket, indexes, beside):
                     wanted = list(lost)
                     outcomes, _ = socket.ask([request for _, request in wanted])
@@ -322,14 +325,15 @@ def still_there(
 ) -> list[int]:
     """The places in the list of what others have after a run, as they had it before: what of it goes later, they let
     go themselves. What the plan has taken over is theirs no more, and not among them."""
-    numbers = {item: place for place, item in enumerate(items)}
+    places_of = {item: place for place, item in enumerate(items)}
     by_namespace: dict[str, dict[ForeignItem, int]] = {}
     for item, now in as_named_now(left_alone(items, actions), changes):
-        by_namespace.setdefault(now.namespace, {})[now] = numbers[item]
+        by_namespace.setdefault(now.namespace, {})[now] = places_of[item]
     present: list[int] = []
+    deadline = clock.monotonic() + FOLLOW_SECONDS
     for key, places in by_namespace.items():
         with suppress(KernelError):  # the namespace has gone, or cannot be looked into: nothing is known to be there
-            present += _still_there(places, key, namespaces)
+            present += _still_there(places, key, namespaces, deadline)
     return sorted(present)
 
 
@@ -356,9 +360,9 @@ def _host(item: ForeignItem) -> str:
     return inet_foreign.decode_address(item.body)[0].partition("/")[0]
 
 
-def _still_there(places: Mapping[ForeignItem, int], key: str, namespaces: Namespaces) -> list[int]:
+def _still_there(places: Mapping[ForeignItem, int], key: str, namespaces: Namespaces, deadline: float) -> list[int]:
     with namespaces.open(key) as fd, namespaces.entered(fd, key), Socket() as socket:
-        indexes = _indexes(places, socket)
+        indexes = _indexes(places, socket, deadline)
         some = _lost(list(places), socket, indexes, beside=True, onlink=True)
         gone = {item for lost in some for item, _ in lost}
         gone.update(item for item, _ in mtus_again.links_lost(list(places), socket))
@@ -366,21 +370,19 @@ def _still_there(places: Mapping[ForeignItem, int], key: str, namespaces: Namesp
     return [place for item, place in there if item.kind != "down"]  # it comes up with the link below: look again then
 
 
-def _indexes(some: Collection[ForeignItem], socket: Socket) -> dict[str, int]:
+def _indexes(some: Collection[ForeignItem], socket: Socket, deadline: float) -> dict[str, int]:
     """The ifindexes of all links by name. Since Linux 7 the VLANs upon a link go down and up some moments after it
-    (net/8021q/vlan.c): those that others have something on are waited for."""
+    (net/8021q/vlan.c): those that others have something on are waited for until the deadline, which all namespaces
+    share: a workload can take its VLAN down at any time."""
     names = {each.name for each in some}
-    deadline = clock.monotonic() + FOLLOW_SECONDS
     while True:
         present = {link.index: link for link in consistent_dump(links.dump, socket)}
         vlans = [link for link in present.values() if link.kind == "vlan" and link.name in names and link.nsid is None]
         below = ((link, present.get(link.link)) for link in vlans)
-        if all(lower is None or lower.values.get("up") == link.values.get("up") for link, lower in below):
-            break
-        if clock.monotonic() > deadline:  # somebody has it down
-            break
+        followed = all(lower is None or lower.values.get("up") == link.values.get("up") for link, lower in below)
+        if followed or clock.monotonic() > deadline:  # else somebody has it down
+            return {link.name: index for index, link in present.items()}
         clock.pause(FOLLOW_PAUSE)
-    return {link.name: index for index, link in present.items()}
 
 
 def _lost(

@@ -193,7 +193,7 @@ class ClangEngine:
         if self.objects is None:
             return None
         data = self.objects.get(structure)
-        if self.given.get(structure, checksum(data)) != checksum(data):
+        if structure in self.given and self.given[structure] != checksum(data):
             raise fail(
                 "NK0623",
                 f"the compiled object {structure} in {self.objects.path} is another one than when the plan was made",

@@ -63,9 +63,9 @@ class Programs:
         self._explained: dict[tuple[str, str, str], Explanation] = {}
         """What was rendered for a plan, by device, hook and name."""
         self._structures: set[str] = set()
+        """What a plan needs objects of."""
         self._given: dict[str, str] = {}
         """What was in the objects that were built elsewhere when the plan was made, by structure."""
-        """What a plan needs objects of."""
         self._loader = Loader()
 
     def begin(self) -> None:

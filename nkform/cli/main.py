@@ -76,11 +76,12 @@ def _explained(error: Exception) -> Exception:
     if isinstance(error, OSError):
         import errno
 
+        if isinstance(error, BlockingIOError) and not (hasattr(error, "asked") or hasattr(error, "characters_written")):
+            told = f"could not make a process: {error.strerror} (EAGAIN)"  # fork(2); no other call of ours is told so
+            return NkformError(Problem("NK0601", told, hint=MORE_PROCESSES))
         root = "nkform needs root, or CAP_NET_ADMIN and CAP_SYS_ADMIN"
-        hints = {errno.EPERM: root, errno.EACCES: root, errno.EAGAIN: MORE_PROCESSES, errno.ENOMEM: MORE_MEMORY}
+        hints = {errno.EPERM: root, errno.EACCES: root, errno.ENOMEM: MORE_MEMORY}
         told = f"could not {error}" if hasattr(error, "asked") else str(error)
-        if isinstance(error, BlockingIOError) and not hasattr(error, "asked"):
-            told = f"could not make a process: {error.strerror} (EAGAIN)"  # fork(2): nothing else of ours is told so
         return NkformError(Problem("NK0601", told, hint=hints.get(error.errno or 0, "")))
     return NkformError(unexpected(error))
 

@@ -70,8 +70,10 @@ from nkform.model import Route, RouteKey
 
 IPV6_HOST = 128
 """The prefix length of a single IPv6 address."""
-LEADING = (RTN_UNICAST, 2, 3, 4, 5)
-"""Kinds of routes that lead through a link: also RTN_LOCAL, RTN_BROADCAST, RTN_ANYCAST, RTN_MULTICAST."""
+RTN_LOCAL, RTN_BROADCAST, RTN_ANYCAST, RTN_MULTICAST = 2, 3, 4, 5
+"""include/uapi/linux/rtnetlink.h"""
+LEADING = (RTN_UNICAST, RTN_LOCAL, RTN_BROADCAST, RTN_ANYCAST, RTN_MULTICAST)
+"""Kinds of routes that lead through a link."""
 FEW = 2
 """Links that are asked for one by one."""
 

@@ -20,7 +20,7 @@ from nkform.model import (
     Position,
     Program,
 )
-from nkform.plan.compare import FieldChange, device_fields
+from nkform.plan.compare import FieldChange, is_made_anew
 from nkform.problem import Path, Problem
 
 KERNEL_NAME = 15
@@ -320,7 +320,7 @@ def _no_clsact(device: Device, live: Device) -> Iterator[Problem]:
     """Filters on a device whose ingress qdisc is somebody's, where the kernel has one place for that and a clsact; or
     on a side of its clsact whose filters are those of a block that devices share."""
     hooks = [name for name, chain in device.chains.items() if chain.programs]
-    if not device.traits.programs_only and any(field.forces_replacement for field in device_fields(device, live)):
+    if not device.traits.programs_only and is_made_anew(device, live):
         return  # the new pair has no such qdisc
     shared = [name for name in hooks if SIDES[name] in live.tc_taken]
     asked = device.attach == "tc"
@@ -365,7 +365,7 @@ def unpinned(device: Device, live: Device) -> Iterator[Problem]:
 
 def _cramped(device: Device, live: Device, name: str, entries: Sequence[Attached]) -> Iterator[Problem]:
     """A change of a chain that finds no room at a hook that is nearly full: what is new goes beside what is old."""
-    if not device.traits.programs_only and any(field.forces_replacement for field in device_fields(device, live)):
+    if not device.traits.programs_only and is_made_anew(device, live):
         return  # the new pair's hook is empty
     coming = newcomers(entries, device.chains[name])
     if len(entries) + coming > MAX_PROGRAMS:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 
 from nkform.model import Device, Namespace, Node
 from nkform.namespace_key import ROOT, described
-from nkform.plan.compare import device_fields
+from nkform.plan.compare import is_made_anew
 from nkform.problem import Path, Problem
 
 
@@ -125,7 +125,7 @@ def _names_taken_along(
         return
     if device.peer.namespace == found.peer.namespace:
         return
-    if any(field.forces_replacement for field in device_fields(device, found)):
+    if is_made_anew(device, found):
         return  # a new pair has none of them
     target = device.peer.namespace
     there = live.namespaces.get(target, Namespace(target))
@@ -150,7 +150,7 @@ def _too_large(device: Device, live: Device) -> Iterator[Problem]:
         mtu = end.attrs.get("mtu")
         if not live_end.mtu_limit or not isinstance(mtu, int) or mtu <= live_end.mtu_limit:
             continue
-        if any(field.forces_replacement for field in device_fields(device, live)):
+        if is_made_anew(device, live):
             continue
         where = f" in {live_end.namespace}" if live_end.namespace else ""
         yield Problem(

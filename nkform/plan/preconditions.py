@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from nkform.dataclass import replace
 from nkform.model import IPV6_MIN_MTU, OURS, Device, Endpoint, Namespace, Node, Route, Taken, host
 from nkform.namespace_key import ROOT, described
-from nkform.plan.compare import device_fields
+from nkform.plan.compare import device_fields, is_made_anew
 from nkform.plan.contradictions import IPV6_MTU, ipv6_mtus
 from nkform.plan.parts import Name
 from nkform.problem import Path, Problem
@@ -193,7 +193,7 @@ def _too_large_for_ipv6(device: Device, found: Device | None) -> Iterator[Proble
     """An MTU of IPv6 on a device of which the spec does not say how large its own is."""
     if not any(IPV6_MTU in end.sysctl for end in device.ends):
         return
-    if found and any(field.forces_replacement for field in device_fields(device, found)):
+    if found and is_made_anew(device, found):
         found = None
     for side, end in enumerate(device.ends):
         if "mtu" not in end.attrs:

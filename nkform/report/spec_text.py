@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from nkform.attributes import ATTRIBUTES
+from nkform.listing import enumerated
 from nkform.model import Attached, Attrs, Device, Endpoint, Explanation, Hook, Node, Route
 from nkform.namespace_key import ROOT, OfPath, OfPid, Root, is_unnamed, meant_by
 from nkform.problem import Problem
@@ -15,9 +16,6 @@ Told = Callable[[str, str, Attached], Explanation | None]
 """What a program at a device and a hook was made of."""
 
 GENERATED = "default"
-
-_NAMED = 3
-"""How many routes of an end are named that are left out."""
 
 
 def unexplained(node: Node, told: Told) -> list[Problem]:
@@ -163,11 +161,9 @@ def left_out(node: Node) -> list[Problem]:
 
 
 def _left_out(told: str, routes: Sequence[Route]) -> Problem:
-    texts = ", ".join(route.text for route in routes[:_NAMED])
-    more = f" and {len(routes) - _NAMED} more" if len(routes) > _NAMED else ""
     return Problem(
         "NK0619",
-        f"{told}: {texts}{more}" if routes else told,
+        f"{told}: {enumerated([route.text for route in routes])}" if routes else told,
         hint="a spec cannot say that; `nkform plan` of what is shown may say that it will be mended",
         severity="warning",
     )
