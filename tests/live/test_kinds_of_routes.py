@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.live.helpers.netstate import differences, netstate_snapshot
+from tests.live.helpers.processes import until
 from tests.live.helpers.support import Node, ip
 from tests.live.test_foreign_state import Spec, deleted, down, readdressed, spec
 from tests.live.test_undo import struck
@@ -73,6 +74,7 @@ def test_the_far_end_of_an_address_of_others_is_reached_again(
     changed = spec()
     node.apply(changed)
     ip("-6", "addr", "add", *address.split(), "dev", "to-a", "nodad")
+    until(lambda: far_end(address))  # the kernel makes it with the address, but a moment later
     ip("-6", "route", "add", "2001:db8:9::/48", "via", FAR_ENDS[address], "dev", "to-a")
     before, reached = netstate_snapshot(), far_end(address)
     assert reached
