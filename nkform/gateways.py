@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from nkform.dataclass import dataclass
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
+
+    from nkform.model import Route
+
+MAIN = 254
+"""RT_TABLE_MAIN (include/uapi/linux/rtnetlink.h): where the kernel puts the routes that come with addresses."""
 
 LINK_LOCAL = 0x3FA
 """The first ten bits of link-local addresses: fe80::/10."""
@@ -37,7 +42,7 @@ def is_link_local(text: str) -> bool:
     return ":" in text and int(text.partition(":")[0] or "0", 16) >> 6 == LINK_LOCAL
 
 
-class Ways:
+class IPv6Reach:
     """The networks that an end leads to by IPv6, table by table.
 
     The kernel looks for a gateway as for any destination, by the longest prefix and then the smallest metric, and
@@ -72,6 +77,30 @@ class Ways:
             hiding = hiding or (through if found else "")
             covered = covered or not self._direct.isdisjoint(found)
         return hiding if covered else ""
+
+
+def hidden(
+    addresses: Iterable[str], routes: Sequence[Route], numbers: Callable[[str], tuple[int, int]]
+) -> Iterator[tuple[int, str]]:
+    """The places of IPv6 routes of an end whose gateways the kernel finds through another gateway, and by which route.
+
+    Those with a gateway are added last, in their order. `numbers`: a network's address as a number, and its length.
+    """
+    led = [(place, route) for place, route in enumerate(routes) if ":" in route.to and route.via]
+    if len(led) < 2:
+        return
+    reach = IPv6Reach()
+    for address in addresses:
+        if ":" in address:
+            reach.add(MAIN, *numbers(address))
+    for route in routes:
+        if ":" in route.to and not route.via:
+            reach.add(route.table, *numbers(route.to), route.metric)
+    for place, route in led:
+        via = route.via or ""
+        if not route.onlink and not is_link_local(via) and (through := reach.hides(numbers(f"{via}/128")[0])):
+            yield place, through
+        reach.add(route.table, *numbers(route.to), route.metric, route.text)
 
 
 class Around:

@@ -6,11 +6,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from nkform.dataclass import replace
 from nkform.device_sysctls import ADDR_GEN_MODE, FORCE_FORWARDING, FORWARDING, STABLE_SECRET
+from nkform.gateways import MAIN
 from nkform.model import Device, Endpoint, Route, RouteKey, Value
 from nkform.problem import Path, Problem
 
-MAIN = 254
-"""RT_TABLE_MAIN (include/uapi/linux/rtnetlink.h): where the kernel puts the routes that come with addresses."""
 LOCAL = 255
 """RT_TABLE_LOCAL: where it puts those to its own IPv4 addresses, and to the broadcast addresses of their networks."""
 PREFIX_METRIC_IPV4 = 0

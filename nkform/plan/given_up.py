@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from nkform.dataclass import dataclass
-from nkform.gateways import Around, Holder, may_be_ruled_out
+from nkform.gateways import MAIN, Around, Holder, may_be_ruled_out
 from nkform.model import Device, Endpoint, Node, Route, RouteKey
-from nkform.plan.contradictions import MAIN, made_with
+from nkform.plan.contradictions import made_with
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from nkform.gateways import Ways, is_link_local
+from nkform.gateways import hidden, is_link_local
 from nkform.model import Device, Endpoint, Node
-from nkform.plan.contradictions import MAIN
 from nkform.problem import Path, Problem
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ def out_of_reach(devices: Mapping[str, Device], live: Node) -> Iterator[Problem]
         for side, end in enumerate(device.ends):
             path: Path = ("devices", name, "peer") if side else ("devices", name)
             where = f" in {end.namespace}" if end.namespace else ""
-            for place, through in _hidden(end):
+            for place, through in hidden((address.text for address in end.addresses), end.routes, _numbers):
                 route = end.routes[place]
                 yield Problem(
                     "NK0462",
@@ -43,26 +42,6 @@ def out_of_reach(devices: Mapping[str, Device], live: Node) -> Iterator[Problem]
                         path=(*path, "routes", place, "via"),
                         hint="add onlink: true, or a route or an address that covers it",
                     )
-
-
-def _hidden(end: Endpoint) -> Iterator[tuple[int, str]]:
-    """The places of IPv6 routes whose gateways the kernel finds through another gateway, and by which route: those with
-    a gateway are added last, in their order."""
-    led = [(place, route) for place, route in enumerate(end.routes) if ":" in route.to and route.via]
-    if len(led) < 2:
-        return
-    ways = Ways()
-    for address in end.addresses:
-        if ":" in address.text:
-            ways.add(MAIN, *_numbers(address.text))
-    for route in end.routes:
-        if ":" in route.to and not route.via:
-            ways.add(route.table, *_numbers(route.to), route.metric)
-    for place, route in led:
-        via = route.via or ""
-        if not route.onlink and not is_link_local(via) and (through := ways.hides(_numbers(f"{via}/128")[0])):
-            yield place, through
-        ways.add(route.table, *_numbers(route.to), route.metric, route.text)
 
 
 def _numbers(text: str) -> tuple[int, int]:

@@ -18,10 +18,10 @@ from nkform.document.inet import (
     unicast_fault,
 )
 from nkform.document.scalars import quoted, why_not_number
-from nkform.gateways import Ways
+from nkform.gateways import MAIN, hidden
 from nkform.model import IPV6_MIN_MTU, Address, Attrs, Endpoint, Route
 from nkform.problem import Path
-from nkform.spec.meaning import MAIN, Networks
+from nkform.spec.meaning import Networks
 
 if TYPE_CHECKING:
     from nkform.spec.decode import Context
@@ -78,7 +78,7 @@ def _routes(
     routes: list[Route] = []
     direct: list[tuple[int, Prefix]] = []
     gateways: list[tuple[int, Prefix, Path]] = []
-    led: list[tuple[Route, Prefix, Prefix, Path]] = []
+    places: list[Path] = []
     own = Own(addresses)
     for index, data in enumerate(given):
         if data is None or "to" not in data:
@@ -94,36 +94,21 @@ def _routes(
             context.report("NK0310", f"{via.text} {fault}: it cannot be a gateway", (*where, "via"), "")
         elif not route.onlink and not (via.family == AF_INET6 and is_link_local(via)):
             gateways.append((route.table, via, (*where, "via")))
-        if via is not None and AF_INET6 == via.family == to.family:
-            led.append((route, to, via, (*where, "via")))
         routes.append(route)
+        places.append(where)
         context.seen.route(namespace, route, where)
     for gateway, where in _unreachable(gateways, addresses, direct):
         hint = "add onlink: true, or a route or an address that covers it"
         context.warn("NK0313", f"no address or route of this device covers the gateway {gateway.text}", where, hint)
-    for gateway, through, where in _hidden(led, addresses, routes) if len(led) > 1 else ():
-        told = f"the route {through} hides the gateway {gateway.text} from the kernel"
-        context.warn("NK0313", told, where, "add onlink: true, or a route to the gateway alone")
+    for number, through in hidden(map(str, addresses), routes, _numbers):
+        told = f"the route {through} hides the gateway {routes[number].via} from the kernel"
+        context.warn("NK0313", told, (*places[number], "via"), "add onlink: true, or a route to the gateway alone")
     return tuple(routes)
 
 
-def _hidden(
-    led: Sequence[tuple[Route, Prefix, Prefix, Path]], addresses: Sequence[Prefix], routes: Sequence[Route]
-) -> Iterator[tuple[Prefix, str, Path]]:
-    """The IPv6 gateways to which a route with a gateway, declared before, leads rather than one without; each with that
-    route and its path. Routes with a gateway are added in the order of the spec."""
-    ways = Ways()
-    for address in addresses:
-        if address.family == AF_INET6:
-            ways.add(MAIN, address.value, address.length)
-    for route in routes:
-        if ":" in route.to and route.via is None:
-            to = parse_prefix(route.to)
-            ways.add(route.table, to.value, to.length, route.metric)
-    for route, to, via, path in led:
-        if not route.onlink and not is_link_local(via) and (through := ways.hides(via.value)):
-            yield via, through, path
-        ways.add(route.table, to.value, to.length, route.metric, route.text)
+def _numbers(text: str) -> tuple[int, int]:
+    prefix = parse_prefix(text)
+    return prefix.value, prefix.length
 
 
 def _unreachable(

@@ -10,16 +10,13 @@ from socket import AF_INET6
 
 from nkform.document.inet import Prefix, is_link_local
 from nkform.document.scalars import quoted
-from nkform.gateways import Around, Holder, may_be_ruled_out
+from nkform.gateways import MAIN, Around, Holder, may_be_ruled_out
 from nkform.model import Route
 from nkform.namespace_key import ROOT
 from nkform.problem import Path
 
 Report = Callable[[str, str, Path, str], None]
 """Called with code, message, path and hint."""
-
-MAIN = 254
-"""RT_TABLE_MAIN (include/uapi/linux/rtnetlink.h)."""
 
 Where = Callable[[Path], str]
 """The file and line of a path, as a message shows them."""

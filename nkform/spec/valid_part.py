@@ -14,6 +14,7 @@ from typing import Any
 from nkform.document import names
 from nkform.document.json_schema import Found
 from nkform.document.scalars import quoted
+from nkform.listing import few
 from nkform.problem import Path, Problem
 from nkform.spec.decode import decode
 from nkform.spec.loader import checker, without
@@ -152,11 +153,10 @@ def _words(data: Data, path: Path) -> str:
 def _told(left: Mapping[str, Sequence[tuple[str, Problem]]]) -> Iterator[Problem]:
     """A warning for each device of which something is left out."""
     for device, some in left.items():
-        what = "; ".join(f"{words} ({problem.message})" for words, problem in some[:_NAMED])
-        more = f"; and {len(some) - _NAMED} more" if len(some) > _NAMED else ""
+        what = "; ".join(few([f"{words} ({problem.message})" for words, problem in some], _NAMED))
         yield Problem(
             "NK0619",
-            f"{device} has what a spec cannot say, and what is shown leaves it out: {what}{more}",
+            f"{device} has what a spec cannot say, and what is shown leaves it out: {what}",
             hint=LEFT_OUT,
             severity="warning",
         )

@@ -21,7 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "data": {"kernel"},
     "serial": set(),
     "attributes": {"model", "kinds"},
-    "gateways": set(),
+    "gateways": {"model"},
     "listing": set(),
     "device_sysctls": set(),
     "nearest": set(),
@@ -33,6 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "bpf": {"model", "kinds", "entries", "macs", "problem", "data", "kernel", "features", "document", "nearest"},
     "spec": {
         "model", "namespace_key", "kinds", "attributes", "features", "problem", "gateways", "document", "nearest",
+        "listing",
     },
     "observe": {
         "model", "namespace_key", "kinds", "attributes", "entries", "kernel", "serial", "gateways", "listing",
