@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from nkform.apply import closed_vlans, foreign_state, new_macs, new_mtus, sysctl_snapshot
+from nkform.apply import closed_vlans, foreign_before, new_macs, new_mtus, sysctl_snapshot
 from nkform.apply.foreign_state import ForeignItem
 from nkform.dataclass import replace
 from nkform.device_sysctls import FORCE_FORWARDING, FORWARDING
@@ -31,8 +31,8 @@ def noted(plan: Plan, live: Node, namespaces: Namespaces) -> tuple[Node, tuple[F
     """
     live = replace(live, explained=explanations.read(live.name))
     going = sysctl_snapshot.going(plan, live)
-    shaken = foreign_state.shaken(plan.actions, live)
-    lowered = foreign_state.lowered(plan.actions, live)
+    shaken = foreign_before.shaken(plan.actions, live)
+    lowered = foreign_before.lowered(plan.actions, live)
     closing = closed_vlans.closing(plan.actions, live)
     readdressed = new_macs.readdressed(plan.actions, live)
     resized = new_mtus.resized(plan.actions, live)
@@ -52,21 +52,21 @@ def noted(plan: Plan, live: Node, namespaces: Namespaces) -> tuple[Node, tuple[F
                 values[key] = {name: _forced(name, sysctls) for _, name, sysctls, _ in interfaces}
                 some: list[ForeignItem] = []
                 ends = lowered.get(key, {})
-                upon = foreign_state.upon(socket, ends) if ends else {}
+                upon = foreign_before.upon(socket, ends) if ends else {}
                 some += (ForeignItem(key, name, "mtu", U32.pack(mtu).hex()) for name, mtu in upon.items())
-                small = [index for index, mtu in ends.items() if foreign_state.is_small(mtu)]
-                robbed = foreign_state.upon(socket, small) if small else {}  # of IPv6, not of an MTU alone
+                small = [index for index, mtu in ends.items() if foreign_before.is_small(mtu)]
+                robbed = foreign_before.upon(socket, small) if small else {}  # of IPv6, not of an MTU alone
                 closed = closed_vlans.read(socket, *closing[key]) if key in closing else []
                 some += (ForeignItem(key, link.name, "down", "") for link in closed if not link.values["up"])
                 known = {index: name for index, name, _, _ in interfaces}
                 if names := {*shaken.get(key, ()), *robbed, *(link.name for link in closed)}:
-                    some += foreign_state.read(socket, key, names, known)
+                    some += foreign_before.read(socket, key, names, known)
                 if key in readdressed:
                     some += new_macs.read(socket, key, readdressed[key], known)
                 if sized := {**dict.fromkeys(upon, False), **own_ends}:
                     mtus = {name: mtus for _, name, _, mtus in interfaces if name in own_ends}
                     some += new_mtus.read(socket, key, sized, known, names, mtus)
-                if key != ROOT and len(some) > foreign_state.MOST:
+                if key != ROOT and len(some) > foreign_before.MOST:
                     unnoted.append(key)
                 else:
                     others += some

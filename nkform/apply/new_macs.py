@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
-from nkform.apply.foreign_state import ForeignItem, upon
+from nkform.apply.foreign_before import upon
+from nkform.apply.foreign_state import ForeignItem
 from nkform.kernel import neighbours
 from nkform.kernel.netlink import Socket
 from nkform.model import Device, Node

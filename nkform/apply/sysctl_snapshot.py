@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
-from nkform.apply.foreign_state import is_small
+from nkform.apply.foreign_before import is_small
 from nkform.dataclass import replace
 from nkform.kernel.inet_foreign import is_bound, is_passing
 from nkform.model import Device, Endpoint, Node, Route

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from nkform.apply.before import noted
 from nkform.apply.context import RunContext
 from nkform.apply.executor import Executor
-from nkform.apply.foreign_state import ForeignItem, give_again, left_alone, losses, lost, renamed, still_there, unnoted
+from nkform.apply.foreign_before import unnoted
+from nkform.apply.foreign_state import ForeignItem, give_again, left_alone, losses, lost, renamed, still_there
 from nkform.apply.journal import Found, Journal, State, begin
 from nkform.apply.lines import STOPPED
 from nkform.apply.sysctl_snapshot import with_every_hop, with_sysctls_of

@@ -193,8 +193,8 @@ def dump_foreign_routes(
     those that drop packets, which lead through none.
 
     They are as the kernel reports them. What leads through several links or through a nexthop object is among them only
-    if `wide`, and what is there for some time only never. `most`: so many at most; a socket that was not read to the
-    end takes no other dump.
+    if `wide`, and what is there for some time only never. `most`: so many at most; where there are so many, the socket
+    takes no other dump before it is reopened.
     """
     yield from _all_but_too_large(partial(_foreign_routes, socket, index, wide), most)
 

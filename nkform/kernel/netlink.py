@@ -115,6 +115,19 @@ def walk(buffer: bytes, start: int, end: int) -> dict[int, bytes]:
     return payloads
 
 
+def find(buffer: bytes, start: int, end: int, number: int) -> bytes | None:
+    """The first attribute of a number between two places of a buffer: less work than `walk` where it is near."""
+    unpack = ATTRIBUTE.unpack_from
+    while start + 4 <= end:
+        length, found = unpack(buffer, start)
+        if length < 4 or start + length > end:
+            return None
+        if found & NLA_TYPE_MASK == number:
+            return buffer[start + 4 : start + length]
+        start += (length + 3) & ~3
+    return None
+
+
 def string(payload: bytes | None) -> str:
     """A string attribute's text; names in the kernel are bytes, and what is no UTF-8 survives as surrogates."""
     return payload.partition(b"\0")[0].decode(errors="surrogateescape") if payload is not None else ""
@@ -209,6 +222,11 @@ class Socket:
         """
         if received := self._socket.recv(RECEIVE_BYTES):
             return received
+        self.reopen(asked)
+        raise KernelError(errno.EMSGSIZE, asked, TOO_LARGE)
+
+    def reopen(self, asked: str) -> None:
+        """Lets go of a dump that was not read to its end. Raises KernelError (ESTALE)."""
         cookie, roomy = self.cookie(), self._roomy
         self._socket.close()
         self._socket, self._cookie, self._roomy = _opened(), 0, False
@@ -216,7 +234,6 @@ class Socket:
             raise KernelError(errno.ESTALE, asked, "the thread is in another network namespace by now")
         if roomy:
             self._make_room()
-        raise KernelError(errno.EMSGSIZE, asked, TOO_LARGE)
 
     def get(self, request: Request) -> Message:
         """The one message that answers a request."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nkform.apply.foreign_state import MOST
+from nkform.apply.foreign_before import MOST
 from tests.live.helpers.processes import until
 from tests.live.helpers.support import Node, batch, ip, kinds
 
