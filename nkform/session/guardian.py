@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 from collections.abc import Callable
 from functools import partial
 from typing import Literal
@@ -25,10 +24,8 @@ from nkform.apply.journal import (
     keep_room,
     look,
     note_outcome,
-    read_outcome,
 )
 from nkform.apply.lock import process, take
-from nkform.dataclass import dataclass
 from nkform.kernel import clock, daemon, rundir, system_log
 from nkform.kernel.daemon import Ear, Line
 from nkform.kernel.error import KernelError
@@ -37,6 +34,7 @@ from nkform.kernel.process import Process, own_id
 from nkform.kernel.rundir import GUARDIAN, Lock
 from nkform.problem import NkformError, Problem, fail, unexpected
 from nkform.session import preload
+from nkform.session.guardian_record import OVERDUE, PENDING, Guarded, guarded_by_last, is_alive, is_overdue, written
 from nkform.session.recovery import revert
 from nkform.session.stuck import KEPT, PAUSE, STALLED, Stuck
 
@@ -44,33 +42,12 @@ LONGEST_PAUSE = 60.0
 """Seconds between two tries to go back, at most; the first pause is one second, and each is twice the one before."""
 FOREVER = 1e9
 
-OVERDUE = 5.0
-"""Seconds after the time to confirm, by which a guardian has begun to go back, unless it is stopped (SIGSTOP)."""
-
-PENDING = "`nkform confirm` keeps it, `nkform rollback` takes it back"
-IN_THE_WAY = "`nkform recover` tells what is in the way, `nkform apply` takes its place"
 ELSEWHERE = "another network namespace waits to be confirmed, and its guardian does nothing"
 ELSEWHERE_HINT = "run any command of nkform in that namespace"
 NO_GUARDIAN = "what limits the number of processes (`ulimit -u`, pids.max of a control group), or memory, is in its way"
 NAME = b"nkform-guardian"
 
 APPLIED, DISMISSED, REVERT = b"a", b"d", b"r"
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a run that was not confirmed; `problems`: why it could not be taken back, if it could not."""
-
-    token: str
-    problems: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Guarded:
-    """The run of that token, until a time of CLOCK_BOOTTIME; None: the run is not done."""
-
-    token: str
-    until: float | None
 
 
 class Guardian:
@@ -85,7 +62,7 @@ class Guardian:
     def applied(self) -> None:
         """The run is done; the time to confirm begins."""
         with contextlib.suppress(OSError):  # somebody has confirmed it already, or the guardian counts for itself
-            rundir.rewrite(self._node, GUARDIAN, _written(Guarded(self.token, clock.since_boot() + self._seconds)))
+            rundir.rewrite(self._node, GUARDIAN, written(Guarded(self.token, clock.since_boot() + self._seconds)))
         self._line.say(APPLIED)
 
     def dismiss(self) -> None:
@@ -123,36 +100,13 @@ class Record:
         return "waits"
 
 
-def is_alive(node: str) -> bool:
-    """Whether a guardian watches over a run of the node. Raises KernelError."""
-    return rundir.is_held(node, GUARDIAN)
-
-
-def has_tried(node: str) -> bool:
-    """Whether what nobody confirmed has gone back as far as it could, which was not all. Raises KernelError."""
-    found, guarded = look(node, UNCONFIRMED), guarded_by_last(node)
-    token = found.entry.token if isinstance(found, Found) else guarded.token if guarded else ""
-    done = outcome(node, token)
-    return done is not None and bool(done.problems)
-
-
-def is_overdue(node: str, token: str, until: float) -> bool:
-    """Whether a guardian that lives should have begun to go back, and has not: it is stopped. Raises KernelError."""
-    return (
-        clock.since_boot() >= until + OVERDUE
-        and outcome(node, token) is None
-        and not rundir.is_held(rundir.MACHINE, rundir.GOING_BACK)
-        and not rundir.is_locked()
-    )
-
-
 def start(node: str, token: str, seconds: float, leave: Callable[[], None], until: float | None = None) -> Guardian:
     """Starts a guardian for the run with that token. `leave` closes what the guardian must not keep.
 
     `until`: the run is done, and is to be confirmed until then. Raises KernelError, NkformError: none watches over it.
     """
     preload.load()  # before the run changes anything, which may be what the code is reached by
-    held = rundir.hold(node, GUARDIAN, _written(Guarded(token, until)))
+    held = rundir.hold(node, GUARDIAN, written(Guarded(token, until)))
     if not isinstance(held, Lock):
         raise fail("NK0611", f"an apply of {node} is guarded already, and may be going back", hint=PENDING)
     number = own_id()
@@ -168,26 +122,6 @@ def start(node: str, token: str, seconds: float, leave: Callable[[], None], unti
     finally:
         held.leave()
     return Guardian(node, token, seconds, line)
-
-
-def outcome(node: str, token: str) -> Outcome | None:
-    """What the guardian of a run came to, once it has. Raises KernelError."""
-    noted = read_outcome(node)
-    return Outcome(token, tuple(map(str, noted["problems"]))) if noted.get("token") == token else None
-
-
-def guarded_by_last(node: str) -> Guarded | None:
-    """What the last guardian of a node guards or guarded; None where there was none. Raises KernelError."""
-    text = rundir.read(node, GUARDIAN)
-    try:
-        said = json.loads(text) if text else None
-        return Guarded(str(said["token"]), said["until"]) if said else None
-    except (ValueError, LookupError, TypeError, RecursionError):
-        return Guarded("", None)
-
-
-def _written(guarded: Guarded) -> str:
-    return json.dumps({"token": guarded.token, "until": guarded.until})
 
 
 def _guard(node: str, record: Record, seconds: float, ear: Ear, run: Process, until: float | None) -> None:

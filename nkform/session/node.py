@@ -126,7 +126,7 @@ def warn_of_pending(listener: Listener) -> None:
     """Tells what waits to be confirmed: nothing else may change until then. Raises KernelError."""
     if waiting := pending():
         from nkform.report.status_text import on_trial
-        from nkform.session.guardian import IN_THE_WAY, PENDING
+        from nkform.session.guardian_record import IN_THE_WAY, PENDING
 
         listener.warn(
             [

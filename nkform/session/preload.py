@@ -13,6 +13,7 @@ from importlib import import_module
 MODULES = (
     "nkform.apply.chains",
     "nkform.bpf.again",
+    "nkform.bpf.assembly",
     "nkform.bpf.diagnose",
     "nkform.bpf.engine_bcc",
     "nkform.bpf.engine_clang",

@@ -106,7 +106,7 @@ def refuse_pending(
     nowhere: that is told, and keeps nobody waiting either.
     """
     from nkform.kernel import rundir
-    from nkform.session import guardian, records
+    from nkform.session import guardian_record, records
 
     for name in rundir.nodes():
         if goes_back and name == node:
@@ -119,9 +119,11 @@ def refuse_pending(
         if pending == "nothing":
             continue
         if pending == "waits":
-            raise fail("NK0611", f"an apply of {name} waits to be confirmed, or goes back", hint=guardian.PENDING)
+            raise fail(
+                "NK0611", f"an apply of {name} waits to be confirmed, or goes back", hint=guardian_record.PENDING
+            )
         if name == node and heals:
-            raise fail("NK0611", f"an apply of {name} goes back, as far as it can", hint=guardian.IN_THE_WAY)
+            raise fail("NK0611", f"an apply of {name} goes back, as far as it can", hint=guardian_record.IN_THE_WAY)
         if name == node and in_part:
             hint = "apply the whole spec, which takes its place; or see `nkform recover` for what is in the way"
             raise fail("NK0611", f"an apply of {name} goes back, as far as it can", hint=hint)
@@ -132,14 +134,14 @@ def _pending(node: str) -> tuple[Literal["nothing", "waits", "tried"], Fault | N
     read, if it cannot."""
     from nkform.apply import journal
     from nkform.kernel.error import KernelError
-    from nkform.session import guardian
+    from nkform.session import guardian_record
 
     found = journal.look(node, journal.UNCONFIRMED)
     fault = None if isinstance(found, journal.Found) else found
     try:
-        if guardian.has_tried(node):
-            return "nothing" if found is None and not guardian.is_alive(node) else "tried", fault
-        waits = guardian.is_alive(node) or isinstance(found, journal.Found)
+        if guardian_record.has_tried(node):
+            return "nothing" if found is None and not guardian_record.is_alive(node) else "tried", fault
+        waits = guardian_record.is_alive(node) or isinstance(found, journal.Found)
     except KernelError as error:
         return "nothing", error
     return "waits" if waits else "nothing", fault

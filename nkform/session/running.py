@@ -77,7 +77,6 @@ def carry_out(order: Order, observation: Observation) -> Applied:
     """
     from nkform.apply import journal
     from nkform.kernel import rundir
-    from nkform.session.trial import Trial
 
     prepared = order.prepared
     if order.settles is not None:
@@ -99,7 +98,7 @@ def carry_out(order: Order, observation: Observation) -> Applied:
     elif runner.live is not None:
         _remember(order, _converged(runner.observe(observation.without)) if runner.problems else observation,
                   runner.live)  # fmt: skip
-    trial = Trial(order.node, guardian, order.trial, order.listener, order.lock) if guardian else None
+    trial = _trial(order, guardian) if guardian else None
     return Applied(order.node, runner.actions, *runner.counts, tuple(prepared.place(runner.problems)), trial)
 
 
@@ -234,10 +233,10 @@ def _guardian(order: Order, token: str) -> Guardian:
     """Raises NkformError (NK0618: there is none, and nothing was changed)."""
     from nkform.kernel import rundir
     from nkform.kernel.error import KernelError
-    from nkform.session import guardian
+    from nkform.session import guardian, guardian_record
 
     node = order.node
-    if guardian.has_tried(node):  # the other one goes on by its record until this run's takes its place
+    if guardian_record.has_tried(node):  # the other one goes on by its record until this run's takes its place
         rundir.remove(node, rundir.GUARDIAN)
     try:
         return guardian.start(node, token, order.trial, order.run_lock.lock.leave)
@@ -246,6 +245,12 @@ def _guardian(order: Order, token: str) -> Guardian:
             rundir.remove(node, rundir.GUARDIAN)
         what = f"could not {error}: nobody would go back, so nothing was changed"
         raise fail("NK0618", what, hint=guardian.NO_GUARDIAN) from error
+
+
+def _trial(order: Order, guardian: Guardian) -> Trial:
+    from nkform.session.trial import Trial
+
+    return Trial(order.node, guardian, order.trial, order.listener, order.lock)
 
 
 def _nothing_to_do(order: Order, observation: Observation) -> None:

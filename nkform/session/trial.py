@@ -11,16 +11,15 @@ from nkform.kernel.error import KernelError
 from nkform.problem import NkformError, Problem, fail
 from nkform.results import Pending
 from nkform.session import records
-from nkform.session.guardian import (
+from nkform.session.guardian import go_back, start
+from nkform.session.guardian_record import (
     IN_THE_WAY,
     OVERDUE,
-    go_back,
     guarded_by_last,
     has_tried,
     is_alive,
     is_overdue,
     outcome,
-    start,
 )
 from nkform.session.node import chosen
 from nkform.session.run_lock import refuse_all_elsewhere
@@ -30,7 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
-    from nkform.session.guardian import Guardian, Outcome
+    from nkform.session.guardian import Guardian
+    from nkform.session.guardian_record import Outcome
     from nkform.session.listener import Listener
 
 

@@ -17,7 +17,7 @@ from nkform.apply import journal
 from nkform.apply.executor import Executor
 from nkform.kernel import holders, rundir
 from nkform.session import guardian as guardians
-from nkform.session import stuck
+from nkform.session import guardian_record, stuck
 from tests.live.helpers import isolation
 from tests.live.helpers.attack import die
 from tests.live.helpers.netstate import differences, netstate_snapshot
@@ -223,8 +223,8 @@ def test_the_next_command_takes_the_place_of_a_guardian_that_is_stopped_half_way
 
 def overdue_at() -> float:
     """When a guardian should have gone back at the latest."""
-    guarded = guardians.guarded_by_last("w")
-    return (guarded.until or 0.0) + guardians.OVERDUE if guarded else 0.0
+    guarded = guardian_record.guarded_by_last("w")
+    return (guarded.until or 0.0) + guardian_record.OVERDUE if guarded else 0.0
 
 
 @pytest.mark.usefixtures("stopping_guardian")

@@ -20,7 +20,7 @@ from nkform.apply import journal
 from nkform.apply.lock import take
 from nkform.kernel import bpffs, rundir
 from nkform.model import Node as Declared
-from nkform.session import guardian
+from nkform.session import guardian_record
 from tests.live.helpers.chain_sites import Others, Site, sites
 from tests.live.helpers.processes import until
 from tests.live.helpers.support import Node, ip, kinds, link, needs, sh
@@ -396,7 +396,7 @@ def test_a_record_of_going_back_that_cannot_be_read_takes_nothing_back(node: Nod
     node.apply(spec("veth", txqlen=100))
     rundir.write("w", journal.OUTCOME, text)
     assert not journal.is_taken_back(Declared("w", {}, {}))
-    assert guardian.outcome("w", "token") is None
+    assert guardian_record.outcome("w", "token") is None
 
 
 @pytest.mark.parametrize("way", ["nobody", "rollback"])
