@@ -2,7 +2,7 @@
 
 A start of nkform declares a hundred classes and makes objects of a third of them. The standard library writes and
 compiles up to seven methods for each, which took a third of a short command's time, and it loads `inspect` to do so.
-Here the methods that can be alike are shared, and `__init__` is compiled when the first object is made. To a type
+Here the methods that can be alike are shared, and `__init__` is compiled when some objects have been made. To a type
 checker, and to `dataclasses.replace`, `fields` and `asdict`, these are data classes as any other.
 
 It takes what nkform uses: `frozen` and `slots`; defaults and factories; `compare` and `repr` of a field.
@@ -82,6 +82,9 @@ else:
         kind.__init__ = _first(kind, frozen, slots)
         return kind
 
+    UNCOMPILED = 12
+    """To compile an `__init__` takes as long as to make so many objects without."""
+
     def _field(name, inside):
         """A field, by what stands under its name in the class, which it is taken out of."""
         default = inside.pop(name, MISSING)
@@ -90,13 +93,49 @@ else:
         return made
 
     def _first(kind, frozen, slots):
-        """An `__init__` that puts the real one in its place."""
+        """An `__init__` for the first objects, of a class that may have no more, which puts the compiled one in its
+        place."""
+        left = UNCOMPILED
 
         def __init__(self, *values, **named):  # noqa: N807
-            kind.__init__ = _initializer(kind, frozen, slots)
-            kind.__init__(self, *values, **named)
+            nonlocal left
+            left -= 1
+            whole = _whole(kind.__record_fields__, values, named) if left >= 0 else None
+            if whole is None:  # or these are not the arguments that it takes, which the compiled one says best
+                kind.__init__ = _initializer(kind, frozen, slots)
+                kind.__init__(self, *values, **named)
+                return
+            if frozen and not slots:
+                self.__dict__.update(whole)
+            else:
+                for name, value in whole.items():
+                    object.__setattr__(self, name, value)
+            if hasattr(kind, "__post_init__"):
+                self.__post_init__()
 
         return __init__
+
+    def _whole(known, values, named):
+        """The values of all fields, by name; None where one is missing or there is one too many."""
+        if len(values) > len(known):
+            return None
+        whole, taken = {}, 0
+        for number, each in enumerate(known):
+            name = each.name
+            if name in named:
+                if number < len(values):
+                    return None
+                whole[name] = named[name]
+                taken += 1
+            elif number < len(values):
+                whole[name] = values[number]
+            elif each.default_factory is not MISSING:
+                whole[name] = each.default_factory()
+            elif each.default is not MISSING:
+                whole[name] = each.default
+            else:
+                return None
+        return whole if taken == len(named) else None
 
     def _initializer(kind, frozen, slots):
         """The compiled `__init__`. A frozen class refuses assignment: its slots are set through their descriptors."""

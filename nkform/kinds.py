@@ -138,7 +138,7 @@ MADE: tuple[Kind, ...] = tuple(kind for kind in KINDS.values() if kind.made and 
 HOOKS: tuple[str, ...] = tuple(dict.fromkeys(hook for kind in KINDS.values() for hook in kind.hooks))
 """The hooks of all kinds: `primary` is what the primary transmits, `peer` what the peer transmits."""
 
-_FOREIGN = Kind("", "a device of others", "", made=False)
+FOREIGN = Kind("", "a device of others", "", made=False)
 """What nkform knows of a kind that it has no row for, and that somebody's device may be."""
 
 
@@ -148,4 +148,4 @@ ONLY_PAIRS = f"take it out, or write kind: {' or '.join(kind.name for kind in MA
 
 def kind_of(name: KindName) -> Kind:
     """The row of a kind, whoever's device it is."""
-    return KINDS.get(name, _FOREIGN)
+    return KINDS.get(name, FOREIGN)

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from functools import lru_cache
 
 from nkform.dataclass import dataclass, field, replace
-from nkform.kinds import Kind, KindName, TcPlace, kind_of
+from nkform.kinds import FOREIGN, KINDS, Kind, KindName, TcPlace
 from nkform.namespace_key import ROOT
 
 IPV6_MIN_MTU = 1280
@@ -402,7 +402,7 @@ class Device:
     @property
     def traits(self) -> Kind:
         """What a device of its kind is like."""
-        return kind_of(self.kind)
+        return KINDS.get(self.kind, FOREIGN)
 
     @property
     def hooks_legacy(self) -> bool:

@@ -22,9 +22,10 @@ MAIN_FILES = frozenset({"program.c", "/virtual/main.c"})
 BCC_FILE = "main.c"
 """What bcc calls it to the verifier, after it has added lines of its own: there a line is known by its text only."""
 
-_DIAGNOSTIC = re.compile(r"^(?P<file>[^\s:][^:]*):(?P<line>\d+):(?P<column>\d+): (?:fatal )?error: (?P<text>.*)$")
-_BARE = re.compile(r"^(?:.*: )?(?:fatal )?error: (?P<text>.*)$")
-_SOURCE = re.compile(r"^; (?P<text>.*?)(?: @ (?P<file>[^ :]+):(?P<line>\d+))?$")
+_DIAGNOSTIC = r"^(?P<file>[^\s:][^:]*):(?P<line>\d+):(?P<column>\d+): (?:fatal )?error: (?P<text>.*)$"
+_BARE = r"^(?:.*: )?(?:fatal )?error: (?P<text>.*)$"
+_SOURCE = r"^; (?P<text>.*?)(?: @ (?P<file>[^ :]+):(?P<line>\d+))?$"
+"""Compiled by `re` when they are first used, which is when something is wrong."""
 
 
 class ProgramError(NkformError):
@@ -39,11 +40,11 @@ def compiler_error(rendered: Rendered, output: str) -> ProgramError:
     """The error that a compiler's output stands for."""
     problems = []
     for line in output.splitlines():
-        if found := _DIAGNOSTIC.match(line):
+        if found := re.match(_DIAGNOSTIC, line):
             position = _position(rendered, found["file"], int(found["line"]), int(found["column"]))
             problems.append(_compile_problem(rendered, found["text"], position))
     if not problems:
-        texts = [found["text"] for line in output.splitlines() if (found := _BARE.match(line))]
+        texts = [found["text"] for line in output.splitlines() if (found := re.match(_BARE, line))]
         said = texts[0] if texts else next(iter(output.strip().splitlines()), "the compiler does not say why")
         problems = [_compile_problem(rendered, said, Position(str(rendered.template.path), 1, 1))]
     return ProgramError(output, *problems[:MAX_ERRORS])
@@ -107,5 +108,5 @@ def _verified_place(rendered: Rendered, log: list[str]) -> Position | None:
 
 def _named_sources(log: list[str]) -> Iterator[tuple[str, str, int]]:
     for line in reversed(log):
-        if found := _SOURCE.match(line.strip()):
+        if found := re.match(_SOURCE, line.strip()):
             yield found["text"].strip(), found["file"] or "", int(found["line"] or 0)

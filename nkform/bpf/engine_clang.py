@@ -14,8 +14,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from nkform.bpf import assembly
-from nkform.bpf.diagnose import compiler_error, verifier_error
 from nkform.bpf.loader import MapDefinition, Prototype, in_child, no_program, places_of
 from nkform.bpf.overlay import INCLUDES, NO_CLOCK, Overlay, fd_path, virtual_files
 from nkform.bpf.render import ABI, Rendered
@@ -83,6 +81,8 @@ class ClangObject:
             try:
                 insns = opened.load(rendered.function)
             except VerifierError as error:
+                from nkform.bpf.diagnose import verifier_error
+
                 raise verifier_error(rendered, error.log, error.last_line) from error
             maps = opened.maps()
             places = places_of(insns, {found.fd: found.name for found in maps})
@@ -262,6 +262,8 @@ class ClangEngine:
         return self._version if find_compiler(self.compiler) else ""
 
     def _compile(self, rendered: Rendered) -> bytes:
+        from nkform.bpf import assembly
+
         self.runs += 1
         source = f'#line 1 "{SOURCE}"\n{rendered.source}'.encode()
         with Overlay(virtual_files(rendered)) as overlay:
@@ -279,6 +281,8 @@ class ClangEngine:
         """What a compiler makes of a program's text. Raises NkformError for what it refuses."""
         done = self._run(command, rendered, overlay, overlay.add(source))
         if done.code:
+            from nkform.bpf.diagnose import compiler_error
+
             raise compiler_error(rendered, done.err.decode(errors="replace"))
         return done.out
 

@@ -207,11 +207,12 @@ class Programs:
                     notes.append(_unframed(device.name, program, facts.framing))
                 if why is None:
                     rendered = self._render(program, facts)
-                    wanted |= facts_used(rendered, program.params)
+                    used = facts_used(rendered, program.params)
+                    wanted |= used
                     self._structures.add(rendered.structure)
                     kept.append(replace(program, digest=digest(rendered), contents=rendered.contents))
                     place = (device.name, hook, program.name)
-                    self._explained[place] = self._explanation(kept[-1], facts, rendered, place)
+                    self._explained[place] = self._explanation(kept[-1], facts, rendered, used, place)
                     if not rendered.unknown:
                         self._ready[device.name, hook, program.name, kept[-1].digest] = rendered
                     notes += _overfull(program, rendered)
@@ -273,11 +274,13 @@ class Programs:
             return len({engine.export(self.render(*program), store) for program in programs})
 
     def _explanation(
-        self, program: Program, facts: Facts, rendered: Rendered, place: tuple[str, str, str]
+        self, program: Program, facts: Facts, rendered: Rendered, used: Collection[str], place: tuple[str, str, str]
     ) -> Explanation:
-        """What a program is made of, but for the ifindexes of devices that it names and that may be still to come."""
-        used = facts_used(rendered, program.params)
-        told = {name: value for name in sorted(used & IN_SPECS) if (value := getattr(facts, name))}
+        """What a program is made of, but for the ifindexes of devices that it names and that may be still to come.
+
+        `used` are the facts that it knows.
+        """
+        told = {name: value for name in sorted(IN_SPECS.intersection(used)) if (value := getattr(facts, name))}
         return Explanation(
             digest=program.digest,
             template=program.template,
@@ -289,7 +292,7 @@ class Programs:
             facts={name: list(value) if isinstance(value, tuple) else value for name, value in told.items()},
             ifindexes=dict(facts.ifindexes),
             named={name: 0 for name, _ in self._names(program)},
-            bound=bool(used & IDENTITY),
+            bound=not IDENTITY.isdisjoint(used),
             at=(place,),
         )
 

@@ -25,6 +25,7 @@ MAX_FILES = 128
 """Headers and included templates of one folder. Each is a file descriptor while a program is compiled."""
 
 _TEXT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*\.(h|j2)")
+_CONTROLS = frozenset(map(chr, range(32))) - {"\t", "\n"}
 
 
 def library() -> Path:
@@ -65,7 +66,8 @@ def read_text(path: Path, within: Path) -> str:
     except UnicodeDecodeError:
         raise NkformError(Problem("NK0701", f"{path} is not UTF-8 text")) from None
     text = text.replace("\r\n", "\n")
-    if bad := next((c for c in text if c < " " and c not in "\t\n"), None):
+    if _CONTROLS.intersection(text):
+        bad = next(c for c in text if c in _CONTROLS)
         line = text[: text.index(bad)].count("\n") + 1
         position = Position(str(path), line, 1)
         raise NkformError(Problem("NK0701", f"the character U+{ord(bad):04X} is not allowed here", position=position))

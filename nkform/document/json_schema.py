@@ -83,7 +83,10 @@ class _Compiler:
             return self.reference(schema["$ref"])
         if unknown := schema.keys() - _ANNOTATIONS - _KEYWORDS.keys():
             raise ValueError(f"schema keywords that are not supported: {sorted(unknown)}")
-        makers = dict.fromkeys(maker for keyword, maker in _KEYWORDS.items() if keyword in schema)
+        keywords = [keyword for keyword in schema if keyword in _KEYWORDS]
+        if len(keywords) > 1:
+            keywords.sort(key=_ORDER.__getitem__)
+        makers = dict.fromkeys([_KEYWORDS[keyword] for keyword in keywords])
         checks = [maker(self, schema) for maker in makers]
         if len(checks) == 1:
             return checks[0]
@@ -271,6 +274,7 @@ _KEYWORDS: dict[str, _Maker] = {
     "else": _if,
 }
 """Each keyword's maker, `type` first. Keywords with the same maker are checked together."""
+_ORDER = {keyword: number for number, keyword in enumerate(_KEYWORDS)}
 
 
 # --- what `knows` knows -----------------------------------------------------------------

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from nkform.dataclass import dataclass, field
 from nkform.document.fault import Fault
+from nkform.document.late_patterns import late_patterns
 from nkform.document.scalars import Scalar, quoted, resolve
 
 MAX_DEPTH = 64
@@ -51,7 +52,8 @@ class Tree(NamedTuple):
 
 def parse(text: str, *, places: bool = False) -> Tree:
     """Parse one YAML document. Never raises for what the text contains."""
-    import yaml
+    with late_patterns():
+        import yaml
 
     builder = _Builder(places)
     if "\\u" in text:

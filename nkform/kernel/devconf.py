@@ -22,7 +22,7 @@ from nkform.kernel.links import (
     index_of,
     name_of,
 )
-from nkform.kernel.netlink import U32, Message, Request, Socket, u32, walk
+from nkform.kernel.netlink import U32, Message, Request, Socket, find, u32, walk
 
 IFLA_AF_SPEC = 26
 IFLA_INET_CONF = 1
@@ -67,11 +67,10 @@ class Shared:
 
     def decoded(self, spec: bytes) -> Mapping[str, str]:
         """The values of an IFLA_AF_SPEC; one object for all interfaces that have the same."""
-        families = walk(spec, 0, len(spec))
         payloads = []
         for number, conf, _, _ in FAMILIES:
-            part = families.get(number, b"")
-            payloads.append(walk(part, 0, len(part)).get(conf, b""))
+            part = find(spec, 0, len(spec), number) or b""
+            payloads.append(find(part, 0, len(part), conf) or b"")
         key = tuple(payloads)
         if key not in self._by_payloads:
             values = _values(payloads)
@@ -90,8 +89,15 @@ def _values(payloads: Sequence[bytes]) -> dict[str, str]:
 
 def decode(message: Message, shared: Shared) -> Mapping[str, str]:
     """The sysctls (`ipv4.rp_filter`) of the interface of a RTM_NEWLINK message."""
-    spec = walk(message.buffer, message.start + IFINFOMSG.size, message.end).get(IFLA_AF_SPEC)
-    return shared.decoded(spec) if spec is not None else {}
+    return _sysctls(_parts(message), shared)
+
+
+def _parts(message: Message) -> Mapping[int, bytes]:
+    return walk(message.buffer, message.start + IFINFOMSG.size, message.end)
+
+
+def _sysctls(parts: Mapping[int, bytes], shared: Shared) -> Mapping[str, str]:
+    return shared.decoded(parts[IFLA_AF_SPEC]) if IFLA_AF_SPEC in parts else {}
 
 
 def dump(
@@ -105,8 +111,9 @@ def dump(
     body = IFINFOMSG.pack(AF_UNSPEC, 0, 0, 0, 0) + u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
     for message in socket.fetch(Request(RTM_GETLINK, 0, body, "list the sysctls of interfaces")):
         name = name_of(message)
-        sysctls = decode(message, shared) if name in names else {}
-        yield index_of(message), name, sysctls, _mtus(message) if name in sized else None
+        parts = _parts(message) if name in names or name in sized else {}
+        sysctls = _sysctls(parts, shared) if name in names else {}
+        yield index_of(message), name, sysctls, _mtus(parts) if name in sized else None
 
 
 def dump_mtus(socket: Socket, names: Collection[str]) -> Iterator[tuple[str, Mtus | None]]:
@@ -116,11 +123,10 @@ def dump_mtus(socket: Socket, names: Collection[str]) -> Iterator[tuple[str, Mtu
             yield name, mtus
 
 
-def _mtus(message: Message) -> Mtus | None:
-    parts = walk(message.buffer, message.start + IFINFOMSG.size, message.end)
+def _mtus(parts: Mapping[int, bytes]) -> Mtus | None:
     payload = parts.get(IFLA_AF_SPEC, b"")
     for number in (AF_INET6, IFLA_INET6_CONF):
-        payload = walk(payload, 0, len(payload)).get(number, b"")
+        payload = find(payload, 0, len(payload), number) or b""
     return (U32.unpack(parts[IFLA_MTU])[0], _numbers(payload)[IPV6_MTU]) if payload else None
 
 

@@ -23,6 +23,7 @@ from nkform.kernel.netlink import (
     Request,
     Socket,
     attribute,
+    find,
     string,
     text,
     u32,
@@ -329,7 +330,7 @@ def index_of(message: Message) -> int:
 
 def name_of(message: Message) -> str:
     """The name of a RTM_NEWLINK message's link."""
-    return string(walk(message.buffer, message.start + IFINFOMSG.size, message.end).get(IFLA_IFNAME))
+    return string(find(message.buffer, message.start + IFINFOMSG.size, message.end, IFLA_IFNAME))
 
 
 def is_running(message: Message) -> bool:

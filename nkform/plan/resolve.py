@@ -79,10 +79,11 @@ def resolve(desired: Node, features: Collection[str], root_devices: Mapping[str,
 def needed_features(desired: Node) -> set[str]:
     """The features that this spec's plan depends on: those worth probing for."""
     needed: set[str] = set()
+    kinds: set[KindName] = set()
     for device in desired.devices.values():
         if needs_programs(device):
             needed.add("tcx")
-        needed |= {name for name, feature in FEATURES.items() if feature.kind in device.traits.becomes}
+        kinds.update(device.traits.becomes)
         for attr, _, _ in _declared(device):
             if attr.feature and not FEATURES[attr.feature].kind:
                 needed.add(attr.feature)
@@ -93,7 +94,7 @@ def needed_features(desired: Node) -> set[str]:
                 needed.add(f"sysctl:{ADDR_GEN_MODE}")
             if FORWARDING in end.sysctl:
                 needed.add(f"sysctl:{FORCE_FORWARDING}")
-    return needed
+    return needed | {name for name, feature in FEATURES.items() if feature.kind in kinds}
 
 
 def _kind(device: Device, features: Collection[str]) -> KindName:

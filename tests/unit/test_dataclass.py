@@ -53,8 +53,15 @@ def outcome(call: Callable[[], object]) -> object:
 
 
 def pairs() -> Iterator[tuple[Any, Any, bool]]:
+    """Ours of a class that has made objects before, and of one that has made none, beside the standard library's."""
     for shape in SHAPES:
-        yield point(ours.dataclass, shape), point(dataclasses.dataclass, shape), shape.get("frozen", False)
+        for worn in (False, True):
+            mine = point(ours.dataclass, shape)
+            first = mine.__init__
+            for number in range(20 if worn else 0):
+                mine(number)
+            assert (mine.__init__ is not first) == worn
+            yield mine, point(dataclasses.dataclass, shape), shape.get("frozen", False)
 
 
 @given(
