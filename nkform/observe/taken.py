@@ -5,6 +5,7 @@ The dumps of every look are of ours alone (kernel/inet.py). Reads the namespace 
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
@@ -16,8 +17,10 @@ from nkform.gateways import Around, Holder, may_be_ruled_out
 from nkform.kernel import inet, inet_foreign, sysctl
 from nkform.kernel.error import KernelError
 from nkform.kernel.netlink import Socket, consistent_dump
+from nkform.kernel.netns import Namespaces
 from nkform.listing import enumerated
-from nkform.model import OURS, Address, Endpoint, Route, RouteKey, Taken, host
+from nkform.model import OURS, Address, Device, Endpoint, Route, RouteKey, Taken, host
+from nkform.namespace_key import is_unnamed
 
 T = TypeVar("T")
 
@@ -158,10 +161,36 @@ def _look_at_switches(
         if (address or route) and place.end.sysctl.get(DISABLE_IPV6) != "0":
             name = names.get(place.index, "default")
             if name not in switches:
-                switches[name] = _is_on(name)
+                switches[name] = _is_off(name)
             if switches[name]:
                 off = Taken("", address=address, route=route, blocking=True, why="off")
                 seen.taken.setdefault(place.slot, []).append(off)
+
+
+def switched_off(namespaces: Namespaces, devices: Iterable[Device]) -> dict[str, tuple[Taken, ...]]:
+    """By device, the ends that are to be made anew without the IPv6 that they shall have: they say nothing of it, and
+    links to come get none. Raises KernelError."""
+    wanted: dict[str, list[tuple[str, Taken]]] = {}
+    for device in devices:
+        for side, end in enumerate(device.ends):
+            address = _first_missing(end.addresses, (), lambda each: ":" in each.text)
+            route = None if address else _first_missing(end.routes, (), attrgetter("needs_ipv6"))
+            if (address or route) and end.sysctl.get(DISABLE_IPV6) != "0" and not is_unnamed(end.namespace):
+                off = Taken("", address=address, route=route, blocking=True, side=side, why="off")
+                wanted.setdefault(end.namespace, []).append((device.name, off))
+    found: dict[str, tuple[Taken, ...]] = {}
+    with namespaces.away() as enter:
+        for key, some in wanted.items():
+            try:
+                with namespaces.open(key) as fd:
+                    enter(fd, key)
+            except KernelError as error:
+                if error.errno != errno.ENOENT:  # it is to be made
+                    raise
+                continue
+            for name, off in some if _is_off("default") else ():
+                found[name] = (*found.get(name, ()), off)
+    return found
 
 
 def _first_missing(wanted: tuple[T, ...], present: tuple[T, ...], needs_ipv6: Callable[[T], bool]) -> T | None:
@@ -172,7 +201,8 @@ def _first_missing(wanted: tuple[T, ...], present: tuple[T, ...], needs_ipv6: Ca
     return next((each for each in wanted if each not in known and needs_ipv6(each)), None)
 
 
-def _is_on(interface: str) -> bool:
+def _is_off(interface: str) -> bool:
+    """Whether IPv6 is switched off on a link, or on those to come (`default`), of the thread's namespace."""
     with suppress(KernelError):  # the link has gone since, or this kernel has no IPv6: the run will say so
         return sysctl.read(interface, DISABLE_IPV6) != "0"
     return False

@@ -22,6 +22,11 @@ def replaced(plan: Plan) -> list[Device]:
     return [c.before for c in plan.changes if c.operation == "replace" and isinstance(c.before, Device)]
 
 
+def remade(plan: Plan) -> list[Device]:
+    """The same, as they shall be."""
+    return [c.after for c in plan.changes if c.operation == "replace" and isinstance(c.after, Device)]
+
+
 def leaving(plan: Plan) -> list[Device]:
     """The pairs whose peers go to another namespace, as they are."""
     return [

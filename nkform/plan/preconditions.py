@@ -217,6 +217,8 @@ def in_place(
             for taken in (*there, *coming):
                 if taken.holder == OURS and taken.route and (end.namespace, taken.route.src) in stays:
                     continue  # of a device that is no target
+                if taken.why == "off" and taken in there and found and is_made_anew(device, found):
+                    continue  # the switch goes with the link
                 wanted = taken.route in end.routes or taken.address in end.addresses
                 if wanted and taken.blocking and not (adopt and taken.gone):
                     yield _in_place(taken, end, path)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nkform.dataclass import dataclass
-from nkform.model import Node
+from nkform.model import Device, Node
 from nkform.namespace_key import is_unnamed
 from nkform.problem import NkformError, Problem
 from nkform.session.listener import Listener, timed
@@ -125,6 +125,18 @@ def programs_of(spec: Spec, engine: str | None = None, objects: Path | None = No
         yield programs
 
 
+def _with_switches(live: Node, anew: Sequence[Device], namespaces: Namespaces) -> Node:
+    """The node with what keeps devices that are made anew from having IPv6, which is looked for only then."""
+    if not anew:
+        return live
+    from nkform.dataclass import replace
+    from nkform.observe.taken import switched_off
+
+    off = switched_off(namespaces, anew)
+    also = {name: (*live.taken.get(name, ()), *some) for name, some in off.items()}
+    return replace(live, taken={**live.taken, **also}) if also else live
+
+
 def _observe(
     prepared: Prepared,
     namespaces: Namespaces,
@@ -137,7 +149,7 @@ def _observe(
     from nkform.dataclass import replace
     from nkform.kernel.probe import probe, require_root
     from nkform.observe.node import observe
-    from nkform.plan.losses import leaving, replaced, with_losses, without_ipv6
+    from nkform.plan.losses import leaving, remade, replaced, with_losses, without_ipv6
     from nkform.plan.plan import build
     from nkform.plan.resolve import needed_features
 
@@ -170,13 +182,16 @@ def _observe(
 
     with timed(listener, "plan"):
         found = observation(desired, live, features, plan, without)
+    if (closer := _with_switches(live, remade(found.plan), namespaces)) is not live:
+        live = closer
+        found = observation(desired, live, features, plan, without)
     if found.plan.actions:
         from nkform.apply.lasting import require_lasting
 
         require_lasting(found.plan)
-    anew, moved, small = replaced(found.plan), leaving(found.plan), without_ipv6(found.plan)
-    if anew or moved or small:
+    gone, moved, small = replaced(found.plan), leaving(found.plan), without_ipv6(found.plan)
+    if gone or moved or small:
         from nkform.observe.baggage import baggage
 
-        found = replace(found, plan=with_losses(found.plan, baggage(namespaces, anew, moved, small)))
+        found = replace(found, plan=with_losses(found.plan, baggage(namespaces, gone, moved, small)))
     return replace(found, given=programs.given()) if programs is not None and options.objects else found

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.live.helpers.fault_injection import injected
-from tests.live.helpers.support import Node, ip, kinds, links, pings, sh
+from tests.live.helpers.support import Node, ip, kinds, link, links, pings, sh
 from tests.live.helpers.witness import IP
 from tests.live.test_shared_routes import spec
 
@@ -257,3 +257,30 @@ def test_what_is_shown_of_forwarding_plans_empty(node: Node, kind: str, forced: 
     assert outcome.code == 0, outcome.err
     assert value("ipv6.force_forwarding", "v0") == value("ipv6.force_forwarding", "eth0", "web") == str(forced)
     assert node.changes(node.run("show").out) == []
+
+
+@pytest.mark.parametrize("what", ["addresses", "routes"])
+@pytest.mark.parametrize("where", ["", "web"])
+def test_what_is_made_anew_gets_ipv6_as_new_links_do(node: Node, where: str, what: str) -> None:
+    """And not as the old one has it, which somebody has set by hand."""
+    made = spec("8")
+    made["namespaces"]["web"] = {}
+    made["devices"]["v1"] = {"kind": "veth", "peer": {"name": "x"}}
+    ip("netns", "add", "web")
+    end = made["devices"]["v0"]["peer"] if where else made["devices"]["v0"]
+    end[what] = [end[what][0]]  # of IPv4
+    if what == "addresses":
+        del end["routes"][1]["via"]
+    node.apply(made)
+    ip_netns = ["ip", "netns", "exec", where] if where else []
+    sh(*ip_netns, "sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1")
+    made["devices"]["v0"]["numtxqueues"] = 2
+    made["devices"]["v1"]["mtu"] = 1400
+    error = node.refused(made)
+    assert error.count("NK0454") == 1
+    assert f"{end.get('name', 'v0')}" in error
+    assert node.run("apply", "-y", "--keep-going", str(node.path)).code == 1
+    assert link("v1")["mtu"] == 1400
+    sh(*ip_netns, "sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=0")
+    sh(*ip_netns, "sysctl", "-qw", f"net.ipv6.conf.{end.get('name', 'v0')}.disable_ipv6=1")
+    node.apply(made)
