@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nkform.cli.common import agreed, plan_options, read_spec, seconds, session, show_plan
+from nkform.cli.common import agreed, part_of, plan_options, read_spec, seconds, session, show_plan
 from nkform.dataclass import replace
 from nkform.problem import NkformError, Problem, fail
 
@@ -79,7 +79,7 @@ def _trial(options: argparse.Namespace) -> float:
 def _show(nkform: Session, planned: Planned, options: argparse.Namespace) -> None:
     in_the_way = [replace(problem, severity="warning") for problem in planned.problems]
     nkform.listener.warn([*planned.warnings, *in_the_way])
-    show_plan(planned.plan, options, nkform.drift(planned))
+    show_plan(planned.plan, options, nkform.drift(planned), about=part_of(planned))
 
 
 def destroy(options: argparse.Namespace) -> int:

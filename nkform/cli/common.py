@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from nkform.bpf.programs import Programs
     from nkform.plan.changes import Plan
     from nkform.plan.drift import Difference
+    from nkform.session.session import Planned
     from nkform.spec import Spec
 
 PROGRESS_SECONDS = 1.0
@@ -127,16 +128,26 @@ def programs_of(spec: Spec, options: argparse.Namespace) -> Iterator[Programs | 
 
 def show_plan(
     plan: Plan, options: argparse.Namespace, drift: Mapping[Difference, float | None] | None = None, *,
-    aside: bool = False,
+    aside: bool = False, about: str = "",
 ) -> None:  # fmt: skip
-    """Prints a plan; `aside`: on stderr."""
+    """Prints a plan; `aside`: on stderr. `about`: the part of the spec that it is about, in words."""
     from nkform.report.colour import Paint, wanted
     from nkform.report.plan_text import lines
 
     stream = sys.stderr if aside else sys.stdout
     paint = Paint(wanted(stream, options.no_color))
-    stream.writelines(lines(plan, paint, summary_only=options.summary, verbose=options.verbose, drift=drift or {}))
+    shown = lines(
+        plan, paint, summary_only=options.summary, verbose=options.verbose, drift=drift or {}, about=about
+    )  # fmt: skip
+    stream.writelines(shown)
     stream.flush()
+
+
+def part_of(planned: Planned) -> str:
+    """The part of its spec that a plan is about, in words; empty where it is about all of it."""
+    if planned.problems:
+        return "what can be planned"
+    return "the targets" if planned.prepared.options.targets else ""
 
 
 def agreed(verb: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from nkform.cli.common import plan_options, read_spec, session, show_plan
+from nkform.cli.common import part_of, plan_options, read_spec, session, show_plan
 from nkform.problem import fail
 from nkform.session.listener import timed
 
@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
 
                 sys.stdout.write(render(planned.plan, nkform.drift(planned)))
             else:
-                show_plan(planned.plan, options, nkform.drift(planned), aside=aside)
+                show_plan(planned.plan, options, nkform.drift(planned), aside=aside, about=part_of(planned))
                 if options.output and not aside:
                     told = f"`nkform apply {options.output}` carries out exactly this, or says what has changed."
                     print(f"\nSaved: {told}")

@@ -384,6 +384,7 @@ _FLOCK = struct.Struct("@hhqqi0q")
 
 def _take(path: Path, name: str, words: str) -> Lock | str:
     asked = f"lock {path / name}"
+    text = words.encode(errors="backslashreplace")
     folder = _open_folder(path)
     try:
         fd = os.open(name, os.O_RDWR | os.O_CREAT | _OPEN, FILE_MODE, dir_fd=folder)
@@ -401,7 +402,6 @@ def _take(path: Path, name: str, words: str) -> Lock | str:
     except BaseException:
         os.close(fd)
         raise
-    text = words.encode(errors="surrogateescape")
     try:
         os.pwrite(fd, text, 0)  # over what is there, which needs no more room
         os.ftruncate(fd, len(text))

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 
 from nkform.dataclass import replace
 from nkform.model import IPV6_MIN_MTU, OURS, Device, Endpoint, Namespace, Node, Route, Taken, host
-from nkform.namespace_key import ROOT, described
+from nkform.namespace_key import ROOT, can_be_a_name, described
 from nkform.plan.compare import device_fields, is_made_anew
 from nkform.plan.contradictions import IPV6_MTU, ipv6_mtus
 from nkform.plan.parts import Name
@@ -77,8 +77,15 @@ def _obstacles(
                 "NK0410",
                 f"there is no namespace {device.peer.namespace}",
                 path=("devices", name, "peer", "namespace"),
-                hint="the process has ended, or the path leads to no namespace",
+                hint=_gone(device.peer.namespace),
             )
+
+
+def _gone(key: str) -> str:
+    """What to do where a namespace is not there that no spec says to make."""
+    if can_be_a_name(key):
+        return f"make it first: ip netns add {key}"
+    return "the process has ended, or the path leads to no namespace"
 
 
 def _barred(key: str, why: str, path: Path) -> Problem:

@@ -41,15 +41,22 @@ def render(
 
 
 def lines(
-    plan: Plan, paint: Paint, *, summary_only: bool = False, verbose: bool = False, drift: Notes = NO_DRIFT
+    plan: Plan,
+    paint: Paint,
+    *,
+    summary_only: bool = False,
+    verbose: bool = False,
+    drift: Notes = NO_DRIFT,
+    about: str = "",
 ) -> Iterator[str]:
     """The whole plan, or only the lines that sum it up; `drift` says which of it is the node's change. `verbose`: with
-    the order in which programs are attached.
+    the order in which programs are attached. `about`: the part of the spec that it is about, in
+    words; all of it by default.
 
     Line by line, each with its end: taken as they come, those of ten thousand devices take no memory.
     """
     if plan.empty:
-        yield f"{_nothing(plan)}\n"
+        yield f"{_nothing(plan, about)}\n"
         return
     if not summary_only:
         used = [operation for operation in LEGEND if any(c.operation == operation for c in plan.changes)]
@@ -72,9 +79,11 @@ def lines(
         yield f"{drift_summary(drifted)}\n"
 
 
-def _nothing(plan: Plan) -> str:
+def _nothing(plan: Plan, about: str) -> str:
     """What to say of a plan without changes."""
     match plan.aim:
+        case "spec" if about:
+            return f"No changes to {about} of the spec of {plan.node}."
         case "spec":
             return f"No changes. The node matches the spec of {plan.node}."
         case "before":

@@ -240,11 +240,14 @@ class Session:
 
         A plan that was not made under the lock is made again, and if it is another one now, nothing is done (NK0517).
         `confirm`: seconds within which the result's trial has to be confirmed; else a process of its own takes all
-        back, whatever becomes of this one. 0: for good. Raises ValueError for what is no number of seconds.
+        back, whatever becomes of this one. 0: for good. Raises ValueError for what is no number of seconds, and for a
+        trial of a plan to destroy.
         """
         if isinstance(confirm, bool) or not isinstance(confirm, int | float) or not 0 <= confirm < FOREVER:
             raise ValueError(f"confirm={confirm!r}: expected a number of seconds")
         prepared = planned.prepared
+        if confirm and prepared.destroys:
+            raise ValueError("a plan to destroy has no trial: nothing would be left to go back by")
         command = "destroy" if prepared.destroys else "apply"
         in_part = bool(prepared.options.targets)
         with placed(prepared.spec), self.lock(command, planned.node, in_part=in_part) as run_lock:

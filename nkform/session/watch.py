@@ -43,7 +43,7 @@ from nkform.plan.watch import (
     Unapplied,
     Watching,
 )
-from nkform.problem import NkformError, Problem
+from nkform.problem import NkformError, Problem, fail
 from nkform.session.drift import drift_of, was_applied
 from nkform.session.prepared import placed
 from nkform.session.running import Applied
@@ -232,6 +232,7 @@ class Watch:
 
     def _reread(self, subject: Subject, reread: Callable[[], Subject]) -> Subject:
         """The spec as it is now, or the old one if it is not fit to be used."""
+        before = subject.node
         try:
             subject = reread()
         except NkformError as error:
@@ -240,6 +241,7 @@ class Watch:
             self._tell(Reread((Problem("NK0601", str(error)),)))
         else:
             self._trouble = RetryBackoff()
+            self._told = tuple(each for each in self._told if not _is_dropped(each, before, subject.node))
             self._tell(Reread())
         return subject
 
@@ -283,6 +285,13 @@ class Watch:
         return sum(matters(notice, self._scope, self._fingerprint) for notice in self._monitor.notices()) > 0
 
 
+def _is_dropped(told: Difference, before: Node, after: Node) -> bool:
+    """Whether a difference is over for the one reason that the spec says nothing of its object any more."""
+    if told.kind == "namespace":
+        return told.name in before.namespaces and told.name not in after.namespaces
+    return told.name in before.devices and told.name not in after.devices
+
+
 def follow(
     session: Session,
     read: Callable[[], Spec],
@@ -296,15 +305,22 @@ def follow(
     """Watches what a spec says, as `Session.watch` describes. Raises NkformError, KernelError."""
     with Monitor() as monitor, Signals() as signals, ExitStack() as held:
 
-        def subject() -> Subject:
-            """The spec as it is now. What the old one holds is let go of once the new one has proved fit."""
+        def subject(node: str = "") -> Subject:
+            """The spec as it is now, of that node. What the old one holds is let go of once the new one has proved
+            fit."""
+            spec = read()
+            if node and spec.node.name != node:
+                told = f"the spec is of the node {spec.node.name} now, and what is watched is {node}"
+                raise fail("NK0602", told, hint=f"start another watch for {spec.node.name}")
             with ExitStack() as stack:
-                made = _subject(session, read(), options, stack, heal=heal)
+                made = _subject(session, spec, options, stack, heal=heal)
                 held.close()
                 held.push(stack.pop_all())
             return made
 
-        Watch(session.namespaces, monitor, signals, tell, interval=interval).run(subject(), subject, ready)
+        first = subject()
+        again = partial(subject, first.node.name)
+        Watch(session.namespaces, monitor, signals, tell, interval=interval).run(first, again, ready)
 
 
 def _subject(session: Session, spec: Spec, options: PlanOptions, stack: ExitStack, *, heal: bool) -> Subject:

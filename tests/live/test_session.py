@@ -288,6 +288,22 @@ def test_what_is_no_time_to_confirm_is_refused(session: Session, confirm: Any) -
     assert not rundir.nodes()
 
 
+def test_a_plan_to_destroy_has_no_trial(session: Session) -> None:
+    session.apply(session.plan(spec()))
+    with pytest.raises(ValueError, match="no trial"):
+        session.apply(session.plan_destroy(spec()), confirm=5)
+    assert "v0" in links()
+
+
+def test_a_command_of_any_characters_lets_go_of_the_lock(session: Session) -> None:
+    for command in "\ud800", "\udcff", "\n\0":
+        with session.lock(command, "box"):
+            assert rundir.is_locked()
+        assert not rundir.is_locked()
+    with Session() as other, other.lock("apply", "box"):
+        pass
+
+
 def test_a_listener_that_fails_leaves_nothing_unconfirmed() -> None:
     class Failing(Quiet):
         def phase(self, name: str, seconds: float) -> None:

@@ -312,6 +312,32 @@ def test_the_spec_is_read_again_on_sighup_only(node: Node, watch: Start) -> None
     assert process.stop() == 0
 
 
+def test_a_spec_of_another_node_is_refused_on_sighup(node: Node, watch: Start) -> None:
+    node.apply(spec())
+    process = watch()
+    node.write({**spec(mtu=1400), "node": "other"})
+    process.process.send_signal(signal.SIGHUP)
+    refused = process.until(lambda line: line["event"] == "refused")
+    assert [problem["code"] for problem in refused["problems"]] == ["NK0602"]
+    ip("link", "set", "to-a", "mtu", "1300")
+    assert process.drift("mtu")["spec"] == 1500
+
+
+def test_what_a_spec_says_no_more_is_not_called_mended(node: Node, watch: Start) -> None:
+    more = spec()
+    more["devices"]["to-b"] = {"kind": "veth", "mtu": 1400, "peer": {"name": "b"}}
+    more["namespaces"]["gone"] = {}
+    node.write(more)
+    process = watch()
+    process.unapplied("", "to-b")
+    node.write(spec())
+    process.process.send_signal(signal.SIGHUP)
+    process.until(lambda line: line["event"] == "reread")
+    node.apply(spec())
+    process.until(lambda line: line["event"] in ("settled", "healed") and line.get("name") == "to-a")
+    assert not [line for line in process.lines() if line["event"] == "settled" and line["name"] in ("to-b", "gone")]
+
+
 def test_a_spec_that_nobody_applied_is_no_drift(node: Node, watch: Start) -> None:
     node.apply(spec())
     more = spec(mtu=1400)
