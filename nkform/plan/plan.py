@@ -39,6 +39,7 @@ from nkform.plan.actions import (
     end_of,
     namespace_of,
 )
+from nkform.plan.beside_targets import beside_targets
 from nkform.plan.changes import Aim, Change, Plan
 from nkform.plan.collisions import collisions
 from nkform.plan.compare import FieldChange, device_fields, end_actions, end_fields
@@ -113,6 +114,8 @@ def build(
     errors += preconditions(desired.name, wanted, devices, live, adopt, readopt, goes_back=aim == "before")
     gone = _gone(desired, live, targets)
     errors += collisions(wanted, devices, live, gone)
+    if targets:
+        errors += beside_targets(devices, desired, live, gone)
     if aim != "before":
         errors += in_place(devices, live, adopt, gone)
         errors += out_of_reach(devices, live)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from nkform.observe import node as observing
+from tests.live.helpers.processes import until
 from tests.live.helpers.support import Node, dump, ip, kinds, link, links, needs, sh
 from tests.live.helpers.witness import IP
 from tests.live.test_pairs import veth
@@ -224,3 +225,21 @@ def test_the_kernels_own_tunnels_keep_no_namespace_alive(node: Node) -> None:
     assert "sit0" in links("a")
     node.destroy()
     assert ip("netns").strip() == ""
+
+
+def test_a_named_namespace_that_went_meanwhile_is_told_of_as_such(node: Node) -> None:
+    spec = veth()
+    spec["namespaces"]["a"] = {}
+    ip("netns", "add", "a")
+    node.apply(spec)
+    spec["devices"]["to-a"]["mtu"] = 1400
+    node.apply(spec)
+    ip("netns", "del", "a")
+    until(lambda: "to-a" not in links())
+    outcome = node.run("rollback", "-y")
+    assert outcome.code == 1
+    assert "there is no namespace a" in outcome.err
+    assert "hint: make it first: ip netns add a\n" in outcome.err
+    ip("netns", "add", "a")
+    assert node.run("rollback", "-y").code == 0
+    assert links("a") == {"eth0"}
