@@ -43,9 +43,14 @@ class NkformError(Exception):
 
 
 def unexpected(error: BaseException) -> Problem:
-    """What to say of an exception that nobody thought of: what it is, and where in nkform it came from."""
+    """What to say of an exception that nobody thought of: what it is, and where in nkform it came from; or that this
+    process has as many files open as it may have, which can be anywhere."""
+    import errno
     import traceback
 
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        hint = "raise what limits them (`ulimit -n`, LimitNOFILE=; of the machine, fs.file-max)"
+        return Problem("NK0601", f"could not open another file: {error.strerror}", hint=hint)
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "nkform" in frame.filename]
     where = f" ({frames[-1].filename.rpartition('nkform/')[2]}:{frames[-1].lineno})" if frames else ""
     return Problem(

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import resource
+from collections.abc import Iterator
+
+from nkform.kernel.error import KernelError
+
+ENOUGH, LEAST = 1024, 64
+"""So many files a run can have open at once, which works on some hundred devices together; and with fewer than so many
+it could neither do its work nor undo it."""
 
 
 class Owned:
@@ -25,6 +35,30 @@ def close(*fds: int) -> None:
     for fd in fds:
         if fd >= 0:
             os.close(fd)
+
+
+@contextlib.contextmanager
+def enough_files(*, refuse: bool) -> Iterator[None]:
+    """Within the block, this process may have ENOUGH files open (getrlimit(2)), or as many as it can be allowed to.
+
+    `refuse`: raises KernelError (EMFILE) where these are not even the LEAST, which takes CAP_SYS_RESOURCE to change.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < ENOUGH:
+        most = ENOUGH if hard == resource.RLIM_INFINITY else max(hard, ENOUGH)
+        for wanted in (ENOUGH, most), (min(ENOUGH, most if hard == resource.RLIM_INFINITY else hard), hard):
+            with contextlib.suppress(ValueError, OSError):
+                resource.setrlimit(resource.RLIMIT_NOFILE, wanted)
+                break
+        now, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if refuse and now < LEAST:
+            told = f"no more than {now} may be open: raise what limits them (`ulimit -n`, LimitNOFILE=)"
+            raise KernelError(errno.EMFILE, f"open {LEAST} files, which a run may need", told)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def duplicate(fd: int) -> int:

@@ -38,6 +38,7 @@ def locked(command: str, listener: Listener, timeout: float) -> Iterator[RunLock
     Raises NkformError, KernelError.
     """
     from nkform.apply.lock import take
+    from nkform.kernel.descriptors import enough_files
     from nkform.kernel.interrupt import Halts, Interrupts
     from nkform.kernel.probe import require_root
 
@@ -45,7 +46,13 @@ def locked(command: str, listener: Listener, timeout: float) -> Iterator[RunLock
         listener.say(f"{signal}: stopping after this step, and undoing; once more stops at once")
 
     require_root()
-    with Halts(), take(command, timeout, listener.say) as lock, Interrupts(asked) as interrupts:
+    beginning = command not in ("confirm", "rollback", "recover")
+    with (
+        enough_files(refuse=beginning),
+        Halts(),
+        take(command, timeout, listener.say) as lock,
+        Interrupts(asked) as interrupts,
+    ):
         yield RunLock(lock, interrupts)
 
 

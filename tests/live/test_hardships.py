@@ -20,11 +20,13 @@ import pytest
 
 from nkform.apply.executor import Executor
 from nkform.kernel import bpffs, link_requests
+from nkform.kernel.descriptors import LEAST
 from nkform.kernel.netlink import Socket
 from nkform.model import Device, Endpoint
 from nkform.plan.actions import Action
 from tests.live.helpers import isolation
 from tests.live.helpers.attack import in_child
+from tests.live.helpers.capabilities import CAP_SYS_RESOURCE, give_up
 from tests.live.helpers.chain_sites import DEVICE, TCX_INGRESS, TEMPLATES, Others
 from tests.live.helpers.netstate import differences, held, netstate_snapshot
 from tests.live.helpers.support import REFUSED, Node, ip, link, links, needs, sh
@@ -256,11 +258,13 @@ def test_a_busy_node(node: Node) -> None:
             node.destroy()
 
 
-def test_a_limit_of_open_files(node: Node, tmp_path: Path) -> None:
+@pytest.mark.parametrize("enough", [False, True])
+def test_a_limit_of_open_files(node: Node, tmp_path: Path, enough: bool) -> None:
+    """Enough to begin with are not enough for all that is done together."""
     node.apply(veth())
     before = netstate_snapshot()
     spec = veth()
-    for number in range(40):
+    for number in range(120):
         name = f"ns{number}"
         spec["namespaces"][name] = {"create": True}
         spec["devices"][f"d{number}"] = {"kind": "veth", "peer": {"name": "eth0", "namespace": name}}
@@ -268,15 +272,18 @@ def test_a_limit_of_open_files(node: Node, tmp_path: Path) -> None:
     said = tmp_path / "said"
 
     def limited() -> None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (_open_files() + 15, _open_files() + 15))
+        limit = max(LEAST, _open_files() + 40) if enough else _open_files() + 15
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+        give_up(CAP_SYS_RESOURCE)
         outcome = node.run("apply", "-y", str(node.path))
         said.write_text(f"{outcome.code}\n{outcome.err}")
 
     assert in_child(limited) == 0
     text = said.read_text()
     assert text.startswith("1\n"), text
-    assert "EMFILE" in text
+    assert "Too many open files" in text
     assert "ulimit" in text
+    assert "NK0900" not in text
     assert differences(before, netstate_snapshot()) == []
     node.apply(veth())
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -14,14 +13,12 @@ import pytest
 
 from nkform.apply import transaction
 from tests.live.helpers.attack import in_child
+from tests.live.helpers.capabilities import CAP_NET_BIND_SERVICE, CAP_SYS_PTRACE, give_up
 from tests.live.helpers.netstate import differences, netstate_snapshot
 from tests.live.helpers.processes import Process, end_all, until
 from tests.live.helpers.support import REFUSED, Node, ip, link, links, needs
 
 pytestmark = pytest.mark.usefixtures("made_once")
-
-LINUX_CAPABILITY_VERSION_3, CAP_NET_BIND_SERVICE, CAP_SYS_PTRACE = 0x20080522, 10, 19
-"""include/uapi/linux/capability.h"""
 
 
 def pair(name: str, namespace: str = "", **more: Any) -> dict[str, Any]:
@@ -97,14 +94,8 @@ def stranger() -> Iterator[int]:
 
 
 def with_less_rights() -> None:
-    """Gives up the right to look into processes that have more, and another one, so that some have more (capset(2))."""
-    header = (ctypes.c_uint32 * 2)(LINUX_CAPABILITY_VERSION_3, 0)
-    sets = (ctypes.c_uint32 * 6)()
-    libc = ctypes.CDLL(None)
-    assert libc.capget(header, sets) == 0
-    for place in range(3):  # effective, permitted, inheritable
-        sets[place] &= ~(1 << CAP_SYS_PTRACE | 1 << CAP_NET_BIND_SERVICE)
-    assert libc.capset(header, sets) == 0
+    """Gives up the right to look into processes that have more, and another one, so that some have more."""
+    give_up(CAP_SYS_PTRACE, CAP_NET_BIND_SERVICE)
 
 
 @pytest.mark.parametrize("way", ["process", "path", "name", "optional", "to be made"])
