@@ -103,6 +103,8 @@ def revert(
         if problems:
             with suppress(KernelError):  # then `show` leaves out some of what has gone back
                 explanations.note(observe(namespaces, node, before), before.explained)
+            if state == UNCONFIRMED:
+                record.forget(node)  # most of what was applied last is gone
             raise NkformError(*problems)
         _compare(before, namespaces, warn)
         if state != PREVIOUS:

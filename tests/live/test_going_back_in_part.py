@@ -108,3 +108,22 @@ def test_the_watch_leaves_the_node_to_the_guardian(node: Node) -> None:
     assert link("to-b")["mtu"] == 1500
     os.kill(run.pid, signal.SIGTERM)
     assert run.ended() == 0
+
+
+def test_what_has_gone_back_is_not_told_as_what_was_applied(node: Node) -> None:
+    """The spec that nobody confirmed is the last that was applied no more."""
+    unmanaged = spec(1400)
+    for device in unmanaged["devices"].values():
+        device.pop("mtu")
+    node.apply(unmanaged)
+    node.write(spec(1400))
+    assert node.run("apply", "-y", "--confirm", "1s", "--detach", str(node.path)).code == 0
+    ip("netns", "exec", "a", "sh", "-c", "echo 1 >/proc/sys/net/ipv6/conf/eth0/disable_ipv6")
+    until(lambda: "fd00::2" in (rundir.read("w", journal.OUTCOME) or ""))
+    assert link("to-b")["mtu"] == 1500
+    outcome = node.plan(unmanaged)
+    assert "NK0431" not in outcome.out + outcome.err
+    status = node.run("status")
+    assert status.code == 0
+    assert "1400" not in status.out
+    assert "not all could go back" in status.out
