@@ -34,10 +34,15 @@ PATIENCE = 30.0
 
 
 class Line:
-    """The maker's end."""
+    """The maker's end, which is closed with it."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
+        self._owner = os.getpid()
+
+    def __del__(self) -> None:
+        if self._owner == os.getpid():  # in a process that was forked, the number may be another file's
+            os.close(self._fd)
 
     def say(self, word: bytes) -> None:
         """One byte, if anybody is there to hear it."""

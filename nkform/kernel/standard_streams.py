@@ -20,7 +20,7 @@ MOST = 16 << 20
 LEFT_OUT = b"\n[output left out: nobody read it]\n"
 CHUNK = 1 << 16
 
-Write = Callable[[memoryview], int]
+Write = Callable[[bytes], int]
 
 _asked: Callable[[], bool] = bool
 _patient = 0
@@ -51,6 +51,7 @@ class Output(io.RawIOBase):
         self._stream = stream  # which closes the file when it goes
         self._fd = stream.fileno()
         self._kept = bytearray()
+        self._draining = False
 
     def writable(self) -> bool:
         return True
@@ -79,12 +80,17 @@ class Output(io.RawIOBase):
                 self._drain(write)
 
     def _drain(self, write: Write) -> None:
-        while self._kept:
-            with memoryview(self._kept) as kept, kept[:CHUNK] as chunk:
-                done = write(chunk)
-            del self._kept[:done]
+        if self._draining:  # the handler of a signal prints: what it adds is written by whom it interrupted
+            return
+        self._draining = True
+        try:
+            while self._kept:
+                done = write(bytes(self._kept[:CHUNK]))
+                del self._kept[:done]
+        finally:
+            self._draining = False
 
-    def _waiting(self, data: memoryview) -> int:
+    def _waiting(self, data: bytes) -> int:
         return os.write(self._fd, data)
 
     @contextlib.contextmanager

@@ -34,7 +34,15 @@ from nkform.kernel.process import Process, own_id
 from nkform.kernel.rundir import GUARDIAN, Lock
 from nkform.problem import NkformError, Problem, fail, unexpected
 from nkform.session import preload
-from nkform.session.guardian_record import OVERDUE, PENDING, Guarded, guarded_by_last, is_alive, is_overdue, written
+from nkform.session.guardian_record import (
+    PENDING,
+    Guarded,
+    guarded_by_last,
+    is_alive,
+    is_overdue,
+    should_go_back,
+    written,
+)
 from nkform.session.recovery import revert
 from nkform.session.stuck import KEPT, PAUSE, STALLED, Stuck
 
@@ -242,7 +250,7 @@ def make_way(node: str, told: Callable[[str], None]) -> None:
     guarded = guarded_by_last(node)
     if guarded is None or not (rundir.is_locked() or rundir.is_held(rundir.MACHINE, rundir.GOING_BACK)):
         return
-    if guarded.until is not None and clock.since_boot() < guarded.until + OVERDUE:
+    if guarded.until is not None and not should_go_back(guarded.until):
         return
     stuck = Stuck(told, "" if guarded.until is not None else node)  # before the run is done, only who goes back already
     while stuck.look():

@@ -48,10 +48,15 @@ def has_tried(node: str) -> bool:
     return done is not None and bool(done.problems)
 
 
+def should_go_back(until: float) -> bool:
+    """Whether what was to be confirmed until then must be on its way back by now."""
+    return clock.since_boot() >= until + OVERDUE
+
+
 def is_overdue(node: str, token: str, until: float) -> bool:
     """Whether a guardian that lives should have begun to go back, and has not: it is stopped. Raises KernelError."""
     return (
-        clock.since_boot() >= until + OVERDUE
+        should_go_back(until)
         and outcome(node, token) is None
         and not rundir.is_held(rundir.MACHINE, rundir.GOING_BACK)
         and not rundir.is_locked()

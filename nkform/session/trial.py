@@ -14,12 +14,12 @@ from nkform.session import records
 from nkform.session.guardian import go_back, start
 from nkform.session.guardian_record import (
     IN_THE_WAY,
-    OVERDUE,
     guarded_by_last,
     has_tried,
     is_alive,
     is_overdue,
     outcome,
+    should_go_back,
 )
 from nkform.session.node import chosen
 from nkform.session.run_lock import refuse_all_elsewhere
@@ -101,7 +101,7 @@ class Trial:
         if rundir.stamp(node, journal.UNCONFIRMED) is None:
             return guardian
         if is_alive(node):
-            if clock.since_boot() >= self._until + OVERDUE:
+            if should_go_back(self._until):
                 self._stuck.look()
             if is_overdue(node, guardian.token, self._until):
                 go_back(node, guardian.token)

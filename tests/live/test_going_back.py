@@ -20,7 +20,7 @@ from nkform.apply import journal
 from nkform.kernel import rundir
 from nkform.kernel.error import KernelError
 from nkform.session import guardian as guardians
-from nkform.session import recovery
+from nkform.session import guardian_record, recovery
 from tests.live.helpers.netstate import differences, netstate_snapshot
 from tests.live.helpers.processes import Asked, Process, end_all, until
 from tests.live.helpers.support import Node, Outcome, ip, link, links, sh
@@ -477,7 +477,7 @@ def test_a_lock_that_cannot_be_written_down_is_not_held(monkeypatch: pytest.Monk
 @pytest.mark.parametrize("who", ["the run", "the next command"])
 def test_a_guardian_that_is_stopped_is_not_waited_for(node: Node, who: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGSTOP, a debugger, a frozen control group: it lives, and does nothing."""
-    monkeypatch.setattr(guardians, "OVERDUE", 0.5)
+    monkeypatch.setattr(guardian_record, "OVERDUE", 0.5)
     node.apply(veth())
     before = netstate_snapshot()
     node.write(changed())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import os
 import re
@@ -293,6 +294,20 @@ def test_a_plan_to_destroy_has_no_trial(session: Session) -> None:
     with pytest.raises(ValueError, match="no trial"):
         session.apply(session.plan_destroy(spec()), confirm=5)
     assert "v0" in links()
+
+
+def test_a_trial_leaves_no_file_open(session: Session) -> None:
+    def settled(number: int) -> int:
+        trial = session.apply(session.plan(spec(1300 + number)), confirm=60).trial
+        assert trial is not None
+        trial.confirm()
+        del trial
+        gc.collect()
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    session.apply(session.plan(spec()))
+    first = settled(0)
+    assert [settled(number) for number in (1, 2, 3)] == [first] * 3
 
 
 def test_a_command_of_any_characters_lets_go_of_the_lock(session: Session) -> None:
