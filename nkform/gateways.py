@@ -86,7 +86,7 @@ def hidden(
 
     Those with a gateway are added last, in their order. `numbers`: a network's address as a number, and its length.
     """
-    led = [(place, route) for place, route in enumerate(routes) if ":" in route.to and route.via]
+    led = [(place, route) for place, route in enumerate(routes) if ":" in route.to and ":" in (route.via or "")]
     if len(led) < 2:
         return
     reach = IPv6Reach()

@@ -34,8 +34,9 @@ from nkform.plan.actions import (
 from nkform.plan.changes import Change
 from nkform.problem import Problem
 
-FOLLOW_SECONDS, FOLLOW_PAUSE = 1.0, 0.02
-"""How long all VLANs may take to go down or up with their links, and between two looks. Seconds."""
+FOLLOW_SECONDS, FOLLOW_PAUSE, UNSEEN_SECONDS = 1.0, 0.02, 0.3
+"""How long all VLANs may take to go down or up with their links, between two looks, and where there is nothing to look
+at. Seconds."""
 FOLLOWING = ("vlan", "macvlan", "macvtap")
 """Links that have no larger MTU than the one below."""
 
@@ -229,12 +230,18 @@ def _still_there(places: Mapping[ForeignItem, int], key: str, namespaces: Namesp
 def _indexes(some: Collection[ForeignItem], socket: Socket, deadline: float) -> dict[str, int]:
     """The ifindexes of all links by name. Since Linux 7 the VLANs upon a link go down and up some moments after it
     (net/8021q/vlan.c): those that others have something on are waited for until the deadline, which all namespaces
-    share: a workload can take its VLAN down at any time."""
+    share: a workload can take its VLAN down at any time. What stands upon a link of another namespace, which cannot be
+    seen from there, is given some time once."""
     names = {each.name for each in some}
+    is_first = True
     while True:
         present = {link.index: link for link in consistent_dump(links.dump, socket)}
-        vlans = [link for link in present.values() if link.kind == "vlan" and link.name in names and link.nsid is None]
-        below = ((link, present.get(link.link)) for link in vlans)
+        vlans = [link for link in present.values() if link.kind == "vlan" and link.name in names]
+        if is_first and any(link.nsid is not None for link in vlans):
+            is_first = False
+            clock.pause(min(UNSEEN_SECONDS, max(0.0, deadline - clock.monotonic())))
+            continue
+        below = ((link, present.get(link.link)) for link in vlans if link.nsid is None)
         followed = all(lower is None or lower.values.get("up") == link.values.get("up") for link, lower in below)
         if followed or clock.monotonic() > deadline:  # else somebody has it down
             return {link.name: index for index, link in present.items()}

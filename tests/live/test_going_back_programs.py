@@ -245,14 +245,16 @@ def test_templates_of_one_name_in_two_folders_are_told_apart(node: Node, tmp_pat
     one, other = tmp_path / "one", tmp_path / "other"
     programs = {"brake": {"template": "brake"}}
     first = spec(pair(["brake"]), programs, templates=[template(one, KNOWS_ITS_DEVICE)])
-    second = spec(pair(["brake"], "v1", "web2"), programs, templates=[template(other, DROPS)])
+    second = spec(
+        pair(["brake"], "v1", "web2", "10.0.5.1/24", ("10.0.5.2",)), programs, templates=[template(other, DROPS)]
+    )
     node.apply(first)
     node.apply(second, "--target", "v1")
     assert len(node.run("status", "--json").json()["devices"]) == 2
     node.apply(empty(first))
     back(node, "rollback")
     assert reaches("web", NEAR)
-    assert not pings("web2", NEAR)
+    assert not pings("web2", "10.0.5.1")
 
 
 def test_a_program_that_names_a_device_is_made_again_for_the_new_one(node: Node, tmp_path: Path) -> None:
