@@ -7,6 +7,7 @@ time. They belong to its reader and its resolver in Python, and nkform takes lib
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,18 +18,31 @@ _COMPILE = re.compile
 class LatePattern:
     """A pattern, not compiled yet. It has all attributes of the compiled one."""
 
-    def __init__(self, *arguments: Any) -> None:
-        self._arguments = arguments
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        self._arguments = arguments, named
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(_COMPILE(*self._arguments), name)  # `re` remembers the patterns that it compiled last
+        arguments, named = self._arguments
+        return getattr(_COMPILE(*arguments, **named), name)  # `re` remembers the patterns that it compiled last
 
 
 @contextmanager
-def late_patterns() -> Iterator[None]:
-    """Within the block, `re.compile` makes late ones: for the import of a library whose patterns may not be needed."""
-    re.compile = LatePattern  # type: ignore[assignment]
+def late_patterns(library: str) -> Iterator[None]:
+    """Within the block, `re.compile` makes late ones for the modules of a library that is loaded in it, and for nobody
+    else: other threads go on meanwhile. Does nothing where it is loaded already.
+    """
+    if library in sys.modules:
+        yield
+        return
+    genuine = re.compile
+
+    def compile_late(*arguments: Any, **named: Any) -> Any:
+        caller = sys._getframe(1).f_globals.get("__name__", "")
+        make = LatePattern if caller.partition(".")[0] == library else genuine
+        return make(*arguments, **named)
+
+    re.compile = compile_late
     try:
         yield
     finally:
-        re.compile = _COMPILE
+        re.compile = genuine

@@ -52,7 +52,7 @@ class Tree(NamedTuple):
 
 def parse(text: str, *, places: bool = False) -> Tree:
     """Parse one YAML document. Never raises for what the text contains."""
-    with late_patterns():
+    with late_patterns("yaml"):
         import yaml
 
     builder = _Builder(places)

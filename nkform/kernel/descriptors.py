@@ -44,16 +44,17 @@ def enough_files(*, refuse: bool) -> Iterator[None]:
     `refuse`: raises KernelError (EMFILE) where these are not even the LEAST, which takes CAP_SYS_RESOURCE to change.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = hard
     if soft != resource.RLIM_INFINITY and soft < ENOUGH:
-        most = ENOUGH if hard == resource.RLIM_INFINITY else max(hard, ENOUGH)
-        for wanted in (ENOUGH, most), (min(ENOUGH, most if hard == resource.RLIM_INFINITY else hard), hard):
+        if hard != resource.RLIM_INFINITY and hard < ENOUGH:
             with contextlib.suppress(ValueError, OSError):
-                resource.setrlimit(resource.RLIMIT_NOFILE, wanted)
-                break
-        now, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if refuse and now < LEAST:
-            told = f"no more than {now} may be open: raise what limits them (`ulimit -n`, LimitNOFILE=)"
-            raise KernelError(errno.EMFILE, f"open {LEAST} files, which a run may need", told)
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, ENOUGH))
+                most = ENOUGH
+        enough = ENOUGH if most == resource.RLIM_INFINITY else min(most, ENOUGH)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (enough, most))
+        if refuse and enough < LEAST:
+            reason = f"no more than {enough} may be open: raise what limits them (`ulimit -n`, LimitNOFILE=)"
+            raise KernelError(errno.EMFILE, f"open {LEAST} files, which a run may need", reason)
     try:
         yield
     finally:

@@ -119,10 +119,10 @@ def find(buffer: bytes, start: int, end: int, number: int) -> bytes | None:
     """The first attribute of a number between two places of a buffer: less work than `walk` where it is near."""
     unpack = ATTRIBUTE.unpack_from
     while start + 4 <= end:
-        length, found = unpack(buffer, start)
+        length, kind = unpack(buffer, start)
         if length < 4 or start + length > end:
             return None
-        if found & NLA_TYPE_MASK == number:
+        if kind & NLA_TYPE_MASK == number:
             return buffer[start + 4 : start + length]
         start += (length + 3) & ~3
     return None

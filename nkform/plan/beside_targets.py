@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from nkform.gateways import Around, Holder, is_link_local, may_be_ruled_out
 from nkform.model import Device, Endpoint, Node, RouteKey, host
@@ -18,32 +18,31 @@ def beside_targets(
 ) -> Iterator[Problem]:
     """`devices` are the targets as they shall be, `gone` the live devices that go."""
     going = {device.name for device in gone}
-    kept = [d for d in live.devices.values() if d.owner == live.name and d.name not in devices and d.name not in going]
-    state = _Kept(kept)
-    coming = {
-        (end.namespace, host(address)): name
-        for name, device in desired.devices.items()
-        if name not in devices
+    left = [d for d in live.devices.values() if d.owner == live.name and d.name not in devices and d.name not in going]
+    kept = _Kept(left)
+    coming = _hosts(device for name, device in desired.devices.items() if name not in devices)
+    for each in (_hosts(devices.values()), kept.hosts):
+        coming = {key: name for key, name in coming.items() if key not in each}
+    for name, device in devices.items():
+        live_device = live.devices.get(name)
+        if live_device is not None and is_made_anew(device, live_device):
+            live_device = None
+        for side, end in enumerate(device.ends):
+            there = live_device.ends[side] if live_device and side < len(live_device.ends) else NO_ENDPOINT
+            path: Path = ("devices", name, "peer") if side else ("devices", name)
+            yield from _addresses(end, there, kept, path)
+            yield from _routes(end, there, kept, path)
+            yield from _sources(end, there, coming, path)
+
+
+def _hosts(devices: Iterable[Device]) -> dict[tuple[str, str], str]:
+    """The addresses of devices without their prefix lengths, by namespace, and whose they are."""
+    return {
+        (end.namespace, host(address)): device.name
+        for device in devices
         for end in device.ends
         for address in end.addresses
     }
-    for name, device in devices.items():
-        found = live.devices.get(name)
-        anew = found is None or is_made_anew(device, found)
-        for side, end in enumerate(device.ends):
-            there = found.ends[side] if found and not anew and side < len(found.ends) else NO_ENDPOINT
-            path: Path = ("devices", name, "peer") if side else ("devices", name)
-            yield from _addresses(end, there, state, path)
-            yield from _routes(end, there, state, path)
-            own = {host(address) for each in devices.values() for e in each.ends for address in e.addresses
-                   if e.namespace == end.namespace}  # fmt: skip
-            for place, route in enumerate(end.routes):
-                source = route.src or ""
-                holder = coming.get((end.namespace, source))
-                if route in there.routes or holder is None or source in own or (end.namespace, source) in state.hosts:
-                    continue
-                what = f"the route to {route.to} of {end.name} needs its source {source}, which {holder} shall get"
-                yield _problem(what, holder, (*path, "routes", place))
 
 
 class _Kept:
@@ -51,14 +50,13 @@ class _Kept:
 
     def __init__(self, devices: Collection[Device]) -> None:
         self.addresses: dict[tuple[str, str], str] = {}
-        self.hosts: dict[tuple[str, str], str] = {}
+        self.hosts = _hosts(devices)
         self.routes: dict[tuple[str, RouteKey], str] = {}
         self._holders: dict[str, list[Holder]] = {}
         for device in devices:
             for end in device.ends:
                 for address in end.addresses:
                     self.addresses[end.namespace, address.text] = device.name
-                    self.hosts[end.namespace, host(address)] = device.name
                     self._holders.setdefault(end.namespace, []).append(Holder(device.name, address.text))
                 for route in end.routes if not device.traits.programs_only else ():
                     self.routes[end.namespace, route.key] = device.name
@@ -97,6 +95,13 @@ def _routes(end: Endpoint, there: Endpoint, kept: _Kept, path: Path) -> Iterator
             yield _problem(what, str(other.link), (*path, "routes", place, "via"))
 
 
+def _sources(end: Endpoint, there: Endpoint, coming: Mapping[tuple[str, str], str], path: Path) -> Iterator[Problem]:
+    for place, route in enumerate(end.routes):
+        if route.src and route not in there.routes and (holder := coming.get((end.namespace, route.src))):
+            what = f"the route to {route.to} of {end.name} needs its source {route.src}, which {holder} shall get"
+            yield _problem(what, holder, (*path, "routes", place))
+
+
 def _problem(what: str, holder: str, path: Path) -> Problem:
-    told = f"{what}, which is nkform's and not among the targets"
-    return Problem("NK0463", told, path=path, hint=f"add `--target {holder}`, or leave `--target` out")
+    message = f"{what}, which is nkform's and not among the targets"
+    return Problem("NK0463", message, path=path, hint=f"add `--target {holder}`, or leave `--target` out")

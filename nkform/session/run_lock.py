@@ -48,9 +48,9 @@ def locked(command: str, listener: Listener, timeout: float) -> Iterator[RunLock
     require_root()
     beginning = command not in ("confirm", "rollback", "recover")
     with (
-        enough_files(refuse=beginning),
         Halts(),
         take(command, timeout, listener.say) as lock,
+        enough_files(refuse=beginning),  # the process's: within the lock, so that no other thread puts it back
         Interrupts(asked) as interrupts,
     ):
         yield RunLock(lock, interrupts)

@@ -310,8 +310,8 @@ def follow(
             fit."""
             spec = read()
             if node and spec.node.name != node:
-                told = f"the spec is of the node {spec.node.name} now, and what is watched is {node}"
-                raise fail("NK0602", told, hint=f"start another watch for {spec.node.name}")
+                message = f"the spec is of the node {spec.node.name} now, and what is watched is {node}"
+                raise fail("NK0602", message, hint=f"start another watch for {spec.node.name}")
             with ExitStack() as stack:
                 made = _subject(session, spec, options, stack, heal=heal)
                 held.close()

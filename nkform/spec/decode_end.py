@@ -101,8 +101,8 @@ def _routes(
         hint = "add onlink: true, or a route or an address that covers it"
         context.warn("NK0313", f"no address or route of this device covers the gateway {gateway.text}", where, hint)
     for number, through in hidden(map(str, addresses), routes, _numbers):
-        told = f"the route {through} hides the gateway {routes[number].via} from the kernel"
-        context.warn("NK0313", told, (*places[number], "via"), "add onlink: true, or a route to the gateway alone")
+        message = f"the route {through} hides the gateway {routes[number].via} from the kernel"
+        context.warn("NK0313", message, (*places[number], "via"), "add onlink: true, or a route to the gateway alone")
     return tuple(routes)
 
 

@@ -258,17 +258,39 @@ def test_a_busy_node(node: Node) -> None:
             node.destroy()
 
 
-@pytest.mark.parametrize("enough", [False, True])
-def test_a_limit_of_open_files(node: Node, tmp_path: Path, enough: bool) -> None:
-    """Enough to begin with are not enough for all that is done together."""
-    node.apply(veth())
-    before = netstate_snapshot()
+def many_pairs() -> dict[str, Any]:
+    """More than can be made together with few open files."""
     spec = veth()
     for number in range(120):
         name = f"ns{number}"
         spec["namespaces"][name] = {"create": True}
         spec["devices"][f"d{number}"] = {"kind": "veth", "peer": {"name": "eth0", "namespace": name}}
-    node.write(spec)
+    return spec
+
+
+def test_a_limit_of_open_files_that_may_be_raised_is_raised(node: Node, tmp_path: Path) -> None:
+    node.write(many_pairs())
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    said = tmp_path / "said"
+
+    def limited() -> None:
+        limit = max(LEAST, _open_files() + 40)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most))
+        outcome = node.run("apply", "-y", str(node.path))
+        same = resource.getrlimit(resource.RLIMIT_NOFILE) == (limit, most)
+        said.write_text(f"{outcome.code} {same}\n{outcome.err}")
+
+    assert in_child(limited) == 0
+    assert said.read_text().startswith("0 True\n"), said.read_text()
+    node.destroy()
+
+
+@pytest.mark.parametrize("enough", [False, True])
+def test_a_limit_of_open_files(node: Node, tmp_path: Path, enough: bool) -> None:
+    """Enough to begin with are not enough for all that is done together."""
+    node.apply(veth())
+    before = netstate_snapshot()
+    node.write(many_pairs())
     said = tmp_path / "said"
 
     def limited() -> None:

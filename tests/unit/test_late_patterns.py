@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -12,10 +14,7 @@ from nkform.document.late_patterns import LatePattern, late_patterns
 
 
 def test_a_late_pattern_is_as_the_compiled_one() -> None:
-    with late_patterns():
-        late = re.compile("(?P<digits>[0-9]+)X", re.IGNORECASE)
-        assert isinstance(late, LatePattern)
-        assert late.search("in the block: 7x")
+    late = LatePattern("(?P<digits>[0-9]+)X", flags=re.IGNORECASE)
     found = late.match("12x")
     assert found
     assert found["digits"] == "12"
@@ -25,10 +24,23 @@ def test_a_late_pattern_is_as_the_compiled_one() -> None:
         late.nothing  # noqa: B018
 
 
-def test_patterns_are_compiled_at_once_again_after_the_block() -> None:
-    with pytest.raises(ZeroDivisionError), late_patterns():
+def test_only_the_modules_of_the_library_get_late_ones() -> None:
+    """Another thread's pattern must be one that `re.sub` takes."""
+    genuine = re.compile
+    made: dict[str, Any] = {"__name__": "library.part", "re": re}
+    with contextlib.suppress(ZeroDivisionError), late_patterns("library"):
+        exec("pattern = re.compile('[a-z]', re.IGNORECASE)", made)
+        assert isinstance(re.compile("a"), re.Pattern)
         raise ZeroDivisionError
-    assert isinstance(re.compile("a"), re.Pattern)
+    assert isinstance(made["pattern"], LatePattern)
+    assert made["pattern"].sub("-", "aB1") == "--1"
+    assert re.compile is genuine
+
+
+def test_nothing_is_late_where_the_library_is_loaded_already() -> None:
+    genuine = re.compile
+    with late_patterns("pytest"):
+        assert re.compile is genuine
 
 
 SAYS = """

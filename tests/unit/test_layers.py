@@ -107,6 +107,8 @@ NO_CALLS = {
     "socket.inet_ntop": "bytes to text, without a system call",
     "socket.inet_pton": "text to bytes, likewise",
     "sys.byteorder": "a constant",
+    "sys._getframe": "which code calls",
+    "sys.modules": "what is loaded",
 }
 """What those modules have that makes no system call, and may be used anywhere."""
 
